@@ -1,0 +1,1 @@
+"""Science and storage of AtomSets screening: no orchestration here, usable on its own."""

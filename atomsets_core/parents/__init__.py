@@ -1,0 +1,8 @@
+"""Frozen pretrained networks that features come from, one file each."""
+
+from atomsets_core.parents import megnet
+from atomsets_core.parents.base import Parent, load_parent, parent_names, register_parent, split_levels
+
+register_parent(megnet.NAME, megnet.load)
+
+__all__ = ["Parent", "load_parent", "parent_names", "register_parent", "split_levels"]

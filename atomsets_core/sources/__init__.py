@@ -1,0 +1,1 @@
+"""Where structures and labels come from."""

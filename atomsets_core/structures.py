@@ -1,0 +1,398 @@
+"""Crystal structures as columns: a ragged batch that goes to and from Parquet without an object a structure.
+
+Everything downstream (graphs, parents, shards, sources) works on `Structures`; pymatgen objects appear only at
+the edge, where people hand them in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pymatgen.core import Composition, Element, Lattice, Structure
+
+FloatArray = npt.NDArray[np.floating[Any]]
+IntArray = npt.NDArray[np.integer[Any]]
+
+LARGEST_ATOMIC_NUMBER = 118
+STRUCTURE_COLUMNS = ("lattice", "Z", "frac")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One structure or label that could not be used: a row of the failure ledger.
+
+    Attributes:
+        material_id: identifier of the structure in its source.
+        stage: where it was refused: "pull", "parse", "validate", "label", "featurize", ...
+        reason: one sentence that says what is wrong.
+        structure_hash: content hash where the structure could be read, else "".
+    """
+
+    material_id: str
+    stage: str
+    reason: str
+    structure_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Structures:
+    """A batch of periodic, ordered crystal structures.
+
+    Attributes:
+        material_id: (n,) object array of str, the identifiers.
+        lattice: (n, 3, 3) float64, rows are the lattice vectors a, b, c in Angstrom.
+        n_atoms: (n,) int64, sites of each structure.
+        numbers: (n_atoms.sum(),) int64, atomic numbers, structure after structure.
+        frac: (n_atoms.sum(), 3) float64, fractional coordinates.
+    """
+
+    material_id: npt.NDArray[np.object_]
+    lattice: FloatArray
+    n_atoms: IntArray
+    numbers: IntArray
+    frac: FloatArray
+
+    def __post_init__(self) -> None:
+        n, total = len(self.material_id), int(self.n_atoms.sum()) if len(self.n_atoms) else 0
+        shapes = (self.lattice.shape, self.n_atoms.shape, self.numbers.shape, self.frac.shape)
+        if shapes != ((n, 3, 3), (n,), (total,), (total, 3)):
+            raise ValueError(f"inconsistent batch of {n} structures and {total} sites: shapes {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.material_id)
+
+    @cached_property
+    def offsets(self) -> IntArray:
+        """(n + 1,) int64: sites of structure i are rows offsets[i]:offsets[i + 1]."""
+        return np.concatenate([[0], np.cumsum(self.n_atoms)]).astype(np.int64)
+
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.object_]:
+        """(n,) str, 32 hex digits: content hash of lattice and sites (1e-6 Angstrom, 1e-6 fractional).
+
+        Two structures with the same hash have the same sites in the same order in the same cell; the identifier
+        plays no part. Equivalent descriptions of one crystal (another cell, another order) hash differently.
+        """
+        with np.errstate(invalid="ignore"):
+            cell = np.round(np.nan_to_num(self.lattice) * 1e6).astype(np.int64)
+            frac = np.round(np.nan_to_num(self.frac) * 1e6).astype(np.int64) % 1_000_000
+        numbers = self.numbers.astype(np.int64)
+        out = np.empty(len(self), dtype=object)
+        for i, (start, stop) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
+            digest = hashlib.blake2b(cell[i].tobytes(), digest_size=16)
+            digest.update(numbers[start:stop].tobytes())
+            digest.update(frac[start:stop].tobytes())
+            out[i] = digest.hexdigest()
+        return out
+
+    @cached_property
+    def formulas(self) -> npt.NDArray[np.object_]:
+        """(n,) str: reduced formulas, e.g. "Fe2O3"."""
+        out = np.empty(len(self), dtype=object)
+        for i, (start, stop) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
+            elements, counts = np.unique(self.numbers[start:stop], return_counts=True)
+            divisor = int(np.gcd.reduce(counts))
+            out[i] = _reduced_formula(tuple(elements.tolist()), tuple((counts // divisor).tolist()))
+        return out
+
+    def take(self, indices: Sequence[int] | IntArray) -> Structures:
+        """The structures at these positions, in this order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        rows = ragged_rows(self.offsets, indices)
+        return Structures(
+            self.material_id[indices],
+            self.lattice[indices],
+            self.n_atoms[indices],
+            self.numbers[rows],
+            self.frac[rows],
+        )
+
+    @staticmethod
+    def concat(parts: Sequence[Structures]) -> Structures:
+        """One batch after the other."""
+        if not parts:
+            return empty_structures()
+        return Structures(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("material_id", "lattice", "n_atoms", "numbers", "frac")
+            )
+        )
+
+    def to_pymatgen(self) -> list[Structure]:
+        """One pymatgen Structure each."""
+        return [
+            Structure(Lattice(cell), self.numbers[start:stop], self.frac[start:stop])
+            for cell, start, stop in zip(self.lattice, self.offsets[:-1], self.offsets[1:], strict=True)
+        ]
+
+    def to_arrow(self) -> pa.Table:
+        """Columns material_id, formula, n_atoms, structure_hash, lattice (9 float64), Z (uint8), frac (3 n float64)."""
+        offsets = self.offsets
+        return pa.table(
+            {
+                "material_id": pa.array(self.material_id, pa.string()),
+                "formula": pa.array(self.formulas, pa.string()),
+                "n_atoms": pa.array(self.n_atoms, pa.int32()),
+                "structure_hash": pa.array(self.hashes, pa.string()),
+                "lattice": list_array(self.lattice.reshape(-1), 9 * np.arange(len(self) + 1), pa.float64()),
+                "Z": list_array(self.numbers, offsets, pa.uint8()),
+                "frac": list_array(self.frac.reshape(-1), 3 * offsets, pa.float64()),
+            }
+        )
+
+
+def empty_structures() -> Structures:
+    """A batch of none."""
+    return Structures(
+        np.empty(0, dtype=object),
+        np.empty((0, 3, 3)),
+        np.empty(0, dtype=np.int64),
+        np.empty(0, dtype=np.int64),
+        np.empty((0, 3)),
+    )
+
+
+def ragged_rows(offsets: IntArray, indices: IntArray) -> IntArray:
+    """Row numbers of the ragged items at `indices`, item after item.
+
+    Args:
+        offsets: (n + 1,) where item i holds rows offsets[i]:offsets[i + 1].
+        indices: (m,) items wanted.
+
+    Returns:
+        (sum of the lengths,) int64.
+    """
+    lengths = offsets[indices + 1] - offsets[indices]
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(offsets[indices] - (ends - lengths), lengths)
+
+
+def list_array(values: npt.NDArray[Any], offsets: IntArray, kind: pa.DataType) -> pa.LargeListArray:
+    """An Arrow large_list column from flat values and (n + 1,) offsets."""
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values).cast(kind))
+
+
+@lru_cache(maxsize=200_000)
+def _reduced_formula(elements: tuple[int, ...], counts: tuple[int, ...]) -> str:
+    if any(not 1 <= z <= LARGEST_ATOMIC_NUMBER for z in elements):
+        return "?"
+    return Composition(
+        {Element.from_Z(z): count for z, count in zip(elements, counts, strict=True)}
+    ).reduced_formula
+
+
+def as_structures(items: Structures | Iterable[Structure], ids: Sequence[str] | None = None) -> Structures:
+    """A batch from pymatgen structures, all of which must be usable.
+
+    Raises:
+        ValueError: one of them can't be represented or fails `validate`; the message names it and says why.
+    """
+    if isinstance(items, Structures):
+        return items
+    batch, refusals = from_pymatgen(items, ids)
+    if refusals:
+        raise ValueError(f"structure {refusals[0].material_id}: {refusals[0].reason}")
+    return batch
+
+
+def from_pymatgen(
+    items: Iterable[Any], ids: Sequence[str] | None = None
+) -> tuple[Structures, list[Refusal]]:
+    """A batch of those pymatgen structures that can be represented, and a refusal for each other one.
+
+    Args:
+        items: pymatgen Structure objects; anything else is refused with its type named.
+        ids: identifiers; by default the position, as "0", "1", ...
+
+    Returns:
+        The accepted structures in order, and the refusals.
+    """
+    names, cells, counts, numbers, fracs = [], [], [], [], []
+    refusals = []
+    for position, item in enumerate(items):
+        name = str(ids[position]) if ids is not None else str(position)
+        reason = _unrepresentable(item)
+        if reason:
+            refusals.append(Refusal(name, "parse", reason))
+            continue
+        names.append(name)
+        cells.append(item.lattice.matrix)
+        counts.append(len(item))
+        numbers.extend(item.atomic_numbers)
+        fracs.append(item.frac_coords)
+    if not names:
+        return empty_structures(), refusals
+    batch = Structures(
+        np.array(names, dtype=object),
+        np.array(cells, dtype=np.float64),
+        np.array(counts, dtype=np.int64),
+        np.array(numbers, dtype=np.int64),
+        np.concatenate(fracs).astype(np.float64),
+    )
+    accepted, more = validate(batch)
+    return accepted, refusals + more
+
+
+def _unrepresentable(item: Any) -> str:
+    """Why a pymatgen object can't become columns; "" when it can."""
+    if not isinstance(item, Structure):
+        return f"not a crystal structure but a {type(item).__name__}"
+    if not len(item):
+        return "it has no sites"
+    if not item.is_ordered:
+        site = next(site for site in item if not site.is_ordered)
+        return f"partial occupancy ({site.species_string}): only ordered structures have a graph"
+    for site in item:
+        if not isinstance(getattr(site.specie, "element", site.specie), Element):
+            return f"unknown element {site.species_string!r}"
+    return ""
+
+
+def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structures, IntArray, list[Refusal]]:
+    """A batch from a table with columns lattice, Z and frac.
+
+    Args:
+        table: `lattice` holds 9 numbers (row vectors) or 6 (a, b, c in Angstrom, alpha, beta, gamma in degrees);
+            `Z` the atomic numbers; `frac` the fractional coordinates, flattened. Without `id_column` the position
+            is the identifier.
+
+    Returns:
+        The accepted structures, their row numbers in the table, and a refusal for each other row.
+
+    Raises:
+        ValueError: a column is missing or has the wrong type.
+    """
+    missing = [name for name in STRUCTURE_COLUMNS if name not in table.column_names]
+    if missing:
+        raise ValueError(f"no column {missing[0]!r}: structures need lattice, Z and frac; found {table.column_names}")
+    n = table.num_rows
+    names = (
+        np.array([str(name) for name in table[id_column].to_pylist()], dtype=object)
+        if id_column in table.column_names
+        else np.array([str(i) for i in range(n)], dtype=object)
+    )
+    flat: dict[str, FloatArray] = {}
+    lengths: dict[str, IntArray] = {}
+    for name in STRUCTURE_COLUMNS:
+        column = table[name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+            raise ValueError(f"column {name!r} holds {column.type}, not lists of numbers")
+        lengths[name] = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
+        values = pc.list_flatten(column)
+        flat[name] = np.asarray(pc.fill_null(values.cast(pa.float64()), np.nan), dtype=np.float64)
+
+    starts = {name: np.concatenate([[0], np.cumsum(lengths[name])]).astype(np.int64) for name in STRUCTURE_COLUMNS}
+    per_cell, sites = lengths["lattice"], lengths["Z"]
+    numbers_ok = np.isfinite(flat["Z"])
+    bad_number = np.zeros(n, dtype=bool)
+    bad_number[np.repeat(np.arange(n), sites)[~numbers_ok]] = True
+    reasons: dict[int, str] = {}
+    for row in np.flatnonzero((per_cell != 6) & (per_cell != 9)):
+        reasons[int(row)] = f"lattice has {per_cell[row]} numbers, 6 or 9 are needed"
+    for row in np.flatnonzero(sites == 0):
+        reasons.setdefault(int(row), "it has no sites")
+    for row in np.flatnonzero(lengths["frac"] != 3 * sites):
+        reasons.setdefault(
+            int(row), f"{lengths['frac'][row]} coordinates for {sites[row]} sites, {3 * sites[row]} are needed"
+        )
+    for row in np.flatnonzero(bad_number):
+        reasons.setdefault(int(row), "an atomic number is missing")
+
+    good = np.array([row for row in range(n) if row not in reasons], dtype=np.int64)
+    cells = np.empty((len(good), 3, 3))
+    nine = per_cell[good] == 9
+    cells[nine] = flat["lattice"][ragged_rows(starts["lattice"], good[nine])].reshape(-1, 3, 3)
+    cells[~nine] = lattice_vectors(flat["lattice"][ragged_rows(starts["lattice"], good[~nine])].reshape(-1, 6))
+    batch = Structures(
+        names[good],
+        cells,
+        sites[good],
+        flat["Z"][ragged_rows(starts["Z"], good)].astype(np.int64),
+        flat["frac"][ragged_rows(starts["frac"], good)].reshape(-1, 3),
+    )
+    refusals = [Refusal(str(names[row]), "parse", reason) for row, reason in sorted(reasons.items())]
+    mask, more = _check(batch)
+    kept = np.flatnonzero(mask)
+    return batch.take(kept), good[kept], refusals + more
+
+
+def lattice_vectors(parameters: FloatArray) -> FloatArray:
+    """Row vectors from cell parameters, in pymatgen's convention (c along z, a in the xz plane).
+
+    Args:
+        parameters: (n, 6): a, b, c in Angstrom and alpha, beta, gamma in degrees.
+
+    Returns:
+        (n, 3, 3) float64, NaN where the angles can't close a cell.
+    """
+    lengths, angles = parameters[:, :3], np.radians(parameters[:, 3:])
+    cos, sin = np.cos(angles), np.sin(angles)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cos_gamma_star = (cos[:, 0] * cos[:, 1] - cos[:, 2]) / (sin[:, 0] * sin[:, 1])
+        gamma_star = np.arccos(np.where(np.abs(cos_gamma_star) <= 1 + 1e-9, np.clip(cos_gamma_star, -1, 1), np.nan))
+    zero = np.zeros(len(parameters))
+    a = np.stack([lengths[:, 0] * sin[:, 1], zero, lengths[:, 0] * cos[:, 1]], axis=1)
+    b = np.stack(
+        [
+            -lengths[:, 1] * sin[:, 0] * np.cos(gamma_star),
+            lengths[:, 1] * sin[:, 0] * np.sin(gamma_star),
+            lengths[:, 1] * cos[:, 0],
+        ],
+        axis=1,
+    )
+    c = np.stack([zero, zero, lengths[:, 2]], axis=1)
+    return np.stack([a, b, c], axis=1)
+
+
+def validate(batch: Structures) -> tuple[Structures, list[Refusal]]:
+    """The structures that describe a crystal, and one reason for each that doesn't.
+
+    Refused are: NaN or infinite lattice or coordinates, a cell without volume, an atomic number outside 1..118.
+    """
+    mask, refusals = _check(batch)
+    return (batch if mask.all() else batch.take(np.flatnonzero(mask))), refusals
+
+
+def _check(batch: Structures) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
+    n = len(batch)
+    owner = np.repeat(np.arange(n), batch.n_atoms)
+    with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        volume = np.abs(np.linalg.det(np.nan_to_num(batch.lattice, posinf=0, neginf=0)))
+        size = np.prod(np.linalg.norm(batch.lattice, axis=2), axis=1)
+    bad_cell = ~np.isfinite(batch.lattice).all(axis=(1, 2))
+    flat_cell = ~bad_cell & ~(volume > 1e-6 * size)
+    bad_site = np.zeros(n, dtype=bool)
+    bad_site[owner[~np.isfinite(batch.frac).all(axis=1)]] = True
+    wrong = (batch.numbers < 1) | (batch.numbers > LARGEST_ATOMIC_NUMBER)
+    bad_element = np.zeros(n, dtype=bool)
+    bad_element[owner[wrong]] = True
+    no_sites = batch.n_atoms == 0
+    refusals = []
+    for i in np.flatnonzero(bad_cell | flat_cell | bad_site | bad_element | no_sites):
+        if no_sites[i]:
+            reason = "it has no sites"
+        elif bad_cell[i]:
+            reason = "the lattice has a NaN or infinite entry, or angles that close no cell"
+        elif flat_cell[i]:
+            reason = f"the cell has no volume ({volume[i]:.3g} cubic Angstrom)"
+        elif bad_site[i]:
+            reason = "a coordinate is NaN or infinite"
+        else:
+            sites = batch.numbers[batch.offsets[i] : batch.offsets[i + 1]]
+            reason = f"unknown element: atomic number {int(sites[(sites < 1) | (sites > LARGEST_ATOMIC_NUMBER)][0])}"
+        refusals.append(Refusal(str(batch.material_id[i]), "validate", reason))
+    return ~(bad_cell | flat_cell | bad_site | bad_element | no_sites), refusals

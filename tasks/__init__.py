@@ -1,0 +1,1 @@
+"""Thin Prefect tasks around `atomsets_core`; the work itself runs on Dask workers."""
