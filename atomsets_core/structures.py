@@ -187,9 +187,7 @@ def list_array(values: npt.NDArray[Any], offsets: IntArray, kind: pa.DataType) -
 def _reduced_formula(elements: tuple[int, ...], counts: tuple[int, ...]) -> str:
     if any(not 1 <= z <= LARGEST_ATOMIC_NUMBER for z in elements):
         return "?"
-    return Composition(
-        {Element.from_Z(z): count for z, count in zip(elements, counts, strict=True)}
-    ).reduced_formula
+    return Composition({Element.from_Z(z): count for z, count in zip(elements, counts, strict=True)}).reduced_formula
 
 
 def as_structures(items: Structures | Iterable[Structure], ids: Sequence[str] | None = None) -> Structures:
@@ -206,9 +204,7 @@ def as_structures(items: Structures | Iterable[Structure], ids: Sequence[str] | 
     return batch
 
 
-def from_pymatgen(
-    items: Iterable[Any], ids: Sequence[str] | None = None
-) -> tuple[Structures, list[Refusal]]:
+def from_pymatgen(items: Iterable[Any], ids: Sequence[str] | None = None) -> tuple[Structures, list[Refusal]]:
     """A batch of those pymatgen structures that can be represented, and a refusal for each other one.
 
     Args:

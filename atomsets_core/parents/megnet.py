@@ -72,7 +72,9 @@ def weights_file() -> Path:
     """Where the installed `maml` keeps the weights (found without importing it)."""
     spec = importlib.util.find_spec("maml")
     if spec is None or not spec.origin:
-        raise FileNotFoundError("the MEGNet weights come with the package maml, which is not installed: pip install maml")
+        raise FileNotFoundError(
+            "the MEGNet weights come with the package maml, which is not installed: pip install maml"
+        )
     path = Path(spec.origin).parent / "describers/data/megnet_models/formation_energy.hdf5"
     if not path.is_file():
         raise FileNotFoundError(f"the installed maml carries no MEGNet weights at {path}")
@@ -123,7 +125,9 @@ class MEGNet:
         wanted = list(levels) if levels is not None else [*SITE_LEVELS, *STRUCTURE_LEVELS]
         unknown = [level for level in wanted if level not in SITE_LEVELS and level not in STRUCTURE_LEVELS]
         if unknown:
-            raise ValueError(f"megnet has no level {unknown[0]!r}; it has {', '.join([*SITE_LEVELS, *STRUCTURE_LEVELS])}")
+            raise ValueError(
+                f"megnet has no level {unknown[0]!r}; it has {', '.join([*SITE_LEVELS, *STRUCTURE_LEVELS])}"
+            )
         refused, covered = _refuse_heavy(structures)
         rows: list[np.ndarray] = []
         parts: dict[str, list[np.ndarray]] = {level: [] for level in wanted}

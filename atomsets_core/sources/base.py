@@ -1,0 +1,89 @@
+"""What every source hands over: structures, the columns beside them, and a reason for each entry it could not use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, from_arrow
+
+
+class SourceError(Exception):
+    """A source that can't be read at all; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a source gave.
+
+    Attributes:
+        structures: (n) accepted structures, each identifier once.
+        columns: n rows, the labels and other data of the source beside the structures, under the source's names.
+        refused: one row for each entry that was not accepted.
+        provenance: name, citation, licence, sha256 and units, as far as the source knows them.
+    """
+
+    structures: Structures
+    columns: pd.DataFrame
+    refused: list[Refusal] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.columns) != len(self.structures):
+            raise ValueError(f"{len(self.columns)} rows of columns for {len(self.structures)} structures")
+
+    @property
+    def n_seen(self) -> int:
+        """Entries the source held, accepted or not."""
+        return len(self.structures) + len(self.refused)
+
+    def to_arrow(self) -> pa.Table:
+        """The structures' own columns followed by those of the source."""
+        table = self.structures.to_arrow()
+        for name in self.columns.columns:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.Array.from_pandas(self.columns[name]))
+        return table
+
+
+def pulled_from_arrow(table: pa.Table, provenance: dict[str, Any], id_column: str = "material_id") -> Pulled:
+    """Structures and columns from one table; see `from_arrow` for its layout.
+
+    Raises:
+        ValueError: the table holds no structures.
+    """
+    structures, rows, refused = from_arrow(table, id_column)
+    own = {*STRUCTURE_COLUMNS, id_column, "structure_hash", "n_atoms", "formula"}
+    columns = table.select([name for name in table.column_names if name not in own]).to_pandas()
+    return without_duplicates(Pulled(structures, columns.iloc[rows].reset_index(drop=True), refused, provenance))
+
+
+def without_duplicates(pulled: Pulled) -> Pulled:
+    """The first entry of each identifier; each later one becomes a refusal."""
+    first: dict[str, int] = {}
+    repeated = []
+    for row, name in enumerate(pulled.structures.material_id):
+        if first.setdefault(name, row) != row:
+            repeated.append(row)
+    if not repeated:
+        return pulled
+    refused = [
+        Refusal(
+            str(pulled.structures.material_id[row]),
+            "pull",
+            f"duplicate id: entry {row} repeats entry {first[pulled.structures.material_id[row]]}, the first was kept",
+            str(pulled.structures.hashes[row]),
+        )
+        for row in repeated
+    ]
+    kept = np.setdiff1d(np.arange(len(pulled.structures)), repeated)
+    return Pulled(
+        pulled.structures.take(kept),
+        pulled.columns.iloc[kept].reset_index(drop=True),
+        [*pulled.refused, *refused],
+        pulled.provenance,
+    )
