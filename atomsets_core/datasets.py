@@ -1,0 +1,105 @@
+"""The two data sets that come with the package, with units, citations and licence.
+
+Both are computed by density-functional theory (PBE) and were taken from the source distribution of matminer 0.4.0 by
+`scripts/build_embedded_data.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atomsets_core.sources.base import Pulled, SourceError, pulled_from_arrow
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An embedded data set.
+
+    Attributes:
+        name: after "embedded:" in a campaign file.
+        file: in atomsets_core/data.
+        title: one line.
+        units: column -> unit ("" for a pure number).
+        citation: of the publication.
+        doi: of the publication.
+        licence: of the data.
+    """
+
+    name: str
+    file: str
+    title: str
+    units: dict[str, str]
+    citation: str
+    doi: str
+    licence: str
+
+
+DATASETS = {
+    "elastic": Dataset(
+        name="elastic",
+        file="elastic_tensor_2015.parquet",
+        title="1,181 elastic tensors of inorganic crystals (Materials Project, DFT-PBE)",
+        units={
+            "K_VRH": "GPa",
+            "G_VRH": "GPa",
+            "K_Voigt": "GPa",
+            "K_Reuss": "GPa",
+            "G_Voigt": "GPa",
+            "G_Reuss": "GPa",
+            "elastic_anisotropy": "",
+            "poisson_ratio": "",
+            "space_group": "",
+        },
+        citation="M. de Jong et al., Charting the complete elastic properties of inorganic crystalline compounds, "
+        "Sci. Data 2, 150009 (2015)",
+        doi="10.1038/sdata.2015.9",
+        licence="CC BY 4.0, Materials Project",
+    ),
+    "flla": Dataset(
+        name="flla",
+        file="flla_2015.parquet",
+        title="3,938 crystal structures with energy above hull (Materials Project, DFT-PBE)",
+        units={"e_above_hull": "eV/atom", "formation_energy_per_atom": "eV/atom"},
+        citation="F. Faber, A. Lindmaa, O. A. von Lilienfeld, R. Armiento, Crystal structure representations for "
+        "machine learning models of formation energies, Int. J. Quantum Chem. 115, 1094 (2015)",
+        doi="10.1002/qua.24917",
+        licence="CC BY 4.0, Materials Project",
+    ),
+}
+
+
+def load_dataset(name: str) -> Pulled:
+    """An embedded data set: its structures, its columns in the units of `DATASETS[name].units`, its provenance.
+
+    Raises:
+        SourceError: no data set has this name.
+    """
+    if name not in DATASETS:
+        raise SourceError(f"no embedded data set {name!r}; there are {', '.join(DATASETS)}")
+    dataset = DATASETS[name]
+    data = resources.files("atomsets_core").joinpath("data", dataset.file).read_bytes()
+    provenance = {
+        "name": f"embedded:{name}",
+        "title": dataset.title,
+        "citation": dataset.citation,
+        "doi": dataset.doi,
+        "licence": dataset.licence,
+        "units": dataset.units,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    return pulled_from_arrow(pq.read_table(pa.BufferReader(data)), provenance)
+
+
+def load_elastic() -> Pulled:
+    """1,181 elastic tensors (de Jong et al. 2015): K_VRH, G_VRH and relatives in GPa, anisotropy, Poisson ratio."""
+    return load_dataset("elastic")
+
+
+def load_flla() -> Pulled:
+    """3,938 structures (Faber et al. 2015) with e_above_hull and formation_energy_per_atom in eV/atom."""
+    return load_dataset("flla")

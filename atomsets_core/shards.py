@@ -1,0 +1,237 @@
+"""Feature shards: Parquet files of a few hundred structures, the unit of work, retry, sharing and resume.
+
+A feature store holds, in a folder for each parent, `<key>.parquet` and its manifest entry `<key>.json`. The entry is
+written only after the shard is safely on the disk and carries its sha256, its size, its rows and the structures the
+parent refused; a shard without a matching entry does not exist. Entries are files of their own instead of lines of one
+file, so that workers, campaigns and object stores need no shared pen and nothing can be cut off in the middle.
+
+The key is made from the structure hashes, the levels and the parent's digest, never from identifiers: two campaigns
+over the same structures share their shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atomsets_core.features import Features
+from atomsets_core.storage import StorageError, Store
+from atomsets_core.structures import Refusal, list_array
+
+SCHEMA_VERSION = 1
+ROW_GROUP = 1024
+
+
+class ShardError(StorageError):
+    """A shard that is not what its manifest entry says; the message names the file."""
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """Manifest entry of one shard.
+
+    Attributes:
+        key: name of the shard without its ending.
+        sha256: of the Parquet file.
+        size: of the Parquet file, bytes.
+        rows: structures in it.
+        hashes: their content hashes, in order.
+        refused: structure hash -> reason, for structures the parent can't take.
+        flagged: structure hash -> remark.
+        parent: name of the parent.
+        digest: of the parent.
+        levels: feature levels in the shard.
+        schema_version: of the Parquet layout.
+    """
+
+    key: str
+    sha256: str
+    size: int
+    rows: int
+    hashes: tuple[str, ...]
+    refused: dict[str, str]
+    flagged: dict[str, str]
+    parent: str
+    digest: str
+    levels: tuple[str, ...]
+    schema_version: int = SCHEMA_VERSION
+
+
+def shard_key(hashes: Sequence[str], digest: str, levels: Sequence[str]) -> str:
+    """32 hex digits from what is asked (structures in order, levels) and of whom (the parent's digest)."""
+    text = json.dumps([SCHEMA_VERSION, digest, sorted(levels), list(hashes)])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def folder(parent: str, digest: str) -> str:
+    """Folder of one parent's shards within a feature store."""
+    return f"{parent}-{digest}"
+
+
+def write_shard(store: Store, parent: str, key: str, features: Features, levels: Sequence[str]) -> ShardEntry:
+    """Write a shard and, once it is on the disk, its manifest entry.
+
+    Raises:
+        StorageError: it can't be written; no entry is left behind.
+        ValueError: a feature is NaN or infinite.
+    """
+    for level, values in {**features.sites, **features.structure}.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"level {level} of shard {key} has a NaN or infinite feature")
+    where = folder(parent, features.digest)
+    data = store.write_table(
+        f"{where}/{key}.parquet",
+        _to_arrow(features, parent),
+        compression_level=3,
+        row_group_size=ROW_GROUP,
+        use_dictionary=False,
+        column_encoding=_encodings(features),
+    )
+    entry = ShardEntry(
+        key=key,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        rows=len(features),
+        hashes=tuple(features.structure_hash),
+        refused={refusal.structure_hash: refusal.reason for refusal in features.refused},
+        flagged=features.flagged,
+        parent=parent,
+        digest=features.digest,
+        levels=tuple(levels),
+    )
+    store.write_json(f"{where}/{key}.json", asdict(entry))
+    return entry
+
+
+def read_entries(store: Store, parent: str, digest: str) -> dict[str, ShardEntry]:
+    """The manifest of one parent: key -> entry. An entry that can't be read counts as absent."""
+    entries = {}
+    for name in store.list(folder(parent, digest), ".json"):
+        try:
+            entry = _entry(store.read_json(name))
+        except (StorageError, TypeError, KeyError):
+            continue
+        if entry.schema_version == SCHEMA_VERSION and entry.digest == digest:
+            entries[entry.key] = entry
+    return entries
+
+
+def _entry(raw: dict) -> ShardEntry:
+    return ShardEntry(**{**raw, "hashes": tuple(raw["hashes"]), "levels": tuple(raw["levels"])})
+
+
+def verify_shard(store: Store, entry: ShardEntry) -> bytes:
+    """The bytes of a shard, checked against its entry.
+
+    Raises:
+        ShardError: the file is missing, short, or changed; the message names it.
+    """
+    name = f"{folder(entry.parent, entry.digest)}/{entry.key}.parquet"
+    try:
+        data = store.read(name)
+    except StorageError as error:
+        raise ShardError(
+            f"shard {store.url(name)} is gone though the manifest lists it; run again to remake it"
+        ) from error
+    if len(data) != entry.size:
+        raise ShardError(
+            f"shard {store.url(name)} is damaged: {len(data)} bytes instead of {entry.size}; run again to remake it"
+        )
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise ShardError(
+            f"shard {store.url(name)} is damaged: its sha256 is not the manifest's; run again to remake it"
+        )
+    return data
+
+
+def read_shard(store: Store, entry: ShardEntry, levels: Sequence[str] | None = None) -> Features:
+    """A verified shard as features; `material_id` is the structure hash, since shards know no identifiers.
+
+    Raises:
+        ShardError: the file is missing or damaged; the message names it.
+        KeyError: a level that the shard doesn't hold.
+    """
+    return _from_arrow(verify_shard(store, entry), entry, entry.levels if levels is None else levels)
+
+
+def iter_features(
+    store: Store, entries: Iterable[ShardEntry], levels: Sequence[str] | None = None
+) -> Iterator[Features]:
+    """The shards one after another, each verified, one in memory at a time."""
+    for entry in entries:
+        yield read_shard(store, entry, levels)
+
+
+def discard(store: Store, entry: ShardEntry) -> None:
+    """Remove a shard, its manifest entry first."""
+    where = folder(entry.parent, entry.digest)
+    store.remove(f"{where}/{entry.key}.json")
+    store.remove(f"{where}/{entry.key}.parquet")
+
+
+def _to_arrow(features: Features, parent: str) -> pa.Table:
+    columns = {
+        "material_id": pa.array(features.material_id, pa.string()),
+        "structure_hash": pa.array(features.structure_hash, pa.string()),
+        "formula": pa.array(features.formula, pa.string()),
+        "n_atoms": pa.array(features.n_atoms, pa.int32()),
+    }
+    for level, values in features.sites.items():
+        columns[level] = list_array(values.reshape(-1), features.offsets * values.shape[1], pa.float32())
+    for level, values in features.structure.items():
+        width = values.shape[1]
+        columns[level] = list_array(values.reshape(-1), width * np.arange(len(features) + 1), pa.float32())
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "parent": parent,
+        "digest": features.digest,
+        "site_levels": {level: values.shape[1] for level, values in features.sites.items()},
+        "structure_levels": {level: values.shape[1] for level, values in features.structure.items()},
+        "dtype": "float32",
+    }
+    return pa.table(columns).replace_schema_metadata({"atomsets": json.dumps(metadata)})
+
+
+def _encodings(features: Features) -> dict[str, str]:
+    return {f"{level}.list.element": "BYTE_STREAM_SPLIT" for level in [*features.sites, *features.structure]}
+
+
+def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Features:
+    file = pq.ParquetFile(io.BytesIO(data))
+    metadata = json.loads(file.schema_arrow.metadata[b"atomsets"])
+    missing = [level for level in levels if level not in file.schema_arrow.names]
+    if missing:
+        raise KeyError(f"shard {entry.key} holds no level {missing[0]!r}; it has {', '.join(entry.levels)}")
+    table = file.read(columns=["material_id", "structure_hash", "formula", "n_atoms", *levels])
+
+    def values(level: str, width: int) -> np.ndarray:
+        column = table[level].combine_chunks()
+        flat = (
+            pa.concat_arrays([c.flatten() for c in column.chunks])
+            if isinstance(column, pa.ChunkedArray)
+            else column.flatten()
+        )
+        return flat.to_numpy(zero_copy_only=False).reshape(-1, width)
+
+    def strings(name: str) -> np.ndarray:
+        return np.array(table[name].to_pylist(), dtype=object)
+
+    sites, structure = metadata["site_levels"], metadata["structure_levels"]
+    return Features(
+        material_id=strings("material_id"),
+        structure_hash=strings("structure_hash"),
+        formula=strings("formula"),
+        n_atoms=table["n_atoms"].to_numpy().astype(np.int64),
+        sites={level: values(level, sites[level]) for level in levels if level in sites},
+        structure={level: values(level, structure[level]) for level in levels if level in structure},
+        digest=metadata["digest"],
+        refused=tuple(Refusal("", "featurize", reason, h) for h, reason in entry.refused.items()),
+        flagged=entry.flagged,
+    )

@@ -1,0 +1,194 @@
+"""Files of a campaign, on a disk or in an object store: whole or not at all.
+
+A local file is written to a temporary name in its folder, flushed to the disk and renamed; an object store puts an
+object in one step. Nobody ever sees half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class StorageError(Exception):
+    """A file could not be written or read; the message names it, says why and what to do."""
+
+
+class Store:
+    """A folder, local or behind an fsspec URL such as s3://bucket/campaign.
+
+    Args:
+        root: path or URL. A local folder is made on the first write.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self._fs, self._path = fsspec.core.url_to_fs(self.root)
+        self.is_local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
+
+    def __repr__(self) -> str:
+        return f"Store({self.root!r})"
+
+    def url(self, name: str) -> str:
+        """Path or URL of a file in the store, for messages and for other processes."""
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def local(self, name: str) -> Path:
+        """Path of a file in a local store.
+
+        Raises:
+            StorageError: the store is not on this machine's disk.
+        """
+        if not self.is_local:
+            raise StorageError(f"{self.root} is not a local folder")
+        return Path(self._path, name)
+
+    def _full(self, name: str) -> str:
+        return f"{self._path.rstrip('/')}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return bool(self._fs.exists(self._full(name)))
+
+    def list(self, folder: str, suffix: str = "") -> list[str]:
+        """Names (relative to the store) of the files directly in a folder, sorted; none if there is no folder."""
+        try:
+            found = self._fs.ls(self._full(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        names = [str(path).rsplit("/", 1)[-1] for path in found]
+        return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            StorageError: there is none, or it can't be read.
+        """
+        try:
+            data: bytes = self._fs.cat_file(self._full(name))
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.url(name)} does not exist") from error
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be read: {error.strerror or error}") from error
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a whole file in place, replacing what was there.
+
+        Raises:
+            StorageError: no permission, no space left, or the like; nothing is left behind.
+        """
+        try:
+            if self.is_local:
+                _write_local(Path(self._path, name), data)
+            else:
+                self._fs.pipe_file(self._full(name), data)
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._full(name))
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file.
+
+        Raises:
+            StorageError: it doesn't exist or isn't JSON.
+        """
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise StorageError(f"{self.url(name)} is damaged: not JSON ({error}). Delete it and run again") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """A JSON file, indented, keys in their order."""
+        self.write(name, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file.
+
+        Raises:
+            StorageError: it doesn't exist or isn't Parquet.
+        """
+        data = self.read(name)
+        try:
+            return pq.read_table(pa.BufferReader(data), columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
+
+    def write_table(self, name: str, table: pa.Table, **options: Any) -> bytes:
+        """A Parquet file, zstd unless told otherwise; returns the bytes written."""
+        sink = io.BytesIO()
+        pq.write_table(table, sink, **{"compression": "zstd", **options})
+        self.write(name, sink.getvalue())
+        return sink.getvalue()
+
+    @contextlib.contextmanager
+    def lock(self, name: str = ".lock") -> Iterator[None]:
+        """Hold the store for one run; the lock goes with the process, however it ends. Local stores only.
+
+        Raises:
+            StorageError: another run holds it.
+        """
+        if not self.is_local:
+            yield
+            return
+        import fcntl
+
+        path = Path(self._path, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise StorageError(f"{self.root} can't be written: {_why(error)}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StorageError(
+                    f"another run is at work in {self.root}: wait for it, or choose another --out"
+                ) from error
+            yield
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "no space left on the device. Free some and run again: what is finished is kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.strerror}. Choose a folder you may write to with --out"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{error.strerror}: a file stands where a folder is needed"
+    return error.strerror or str(error)
