@@ -14,7 +14,9 @@ from atomsets_core.sets import AtomSetsNetwork, SetBatch
 from atomsets_core.structures import IntArray, ragged_rows
 
 Progress = Callable[[int, float], None]
-"""Called after each epoch with its number (from 1) and the mean training loss (standardised squared error)."""
+"""Called after each epoch with its number (from 1) and the mean training loss (on the standardised target)."""
+
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"absolute": torch.abs, "squared": torch.square}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,28 @@ class TrainingData:
 
     def __len__(self) -> int:
         return len(self.structure)
+
+    @classmethod
+    def merged(
+        cls, sites: npt.NDArray[np.float32], structure: npt.NDArray[np.float32], offsets: IntArray
+    ) -> TrainingData:
+        """Features with symmetry-equivalent sites merged into one that weighs as much as they did.
+
+        Equivalent sites have equal features, so every weighted pooling gives the same result from a quarter of the work
+        (measured on the embedded elastic tensors: 14,675 sites become 3,446).
+
+        Args:
+            sites: (n_sites, width), structure after structure.
+            structure: (n, width).
+            offsets: (n + 1,) of the sites.
+        """
+        first, counts, offsets = _merge_equal(sites, offsets)
+        return cls(
+            torch.from_numpy(sites[first]),
+            torch.from_numpy(counts.astype(np.float32)),
+            torch.from_numpy(structure),
+            offsets,
+        )
 
     def batch(self, rows: IntArray, device: torch.device) -> SetBatch:
         """The structures at these rows, in this order, on a device."""
@@ -58,14 +82,39 @@ class TrainingOptions:
         batch_size: structures a step.
         learning_rate: at the top of the schedule.
         weight_decay: decoupled (AdamW).
-        seed: of initial weights and order.
+        loss: "absolute" (robust to wrong labels) or "squared" (the publication), on the standardised target.
+        seed: of the order.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
     weight_decay: float
+    loss: str
     seed: int
+
+
+def _merge_equal(sites: npt.NDArray[np.float32], offsets: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """First site of each set of equal ones within a structure, how many they are, and the new offsets.
+
+    Sites count as equal when two random projections of their standardised features agree to 1e-3 of a standard
+    deviation.
+    """
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    if not sites.shape[1]:
+        return np.arange(len(sites)), np.ones(len(sites), dtype=np.int64), offsets
+    scale = sites.std(axis=0)
+    scale[~(scale > 1e-6)] = 1.0
+    directions = np.random.default_rng(0).normal(size=(sites.shape[1], 2))
+    directions /= np.linalg.norm(directions, axis=0) * scale[:, None]
+    keys = np.round((sites - sites.mean(axis=0)) @ directions * 1e3).astype(np.int64)
+    _, first, counts = np.unique(np.column_stack([owner, keys]), axis=0, return_index=True, return_counts=True)
+    return first, counts, np.searchsorted(owner[first], np.arange(len(offsets)))
+
+
+def set_seed(seed: int) -> None:
+    """Seed torch's generators, which draw the initial weights."""
+    torch.manual_seed(seed)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -85,14 +134,18 @@ def set_scales(network: AtomSetsNetwork, data: TrainingData, y: npt.NDArray[np.f
         used: (members, n) bool, the rows each member is trained on.
     """
     owner = np.repeat(np.arange(len(data)), np.diff(data.offsets))
-    sites, structure = data.sites.double().numpy(), data.structure.double().numpy()
+    sites, weights = data.sites.double().numpy(), data.weights.double().numpy()
+    structure, even = data.structure.double().numpy(), np.ones(len(data))
     for member, rows in enumerate(used):
-        for scaler, values in (
-            (network.site_input, sites[rows[owner]]),
-            (network.structure_input, structure[rows]),
-            (network.target, y[rows]),
+        on_sites = rows[owner]
+        for scaler, values, weight in (
+            (network.site_input, sites[on_sites], weights[on_sites]),
+            (network.structure_input, structure[rows], even[rows]),
+            (network.target, y[rows], even[rows]),
         ):
-            mean, scale = values.mean(axis=0), values.std(axis=0)
+            weight = weight / weight.sum()
+            mean = weight @ values
+            scale = np.sqrt(weight @ (values - mean) ** 2)
             scale[~(scale > 1e-6)] = 1.0
             scaler.mean[member, 0] = torch.from_numpy(mean).float()
             scaler.scale[member, 0] = torch.from_numpy(scale).float()
@@ -106,7 +159,7 @@ def train(
     options: TrainingOptions,
     progress: Progress | None = None,
 ) -> list[float]:
-    """Fit every member to its own rows by squared error on its standardised target.
+    """Fit every member to its own rows, by absolute or squared error on its standardised target.
 
     The members see the same batches; rows that a member must not see have no weight in its loss. Adam works number by
     number, so members don't influence each other.
@@ -127,6 +180,9 @@ def train(
     """
     if not used.any(axis=1).all():
         raise ValueError("a member of the ensemble has no rows to train on")
+    if options.loss not in LOSSES:
+        raise ValueError(f"no loss {options.loss!r}; there are {', '.join(LOSSES)}")
+    criterion = LOSSES[options.loss]
     set_scales(network, data, y, used)
     device = network.out.weight.device
     target = (torch.from_numpy(y).float().to(device) - network.target.mean) / network.target.scale
@@ -146,7 +202,7 @@ def train(
             rows = permutation[start : start + options.batch_size]
             picked = torch.from_numpy(rows).to(device)
             weight = mask[:, picked]
-            error = (network(data.batch(rows, device)) - target[:, picked]) ** 2
+            error = criterion(network(data.batch(rows, device)) - target[:, picked])
             # Sum over members: each is an independent problem, none scaled by the others.
             loss = ((error.mean(dim=2) * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)).sum()
             optimizer.zero_grad(set_to_none=True)
