@@ -5,6 +5,7 @@ Ward et al., npj Comput. Mater. 2, 16028 (2016), with the element properties tha
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -37,7 +38,6 @@ ELEMENT_PROPERTIES = (
     "n_d",
     "n_f",
 )
-STATISTICS = ("mean", "deviation", "minimum", "maximum", "range", "of the most abundant")
 
 
 @lru_cache(maxsize=1)
@@ -47,26 +47,29 @@ def element_table() -> npt.NDArray[np.float64]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for z in range(1, 119):
-            element = Element.from_Z(z)
-            shells = dict.fromkeys("spdf", 0)
-            for _, orbital, electrons in element.full_electronic_structure[-6:]:
-                shells[orbital[0]] += electrons
             for column, name in enumerate(ELEMENT_PROPERTIES):
-                try:
-                    value = shells[name[2]] if name.startswith("n_") else getattr(element, name)
-                    table[z, column] = float(value) if value is not None else np.nan
-                except (TypeError, ValueError, AttributeError):
-                    continue
+                # Heavy and short-lived elements lack some of them.
+                with contextlib.suppress(TypeError, ValueError, AttributeError, KeyError):
+                    table[z, column] = _element_property(Element.from_Z(z), name)
     return np.where(np.isfinite(table), table, np.nanmedian(table, axis=0))
 
 
+def _element_property(element: Element, name: str) -> float:
+    if not name.startswith("n_"):
+        return float(getattr(element, name))
+    # "[Ar].3d6.4s2": electrons beyond the noble-gas core.
+    shells = element.electronic_structure.split("]")[-1].strip(".").split(".")
+    return float(sum(int(shell[2:]) for shell in shells if shell[1] == name[2]))
+
+
 def composition_statistics(formulas: Sequence[str]) -> npt.NDArray[np.float64]:
-    """(n, properties x statistics + 4): statistics of the element properties, number of elements, norms of fractions."""
+    """(n, 6 x properties + 4): see `_statistics`."""
     table = element_table()
     return np.array([_statistics(formula, table) for formula in formulas])
 
 
 def _statistics(formula: str, table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Six statistics of each property, the number of elements, and the 2-, 3- and 5-norm of the fractions."""
     composition = Composition(formula).fractional_composition
     numbers = np.array([element.Z for element in composition.elements])
     fractions = np.array(list(composition.values()))

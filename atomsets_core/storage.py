@@ -14,7 +14,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -83,6 +83,11 @@ class Store:
         except OSError as error:
             raise StorageError(f"{self.url(name)} can't be read: {error.strerror or error}") from error
         return data
+
+    def open(self, name: str) -> BinaryIO:
+        """A file opened for reading, for formats of which only a part is needed."""
+        file: BinaryIO = self._fs.open(self._full(name), "rb")
+        return file
 
     def write(self, name: str, data: bytes) -> None:
         """Put a whole file in place, replacing what was there.

@@ -1,5 +1,27 @@
 """Where structures and labels come from. `pull` reads any of them by its address."""
 
-from atomsets_core.sources.base import Pulled, SourceError
+from pathlib import Path
 
-__all__ = ["Pulled", "SourceError"]
+from atomsets_core.sources.embedded import load_dataset
+from atomsets_core.sources.base import Pulled, SourceError
+from atomsets_core.sources.files import read_path
+
+
+def pull(source: str, *, labels: str | Path | None = None, id_column: str = "material_id") -> Pulled:
+    """Everything a source holds.
+
+    Args:
+        source: "embedded:elastic", "embedded:flla", or the path of a file or folder (see `read_path`).
+        labels: CSV with more columns, for a source of structures alone.
+        id_column: column of the identifiers, for a file that has one.
+
+    Raises:
+        SourceError: the source can't be read at all.
+    """
+    scheme, _, name = source.partition(":")
+    if scheme == "embedded":
+        return load_dataset(name)
+    return read_path(source, id_column=id_column, labels=labels)
+
+
+__all__ = ["Pulled", "SourceError", "pull"]

@@ -1,0 +1,119 @@
+"""Labels that can be learned from, filters that candidates must pass, and the failure ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from pymatgen.core import Element
+
+from atomsets_core.sources.base import Pulled, SourceError
+from atomsets_core.structures import Refusal, Structures
+
+LEDGER = ("dataset", "material_id", "stage", "reason", "structure_hash")
+
+
+def usable_labels(pulled: Pulled, target: str, transform: str) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
+    """Which structures have a label to learn from, and a refusal for each other one.
+
+    Args:
+        pulled: n structures and their columns.
+        target: column of the labels.
+        transform: "none", or "log10", which needs positive values.
+
+    Raises:
+        SourceError: there is no such column, or not one usable label in it.
+    """
+    if target not in pulled.columns:
+        numeric = list(pulled.columns.select_dtypes("number").columns)
+        raise SourceError(f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; numeric are {numeric}")
+    raw = pulled.columns[target]
+    values = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    refused = []
+    usable = np.isfinite(values) & ((values > 0) | (transform != "log10"))
+    for row in np.flatnonzero(~usable):
+        value = raw.iloc[row]
+        if pd.isna(value):
+            reason = f"{target} is missing"
+        elif np.isnan(values[row]):
+            reason = f"{target} is not a number: {str(value)[:60]!r}"
+        elif np.isinf(values[row]):
+            reason = f"{target} is infinite"
+        else:
+            reason = f"{target} is {values[row]:g}: log10 needs a positive value"
+        refused.append(
+            Refusal(str(pulled.structures.material_id[row]), "label", reason, str(pulled.structures.hashes[row]))
+        )
+    if not usable.any():
+        raise SourceError(f"none of the {len(values)} values of {target!r} can be learned from: {refused[0].reason}" if refused else f"no structure with a value of {target!r}")
+    return usable, refused
+
+
+def filter_reasons(
+    pulled: Pulled,
+    bounds: Mapping[str, tuple[float | None, float | None]],
+    exclude_elements: Sequence[str] = (),
+) -> npt.NDArray[np.object_]:
+    """(n,) the first filter each structure fails, as a short sentence; "" where it passes all.
+
+    Args:
+        pulled: n structures and their columns; n_atoms and n_elements are known besides.
+        bounds: column -> smallest and largest value that pass; a missing value passes no bound.
+        exclude_elements: symbols a candidate must not hold.
+
+    Raises:
+        SourceError: a column that isn't there or isn't numeric, or a symbol that is no element.
+    """
+    reasons = np.full(len(pulled.structures), "", dtype=object)
+    for name, (low, high) in bounds.items():
+        values = _numeric_column(pulled, name)
+        for failed, reason in (
+            (np.isnan(values), f"{name} is missing"),
+            (values < low if low is not None else np.zeros(len(values), bool), f"{name} below {low}"),
+            (values > high if high is not None else np.zeros(len(values), bool), f"{name} above {high}"),
+        ):
+            reasons[failed & (reasons == "")] = reason
+    for symbol in exclude_elements:
+        if not Element.is_valid_symbol(symbol):
+            raise SourceError(f"exclude_elements: {symbol!r} is not an element")
+        reasons[_holds(pulled.structures, Element(symbol).Z) & (reasons == "")] = f"holds {symbol}"
+    return reasons
+
+
+def _numeric_column(pulled: Pulled, name: str) -> npt.NDArray[np.float64]:
+    structures = pulled.structures
+    if name == "n_atoms":
+        return structures.n_atoms.astype(np.float64)
+    if name == "n_elements":
+        owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
+        pairs = np.unique(np.column_stack([owner, structures.numbers]), axis=0)
+        return np.bincount(pairs[:, 0], minlength=len(structures)).astype(np.float64)
+    if name not in pulled.columns:
+        known = ["n_atoms", "n_elements", *pulled.columns.select_dtypes("number").columns]
+        source = pulled.provenance.get("name", "the source")
+        raise SourceError(f"filter on {name!r}: {source} has no such column; there are {', '.join(known)}")
+    values = pd.to_numeric(pulled.columns[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if len(values) and np.isnan(values).all():
+        raise SourceError(f"filter on {name!r}: the column holds no number")
+    return values
+
+
+def _holds(structures: Structures, number: int) -> npt.NDArray[np.bool_]:
+    owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
+    out = np.zeros(len(structures), dtype=bool)
+    out[owner[structures.numbers == number]] = True
+    return out
+
+
+def ledger_table(rows: Iterable[tuple[str, Refusal]]) -> pa.Table:
+    """The failure ledger: one row for each structure or label that could not be used.
+
+    Args:
+        rows: data set ("training" or "candidates") and refusal.
+    """
+    records = [(dataset, r.material_id, r.stage, r.reason, r.structure_hash) for dataset, r in rows]
+    columns = zip(*records, strict=True) if records else ([] for _ in LEDGER)
+    return pa.table({name: pa.array(list(column), pa.string()) for name, column in zip(LEDGER, columns, strict=True)})

@@ -1,0 +1,198 @@
+"""What a worker does: one function for each kind of work, from files to files.
+
+Arguments and results are paths, keys and small numbers, never arrays, so that any scheduler can carry them. Every
+function may be called again at any time: what is already there is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atomsets_core.discovery import simulate
+from atomsets_core.estimators import AtomSetsRegressor, transform_target
+from atomsets_core.features import Features
+from atomsets_core.parents import load_parent
+from atomsets_core.shards import ShardEntry, read_entries, read_shard, verify_shard, write_shard
+from atomsets_core.storage import StorageError, Store
+from atomsets_core.structures import Structures, from_arrow
+from atomsets_core.training import resolve_device
+
+LABELLED = "structures/labelled.parquet"
+"""material_id, structure_hash, formula and value of every training row, in training order."""
+
+
+def write_queue(store: Store, name: str, structures: Structures, shard_size: int) -> None:
+    """Write the structures that wait for features, one Parquet row group for each shard to be made."""
+    store.write_table(name, structures.to_arrow(), row_group_size=shard_size)
+
+
+def featurize_shard(
+    store_url: str, queue: str, group: int, feature_url: str, parent: str, levels: Sequence[str], key: str
+) -> dict[str, Any]:
+    """Featurise one row group of the queue into a shard.
+
+    Returns:
+        rows, refused, sites, seconds and the worker's device.
+    """
+    started = time.perf_counter()
+    store, features_store = Store(store_url), Store(feature_url)
+    with store.open(queue) as file:
+        table = pq.ParquetFile(file).read_row_group(group)
+    structures, _, _ = from_arrow(table)
+    network = load_parent(parent, str(resolve_device("auto")))
+    features = network.featurize(structures, levels)
+    entry = write_shard(features_store, parent, key, features, levels)
+    return {
+        "rows": entry.rows,
+        "refused": len(entry.refused),
+        "sites": int(features.n_atoms.sum()),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def locate(
+    entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Iterable[str]
+) -> tuple[dict[str, ShardEntry], set[str], dict[str, str]]:
+    """Where the features of some structures are.
+
+    Args:
+        entries: the manifest of one parent.
+        levels: that are needed.
+        hashes: of the structures.
+
+    Returns:
+        structure hash -> shard that holds it; hashes nobody has featurised; structure hash -> reason of refusal.
+    """
+    wanted = set(hashes)
+    found: dict[str, ShardEntry] = {}
+    refused: dict[str, str] = {}
+    for entry in sorted(entries, key=lambda entry: entry.key):
+        if set(levels) <= set(entry.levels):
+            found.update({h: entry for h in entry.hashes if h in wanted and h not in found})
+            refused.update({h: reason for h, reason in entry.refused.items() if h in wanted})
+    return found, wanted - set(found) - set(refused), refused
+
+
+def gather_features(
+    store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]
+) -> Features:
+    """Features of these structures in this order, from the shards that hold them; repeats are allowed.
+
+    Raises:
+        KeyError: a structure that no shard holds.
+        ShardError: a damaged shard; the message names it.
+    """
+    found, missing, refused = locate(read_entries(store, parent, digest).values(), levels, hashes)
+    if missing or refused:
+        raise KeyError(f"{len(missing) + len(refused)} structures have no features, e.g. {next(iter(missing | set(refused)))}")
+    parts = []
+    for entry in {entry.key: entry for entry in found.values()}.values():
+        part = read_shard(store, entry, levels)
+        parts.append(part[[row for row, h in enumerate(part.structure_hash) if found.get(h) is entry]])
+    joined = Features.concat(parts)
+    position = {h: row for row, h in enumerate(joined.structure_hash)}
+    return joined[[position[h] for h in hashes]]
+
+
+def read_labelled(store: Store) -> tuple[pa.Table, np.ndarray]:
+    """The training table and its values, (n,) float64, in the unit of the target."""
+    table = store.read_table(LABELLED)
+    return table, table["value"].to_numpy()
+
+
+def train_model(
+    store_url: str,
+    feature_url: str,
+    parent: str,
+    digest: str,
+    parameters: Mapping[str, Any],
+    folder: str,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Train the ensemble on the labelled structures; save it and its out-of-fold predictions in `folder`.
+
+    Returns:
+        training rows, seconds, last loss, device.
+    """
+    started = time.perf_counter()
+    store = Store(store_url)
+    table, values = read_labelled(store)
+    model = AtomSetsRegressor(**parameters)
+    levels = parameters["features"].partition(":")[2].split("+")
+    features = gather_features(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
+    model.fit(features, values)
+    out_of_fold = table.append_column("fold", pa.array(model.fold_, pa.int32()))
+    if model.oof_ is not None:
+        for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
+            column = "predicted" if name == "value" else name
+            out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
+    store.write_table(f"{folder}/out_of_fold.parquet", out_of_fold)
+    # model.json is written last: a folder with it is complete.
+    model.save(store, folder, dict(about))
+    return {
+        "n_train": len(values),
+        "seconds": time.perf_counter() - started,
+        "loss": model.losses_[-1],
+        "device": str(resolve_device(model.device)),
+    }
+
+
+def simulate_seed(
+    store_url: str,
+    feature_url: str,
+    parent: str,
+    digest: str,
+    parameters: Mapping[str, Any],
+    options: Mapping[str, Any],
+    seed: int,
+    name: str,
+) -> dict[str, Any]:
+    """One simulated discovery on the labelled structures, its scores written as JSON.
+
+    Returns:
+        seconds.
+    """
+    started = time.perf_counter()
+    store = Store(store_url)
+    table, values = read_labelled(store)
+    levels = parameters["features"].partition(":")[2].split("+")
+    features = gather_features(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
+    target = transform_target(values, parameters["transform"])
+    store.write_json(name, simulate(AtomSetsRegressor(**parameters), features, target, **options, seed=seed))
+    return {"seconds": time.perf_counter() - started}
+
+
+def predict_shard(store_url: str, feature_url: str, entry: ShardEntry, folder: str, name: str) -> dict[str, Any]:
+    """Apply a saved model to every structure of a shard; write the predictions as Parquet.
+
+    Returns:
+        rows, seconds.
+    """
+    started = time.perf_counter()
+    store = Store(store_url)
+    model = AtomSetsRegressor.load(store, folder)
+    features = read_shard(Store(feature_url), entry, model.features.partition(":")[2].split("+"))
+    prediction = model.predict_distribution(features)
+    columns: dict[str, Any] = {"structure_hash": pa.array(features.structure_hash, pa.string())}
+    for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
+        columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
+    columns["remark"] = pa.array([features.flagged.get(h, "") for h in features.structure_hash], pa.string())
+    store.write_table(name, pa.table(columns))
+    return {"rows": len(features), "seconds": time.perf_counter() - started}
+
+
+def damaged_shards(store: Store, entries: Iterable[ShardEntry]) -> list[tuple[ShardEntry, str]]:
+    """The shards that are not what the manifest says, and what is wrong with each."""
+    found = []
+    for entry in entries:
+        try:
+            verify_shard(store, entry)
+        except StorageError as error:
+            found.append((entry, str(error)))
+    return found

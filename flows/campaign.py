@@ -1,0 +1,245 @@
+"""The campaign: one pydantic model that is the TOML file, the command line's `--set` and the form in the Prefect UI.
+
+This is the only place where options are named and explained.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from atomsets_core.parents import parent_names
+from atomsets_core.sets import ACTIVATIONS, POOLINGS
+
+DEFAULT = "incompressible"
+
+
+class CampaignError(Exception):
+    """A campaign that can't be run as it is written; the message names the file and the key and says what to change."""
+
+
+class Section(BaseModel):
+    """A section of the file: an unknown key is an error, a value never changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Range(Section):
+    """Bounds of a numeric column, both inclusive; a missing value doesn't pass."""
+
+    min: float | None = Field(None, description="Smallest value that passes.")
+    max: float | None = Field(None, description="Largest value that passes.")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Range:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class Training(Section):
+    """The values to learn from."""
+
+    source: str = Field(description="Where the labelled structures come from: embedded:elastic, or a file or folder.")
+    labels: str | None = Field(None, description="CSV with the labels, for a source that holds structures alone.")
+    id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
+    target: str = Field(description="Column of the values.")
+    unit: str = Field("", description="Unit of the values, shown wherever they are.")
+    transform: Literal["none", "log10"] = Field("none", description="log10 for positive values that span decades.")
+
+
+class Candidates(Section):
+    """The structures to rank, and which of them count."""
+
+    source: str = Field(description="Where the candidates come from: embedded:flla, or a file or folder.")
+    labels: str | None = Field(None, description="CSV with columns to filter on, for a source of structures alone.")
+    id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
+    filters: dict[str, Range] = Field(
+        default_factory=dict, description="Bounds on columns, e.g. e_above_hull = { max = 0.1 }; also n_atoms, n_elements."
+    )
+    exclude_elements: list[str] = Field(default_factory=list, description="Elements that a candidate must not hold.")
+    exclude_seen: bool = Field(
+        True, description="Leave out what is in the training data, by identifier or as the same crystal."
+    )
+
+
+class Objective(Section):
+    """What is wanted, and how candidates are scored."""
+
+    goal: Literal["maximize", "minimize", "target"] = Field("maximize", description="What to do with the property.")
+    value: float | None = Field(None, description="The wanted value, for the goal target, in the unit of the property.")
+    acquisition: Literal["ucb", "mean", "ei"] = Field(
+        "ucb", description="ucb: prediction + kappa std; mean: prediction alone; ei: expected improvement."
+    )
+    kappa: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of the uncertainty in ucb.")
+    shortlist: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="Candidates on the shortlist.")
+    diversity: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="0: the best scores; 1: as unlike each other as can be. Always one a formula."
+    )
+
+    @model_validator(mode="after")
+    def _target_has_value(self) -> Objective:
+        if (self.goal == "target") != (self.value is not None):
+            raise ValueError("value goes with the goal target, and that goal needs it")
+        if self.goal == "target" and self.acquisition == "ei":
+            raise ValueError("the goal target takes the acquisition ucb or mean")
+        return self
+
+
+class FeatureOptions(Section):
+    """Which levels of the parent, and where features are kept."""
+
+    parent: str = Field("megnet", description="Pretrained network that features come from.")
+    levels: list[str] = Field(
+        default_factory=lambda: ["V0", "V1", "V2", "V3"],
+        description="Its levels, joined: V0 V1 V2 V3 on sites; v f2 f1 on structures.",
+    )
+    shard_size: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Structures in a shard, the unit of work.")
+    store: str | None = Field(
+        None, description="Folder or URL of the feature store; by default features/ of the campaign. Can be shared."
+    )
+
+    @field_validator("parent")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in parent_names():
+            raise ValueError(f"no parent {name!r}; there are {', '.join(parent_names())}")
+        return name
+
+    @property
+    def spec(self) -> str:
+        """As the estimators take it, e.g. "megnet:V0+V1"."""
+        return f"{self.parent}:{'+'.join(self.levels)}"
+
+
+class Model(Section):
+    """The ensemble of AtomSets networks."""
+
+    members: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Networks in the ensemble.")
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(
+        5, description="Parts of the training data; each member leaves one out, which calibrates the intervals."
+    )
+    phi: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers on each site.")
+    rho: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers after pooling.")
+    pooling: list[Literal[POOLINGS]] = Field(["mean"], description="How sites are joined; several are concatenated.")  # type: ignore[valid-type]
+    activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="Of every hidden layer.")  # type: ignore[valid-type]
+    epochs: Annotated[int, Field(ge=1)] = Field(100, description="Passes over the training data.")
+    batch_size: Annotated[int, Field(ge=1)] = Field(64, description="Structures a step.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="At the top of the schedule.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Decoupled (AdamW).")
+    loss: Literal["absolute", "squared"] = Field("absolute", description="On the standardised target.")
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.9, description="Share of values inside the intervals.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of folds, initial weights and order.")
+
+    @model_validator(mode="after")
+    def _enough_members(self) -> Model:
+        if self.members < self.folds:
+            raise ValueError(f"members = {self.members} is less than folds = {self.folds}: each fold needs one at least")
+        return self
+
+
+class Discovery(Section):
+    """The check that hides the best training values and looks whether the model finds them."""
+
+    seeds: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Repeats; 0 leaves the check out.")
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = Field(0.1, description="Share of the values that is hidden.")
+    pool_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Share of the other values among which the hidden are to be found."
+    )
+
+
+class Cluster(Section):
+    """Where the work runs."""
+
+    address: str | None = Field(None, description="Of a running Dask scheduler, e.g. tcp://host:8786.")
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Local worker processes; by default one for each core this process may use."
+    )
+    memory_per_worker: str = Field("auto", description="Limit at which a local worker is restarted, e.g. 4GB.")
+
+
+class Campaign(Section):
+    """A screening campaign: what to learn from, what to rank, for what, and how."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
+        description="Names the campaign's folder and runs: letters, digits, dot, dash, underscore."
+    )
+    training: Training
+    candidates: Candidates
+    objective: Objective = Objective()  # type: ignore[call-arg]
+    features: FeatureOptions = FeatureOptions()  # type: ignore[call-arg]
+    model: Model = Model()  # type: ignore[call-arg]
+    discovery: Discovery = Discovery()  # type: ignore[call-arg]
+    cluster: Cluster = Cluster()  # type: ignore[call-arg]
+
+
+def read_campaign(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign:
+    """A campaign from its file, with `section.key=value` overrides; the embedded one without a file.
+
+    Raises:
+        CampaignError: the file is missing, is not TOML, or holds an unknown key or an unusable value.
+    """
+    if path is None:
+        name = f"{DEFAULT}.toml"
+        text = resources.files("flows").joinpath("campaigns", name).read_text()
+    else:
+        name = str(path)
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CampaignError(f"{name}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CampaignError(f"{name}: not TOML: {error}") from error
+    for override in overrides or []:
+        _override(raw, override)
+    try:
+        return Campaign.model_validate(raw)
+    except ValidationError as error:
+        raise CampaignError("\n".join(f"{name}: {_explain(item)}" for item in error.errors())) from error
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise CampaignError(f"--set {text}: write it as section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    *path, last = key.strip().split(".")
+    for part in path:
+        raw = raw.setdefault(part, {})
+        if not isinstance(raw, dict):
+            raise CampaignError(f"--set {text}: {part} is not a section")
+    raw[last] = parsed
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "campaign"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{where}: missing, and needed"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (it is {item['input']!r})" if item["type"] != "value_error" else f"{where}: {message}"
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Campaign
+    for part in path:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else Range
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Range
+    return list(model.model_fields)

@@ -1,0 +1,65 @@
+"""How far a run is: as Prefect progress artifacts, and to whoever listens (the command line's bars)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+EVERY = 2.0
+"""Seconds between two updates of an artifact."""
+
+
+class Listener(Protocol):
+    """Is told of every step."""
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins that has `total` steps."""
+
+    def advance(self, stage: str) -> None:
+        """A step of it is done."""
+
+
+_listeners: list[Listener] = []
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell `listener` of all steps of the runs inside."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+class Stage:
+    """A stage of a run, inside a flow.
+
+    Args:
+        name: e.g. "featurize"; with the campaign it makes the artifact's key.
+        campaign: name of the campaign.
+        total: steps it has; without any it is done at once and shown nowhere.
+    """
+
+    def __init__(self, name: str, campaign: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0
+        self._told = time.monotonic()
+        self._artifact = None
+        if total:
+            key = "".join(c if c.isalnum() else "-" for c in f"{campaign}-{name}".lower()).strip("-")
+            self._artifact = create_progress_artifact(progress=0.0, key=key, description=f"{name}: {total} steps")
+            for listener in _listeners:
+                listener.start(name, total)
+
+    def advance(self) -> None:
+        """One step more is done."""
+        self.done += 1
+        for listener in _listeners:
+            listener.advance(self.name)
+        if self._artifact and (self.done == self.total or time.monotonic() - self._told > EVERY):
+            self._told = time.monotonic()
+            update_progress_artifact(self._artifact, progress=100.0 * self.done / self.total)

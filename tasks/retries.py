@@ -1,0 +1,26 @@
+"""When a failed task is worth another try."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed import KilledWorker
+from distributed.comm import CommClosedError
+
+PASSING = (KilledWorker, CommClosedError, ConnectionError, TimeoutError)
+"""Faults of machines and networks, which may be gone a moment later; every other error would come again."""
+
+
+def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
+    """Prefect's `retry_condition_fn`: whether the failure was a passing one."""
+    try:
+        state.result()
+    except PASSING:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+RETRY: dict[str, Any] = {"retries": 3, "retry_delay_seconds": [1, 5, 20], "retry_condition_fn": worth_retrying}
+"""For tasks whose work runs on the cluster."""

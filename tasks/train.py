@@ -1,0 +1,50 @@
+"""Train the ensemble, and simulate discovery with it, on the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from atomsets_core import stages
+from tasks import cluster
+from tasks.retries import RETRY
+
+
+@task(task_run_name="train {folder}", cache_policy=NO_CACHE, **RETRY)
+def train_model(
+    store_url: str,
+    feature_url: str,
+    parent: str,
+    digest: str,
+    parameters: Mapping[str, Any],
+    folder: str,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """See `atomsets_core.stages.train_model`."""
+    done = cluster.run(
+        stages.train_model, store_url, feature_url, parent, digest, parameters, folder, about, heavy=True, priority=2
+    )
+    get_run_logger().info("trained on %d structures in %.0f s (%s)", done["n_train"], done["seconds"], done["device"])
+    return done
+
+
+@task(task_run_name="simulate discovery, seed {seed}", cache_policy=NO_CACHE, **RETRY)
+def simulate_discovery(
+    store_url: str,
+    feature_url: str,
+    parent: str,
+    digest: str,
+    parameters: Mapping[str, Any],
+    options: Mapping[str, Any],
+    seed: int,
+    name: str,
+) -> dict[str, Any]:
+    """See `atomsets_core.stages.simulate_seed`."""
+    done = cluster.run(
+        stages.simulate_seed, store_url, feature_url, parent, digest, parameters, options, seed, name, heavy=True
+    )
+    get_run_logger().info("simulated discovery %d in %.0f s", seed, done["seconds"])
+    return done
