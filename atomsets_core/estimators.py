@@ -127,7 +127,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self,
         features: str = "megnet:V0+V1+V2+V3",
         *,
-        phi: Sequence[int] = (128, 128),
+        phi: Sequence[int] = (128,),
         rho: Sequence[int] = (128,),
         pooling: Sequence[str] = ("mean",),
         alpha: float = 1.0,

@@ -29,7 +29,9 @@ def usable_labels(pulled: Pulled, target: str, transform: str) -> tuple[npt.NDAr
     """
     if target not in pulled.columns:
         numeric = list(pulled.columns.select_dtypes("number").columns)
-        raise SourceError(f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; numeric are {numeric}")
+        raise SourceError(
+            f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; numeric are {numeric}"
+        )
     raw = pulled.columns[target]
     values = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     refused = []
@@ -48,7 +50,11 @@ def usable_labels(pulled: Pulled, target: str, transform: str) -> tuple[npt.NDAr
             Refusal(str(pulled.structures.material_id[row]), "label", reason, str(pulled.structures.hashes[row]))
         )
     if not usable.any():
-        raise SourceError(f"none of the {len(values)} values of {target!r} can be learned from: {refused[0].reason}" if refused else f"no structure with a value of {target!r}")
+        raise SourceError(
+            f"none of the {len(values)} values of {target!r} can be learned from: {refused[0].reason}"
+            if refused
+            else f"no structure with a value of {target!r}"
+        )
     return usable, refused
 
 

@@ -79,9 +79,7 @@ def locate(
     return found, wanted - set(found) - set(refused), refused
 
 
-def gather_features(
-    store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]
-) -> Features:
+def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]) -> Features:
     """Features of these structures in this order, from the shards that hold them; repeats are allowed.
 
     Raises:
@@ -90,7 +88,9 @@ def gather_features(
     """
     found, missing, refused = locate(read_entries(store, parent, digest).values(), levels, hashes)
     if missing or refused:
-        raise KeyError(f"{len(missing) + len(refused)} structures have no features, e.g. {next(iter(missing | set(refused)))}")
+        raise KeyError(
+            f"{len(missing) + len(refused)} structures have no features, e.g. {next(iter(missing | set(refused)))}"
+        )
     parts = []
     for entry in {entry.key: entry for entry in found.values()}.values():
         part = read_shard(store, entry, levels)

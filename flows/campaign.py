@@ -62,7 +62,8 @@ class Candidates(Section):
     labels: str | None = Field(None, description="CSV with columns to filter on, for a source of structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     filters: dict[str, Range] = Field(
-        default_factory=dict, description="Bounds on columns, e.g. e_above_hull = { max = 0.1 }; also n_atoms, n_elements."
+        default_factory=dict,
+        description="Bounds on columns, e.g. e_above_hull = { max = 0.1 }; also n_atoms, n_elements.",
     )
     exclude_elements: list[str] = Field(default_factory=list, description="Elements that a candidate must not hold.")
     exclude_seen: bool = Field(
@@ -101,7 +102,9 @@ class FeatureOptions(Section):
         default_factory=lambda: ["V0", "V1", "V2", "V3"],
         description="Its levels, joined: V0 V1 V2 V3 on sites; v f2 f1 on structures.",
     )
-    shard_size: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Structures in a shard, the unit of work.")
+    shard_size: Annotated[int, Field(ge=1, le=4096)] = Field(
+        256, description="Structures in a shard, the unit of work."
+    )
     store: str | None = Field(
         None, description="Folder or URL of the feature store; by default features/ of the campaign. Can be shared."
     )
@@ -141,7 +144,9 @@ class Model(Section):
     @model_validator(mode="after")
     def _enough_members(self) -> Model:
         if self.members < self.folds:
-            raise ValueError(f"members = {self.members} is less than folds = {self.folds}: each fold needs one at least")
+            raise ValueError(
+                f"members = {self.members} is less than folds = {self.folds}: each fold needs one at least"
+            )
         return self
 
 

@@ -1,0 +1,186 @@
+"""The `atomsets` command. Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request was wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+app = typer.Typer(
+    name="atomsets",
+    help="Screen crystal structures for a property you have a few hundred values of.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+console = Console(stderr=True)
+
+
+@app.callback()
+def root() -> None:
+    """Screen crystal structures for a property you have a few hundred values of."""
+
+
+@app.command()
+def screen(
+    campaign: Annotated[
+        Path | None, typer.Argument(help="Campaign file (TOML); without one the embedded campaign runs.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder or URL of the campaign; by default campaigns/NAME.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override an option: section.key=value.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON line on stdout.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of the flow.")] = False,
+) -> None:
+    """Run a screening campaign, or what is missing of it.
+
+    Examples:
+      atomsets screen
+      atomsets screen my.toml --out runs/my --set objective.shortlist=50
+    """
+    quiet_environment(verbose)
+    from atomsets_core.sources import SourceError
+    from atomsets_core.storage import StorageError
+    from flows.campaign import CampaignError, read_campaign
+    from flows.progress import listening
+    from flows.screen import screen as flow
+
+    try:
+        asked = read_campaign(campaign, set_)
+        target = out or f"campaigns/{asked.name}"
+        check_writable(target)
+    except (CampaignError, StorageError) as error:
+        fail(2, str(error))
+    console.print(f"campaign [bold]{asked.name}[/] in {target}", highlight=False)
+    try:
+        with Bars() as bars, listening(bars):
+            summary = flow(asked, target)
+    except SourceError as error:
+        fail(2, str(error))
+    except KeyboardInterrupt:
+        fail(1, "stopped. Run the same command again to go on where it was")
+    except Exception as error:
+        if verbose:
+            console.print_exception()
+        fail(1, f"{error or type(error).__name__}\nWhat is finished is kept: run the same command again to go on.")
+    show(summary, target)
+    if as_json:
+        print(json.dumps({**summary, "out": target}))
+
+
+def check_writable(target: str) -> None:
+    """Raise `StorageError` at once if nothing can be written to a campaign's folder."""
+    from atomsets_core.storage import Store
+
+    store = Store(target)
+    store.write(".writable", b"")
+    store.remove(".writable")
+
+
+def quiet_environment(verbose: bool) -> None:
+    """Settings of prefect that must stand before it is imported; what the user has set stays."""
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "WARNING",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+
+
+def fail(code: int, message: str) -> None:
+    """Print what is wrong and leave."""
+    console.print(f"[bold red]error:[/] {message}", highlight=False, markup=True, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+class Bars:
+    """Progress bars on stderr, one for each stage; see `flows.progress.Listener`."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._stages: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.__exit__(*error)
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins."""
+        self._stages[stage] = self._progress.add_task(stage, total=total)
+
+    def advance(self, stage: str) -> None:
+        """A step of it is done."""
+        self._progress.advance(self._stages[stage])
+
+
+def show(summary: dict[str, Any], target: str) -> None:
+    """Print what came out, on stderr."""
+    from flows.summary import discovery_header, discovery_rows, scale_name
+
+    training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
+    console.print(
+        f"learned from {training['learned_from']} of {training['pulled']} entries; pulled {candidates['pulled']} candidates "
+        f"= {candidates['ranked']} ranked + {candidates['filtered']} filtered + {candidates['failed']} failed",
+        highlight=False,
+    )
+    console.print(
+        f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
+        f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
+        highlight=False,
+    )
+    if summary["discovery"]:
+        found = summary["discovery"]
+        table = Table(
+            title=f"Simulated discovery: {found['n_hidden']} best values hidden among {found['n_pool']}, mean of {len(found['files'])} seeds"
+        )
+        for name in discovery_header(summary):
+            table.add_column(name, justify="left" if name == "model" else "right")
+        for row in discovery_rows(summary):
+            table.add_row(*row)
+        console.print(table)
+    done = summary["done"]
+    console.print(
+        f"made {done.get('shards_made', 0)} shards, trained {done['models_trained']} model, simulated "
+        f"{done['discoveries_simulated']} discoveries, predicted {done['shards_predicted']} shards in "
+        f"{summary['seconds']['total']:.0f} s",
+        highlight=False,
+    )
+    console.print(f"{target}/report.html, ranking.csv, summary.json", highlight=False)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""The screening flow: pull, select, featurise, train, simulate discovery, predict, rank, report.
+
+What is already in the campaign's folder is not done again: the manifest of the feature store says which structures have
+features, and models, simulated discoveries and predictions lie under keys made from everything they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from atomsets_core import shards, stages
+from atomsets_core.estimators import FORMAT_VERSION
+from atomsets_core.labels import ledger_table
+from atomsets_core.parents import load_parent
+
+# from atomsets_core.report import write_report
+from atomsets_core.shards import ShardEntry
+from atomsets_core.storage import StorageError, Store
+from atomsets_core.structures import Refusal, Structures
+from flows.campaign import Campaign
+from flows.progress import Stage
+from flows.summary import markdown, summarize_run
+from tasks import cluster
+from tasks.featurize import featurize_shard
+from tasks.predict import predict_shard
+from tasks.pull import pull_source
+from tasks.rank import rank
+from tasks.select import Selection, select
+from tasks.train import simulate_discovery, train_model
+
+IN_FLIGHT = 32
+"""Tasks that wait for the cluster at the same time."""
+
+
+def _run_name() -> str:
+    campaign = flow_run.parameters["campaign"]
+    name = campaign["name"] if isinstance(campaign, Mapping) else campaign.name
+    return f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+@flow(name="screen", flow_run_name=_run_name, task_runner=ThreadPoolTaskRunner(max_workers=IN_FLIGHT))  # type: ignore[arg-type]
+def screen(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
+    """Run a screening campaign, or what is missing of it.
+
+    Args:
+        campaign: what to do; see flows/campaign.py.
+        out: folder or URL of the campaign; by default campaigns/<name>.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        SourceError: a source, column or filter that doesn't fit; the message says what to change.
+        StorageError: the folder can't be written, or another run is at work in it.
+    """
+    store = Store(out or f"campaigns/{campaign.name}")
+    with store.lock():
+        return _Run(campaign, store).screen()
+
+
+@dataclass
+class _Run:
+    """One run of a campaign: what its stages share."""
+
+    campaign: Campaign
+    store: Store
+    seconds: dict[str, float] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=dict)
+    refused: list[tuple[str, Refusal]] = field(default_factory=list)
+    discoveries: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        options = self.campaign.features
+        self.features = Store(options.store or self.store.url("features"))
+        self.parent, self.levels = options.parent, tuple(options.levels)
+        self.digest = load_parent(self.parent).digest
+
+    def screen(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        with self.timed("pull"):
+            chosen = self.select()
+        with self.timed("cluster"):
+            connection = cluster.connect(
+                self.campaign.cluster.address, self.campaign.cluster.workers, self.campaign.cluster.memory_per_worker
+            )
+            connection.__enter__()
+        try:
+            with self.timed("featurize training"):
+                training, values = self.featurize_training(chosen)
+            model, futures = self.submit_model(training, values)
+            with self.timed("featurize candidates"):
+                found = self.featurize("candidates", chosen.candidates)
+            with self.timed("train and simulate discovery"):
+                self.wait("train", futures)
+            with self.timed("predict"):
+                predictions = self.predict(model, found)
+        finally:
+            connection.__exit__(None, None, None)
+        with self.timed("rank"):
+            ranking = self.rank(chosen, predictions, values)
+        self.store.write_table("failures.parquet", ledger_table(self.refused))
+        summary = summarize_run(
+            self.campaign, self.store, model, self.discoveries, chosen, ranking, self.refused,
+            digest=self.digest, done=self.done, seconds=self.seconds, started=started,
+        )  # fmt: skip
+        self.store.write_json("summary.json", summary)
+        with self.timed("report"):
+            pass  # write_report(self.store)
+        self.show(summary, ranking)
+        return summary
+
+    @contextmanager
+    def timed(self, stage: str):  # type: ignore[no-untyped-def]
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+    def select(self) -> Selection:
+        """Pull both sources and choose what is learned from and what is ranked."""
+        training, candidates = self.campaign.training, self.campaign.candidates
+        pulled = [
+            pull_source(dataset, section.source, section.labels, section.id_column, self.store)
+            for dataset, section in (("training", training), ("candidates", candidates))
+        ]
+        chosen = select(
+            *pulled,
+            training.target,
+            training.transform,
+            {name: (bounds.min, bounds.max) for name, bounds in candidates.filters.items()},
+            candidates.exclude_elements,
+            candidates.exclude_seen,
+        )
+        self.refused.extend(chosen.refused)
+        self.done["pulled_training"], self.done["pulled_candidates"] = (p.n_seen for p in pulled)
+        return chosen
+
+    def featurize_training(self, chosen: Selection) -> tuple[Structures, np.ndarray]:
+        """Features of the labelled structures; those the parent can't take leave the training data."""
+        found = self.featurize("training", chosen.training)
+        kept = np.array([h in found for h in chosen.training.hashes], dtype=bool)
+        training, values = chosen.training.take(np.flatnonzero(kept)), chosen.values[kept]
+        table = training.to_arrow().select(["material_id", "structure_hash", "formula"])
+        self.store.write_table(stages.LABELLED, table.append_column("value", pa.array(values)))
+        return training, values
+
+    def featurize(self, dataset: str, structures: Structures) -> dict[str, ShardEntry]:
+        """Make the shards that are missing.
+
+        Returns:
+            structure hash -> shard, for every structure that has features; the others are in the ledger.
+        """
+        log = get_run_logger()
+        found, missing, _ = stages.locate(self.entries(), self.levels, structures.hashes)
+        for entry, reason in stages.damaged_shards(self.features, {e.key: e for e in found.values()}.values()):
+            log.warning("%s", reason)
+            shards.discard(self.features, entry)
+            missing |= {h for h, e in found.items() if e.key == entry.key}
+        failures: dict[str, str] = {}
+        if missing:
+            failures = self._make_shards(dataset, _unique(structures, missing))
+        found, missing, refused = stages.locate(self.entries(), self.levels, structures.hashes)
+        for name, h in zip(structures.material_id, structures.hashes, strict=True):
+            if h not in found:
+                reason = refused.get(h) or failures.get(h) or "its shard could not be made"
+                self.refused.append((dataset, Refusal(str(name), "featurize", reason, str(h))))
+        return found
+
+    def _make_shards(self, dataset: str, structures: Structures) -> dict[str, str]:
+        size, queue = self.campaign.features.shard_size, f"structures/queue-{dataset}.parquet"
+        stages.write_queue(self.store, queue, structures, size)
+        groups = [structures.hashes[i : i + size] for i in range(0, len(structures), size)]
+        futures = {
+            featurize_shard.submit(
+                number, len(groups), self.store.root, queue, number - 1, self.features.root, self.parent, self.levels,
+                shards.shard_key(list(hashes), self.digest, self.levels),
+            ): hashes
+            for number, hashes in enumerate(groups, start=1)
+        }  # fmt: skip
+        failed = self.wait(f"featurize {dataset}", list(futures), tolerate=True)
+        self.done["shards_made"] = self.done.get("shards_made", 0) + len(futures) - len(failed)
+        self.store.remove(queue)
+        return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
+
+    def entries(self) -> Iterable[ShardEntry]:
+        """The manifest as it is now."""
+        return shards.read_entries(self.features, self.parent, self.digest).values()
+
+    def submit_model(self, training: Structures, values: np.ndarray) -> tuple[str, list[PrefectFuture]]:
+        """Start what is missing of the model and of the simulated discoveries.
+
+        Returns:
+            Folder of the model, and the futures to wait for.
+        """
+        campaign = self.campaign
+        parameters = {
+            **campaign.model.model_dump(),
+            "features": campaign.features.spec,
+            "transform": campaign.training.transform,
+        }
+        data = hashlib.sha256(json.dumps([list(training.hashes), values.tolist()]).encode()).hexdigest()
+        model = f"models/{_key(data, self.digest, parameters)}"
+        where = (self.store.root, self.features.root, self.parent, self.digest, parameters)
+        about = {
+            "campaign": campaign.name,
+            "target": campaign.training.target,
+            "unit": campaign.training.unit,
+            "training_source": campaign.training.source,
+            "training_data_sha256": data,
+        }
+        futures: list[PrefectFuture] = []
+        if not self.store.exists(f"{model}/model.json"):
+            futures.append(train_model.submit(*where, model, about))
+        self.done["models_trained"] = len(futures)
+        if campaign.objective.goal != "target":
+            options = {
+                "goal": campaign.objective.goal,
+                "quantile": campaign.discovery.quantile,
+                "pool_share": campaign.discovery.pool_share,
+            }
+            self.discoveries = [
+                f"discovery/{_key(data, self.digest, parameters, options)}-seed-{seed}.json"
+                for seed in range(campaign.discovery.seeds)
+            ]
+            for seed, name in enumerate(self.discoveries):
+                if not self.store.exists(name):
+                    futures.append(simulate_discovery.submit(*where, options, seed, name))
+        self.done["discoveries_simulated"] = len(futures) - self.done["models_trained"]
+        return model, futures
+
+    def predict(self, model: str, found: Mapping[str, ShardEntry]) -> list[str]:
+        """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
+        entries = sorted({entry.key: entry for entry in found.values()}.values(), key=lambda entry: entry.key)
+        names = [f"predictions/{model.partition('/')[2]}/{entry.key}.parquet" for entry in entries]
+        todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not self.store.exists(name)]
+        futures = [
+            predict_shard.submit(number, len(todo), self.store.root, self.features.root, entry, model, name)
+            for number, (entry, name) in enumerate(todo, start=1)
+        ]
+        self.wait("predict", futures)
+        self.done["shards_predicted"] = len(todo)
+        return names
+
+    def rank(self, chosen: Selection, predictions: Sequence[str], values: np.ndarray) -> pd.DataFrame:
+        """Rank all candidates with a prediction."""
+        objective = self.campaign.objective
+        return rank(
+            self.store, predictions, chosen.candidates, chosen.columns,
+            goal=objective.goal, value=objective.value, kind=objective.acquisition, kappa=objective.kappa,
+            best=float(values.min() if objective.goal == "minimize" else values.max()),
+            transform=self.campaign.training.transform, size=objective.shortlist, diversity=objective.diversity,
+            unit=self.campaign.training.unit, features=(self.features, self.parent, self.digest, self.levels),
+        )  # fmt: skip
+
+    def wait(self, stage: str, futures: list[PrefectFuture], tolerate: bool = False) -> dict[PrefectFuture, Exception]:
+        """Wait for tasks, showing progress.
+
+        Args:
+            stage: shown.
+            futures: of the tasks.
+            tolerate: give failures back instead of raising the first; a store that can't be written raises always.
+        """
+        bar, failed = Stage(stage, self.campaign.name, len(futures)), {}
+        for future in as_completed(futures):
+            result = future.result(raise_on_failure=False)
+            if isinstance(result, Exception):
+                if not tolerate or isinstance(result, StorageError):
+                    raise result
+                failed[future] = result
+            bar.advance()
+        return failed
+
+    def show(self, summary: Mapping[str, Any], ranking: pd.DataFrame) -> None:
+        """Publish the shortlist, the summary and the report as artifacts."""
+        name = "".join(c if c.isalnum() else "-" for c in self.campaign.name.lower()).strip("-")
+        shortlist = ranking[ranking["shortlist"]].drop(columns=["shortlist", "structure_hash"])
+        rows = json.loads(shortlist.to_json(orient="records", double_precision=4))
+        create_table_artifact(rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
+        create_markdown_artifact(
+            markdown(summary), key=f"{name}-summary", description=f"Summary of {self.campaign.name}"
+        )
+        if self.store.is_local:
+            url = self.store.local("report.html").resolve().as_uri()
+            create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")
+
+
+def _unique(structures: Structures, hashes: set[str]) -> Structures:
+    """The first structure of each of these hashes, in order."""
+    rows = {h: row for row, h in reversed(list(enumerate(structures.hashes))) if h in hashes}
+    return structures.take(sorted(rows.values()))
+
+
+def _key(*parts: Any) -> str:
+    """16 hex digits from everything a result depends on."""
+    return hashlib.sha256(json.dumps([FORMAT_VERSION, *parts], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,226 @@
+"""summary.json: what was asked, what was done, how good it is, and what it was made with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from atomsets_core import metrics
+from atomsets_core.discovery import summarize as summarize_discovery
+from atomsets_core.estimators import transform_target
+from atomsets_core.storage import Store
+from atomsets_core.structures import Refusal
+from flows.campaign import Campaign
+from tasks.select import Selection
+
+PACKAGES = (
+    "atomsets-screening",
+    "torch",
+    "prefect",
+    "dask",
+    "distributed",
+    "pymatgen",
+    "pyarrow",
+    "scikit-learn",
+    "maml",
+)
+
+OVERLAP = {
+    "megnet": "The MEGNet parent was trained on the formation energies of 133,420 Materials Project structures "
+    "(mp-2019.4.1). It may have seen these structures, with their formation energies; it never saw any other property. "
+    "Scores for formation energy itself would be flattered by that."
+}
+
+
+def summarize_run(
+    campaign: Campaign,
+    store: Store,
+    model: str,
+    discoveries: Sequence[str],
+    chosen: Selection,
+    ranking: pd.DataFrame,
+    refused: Sequence[tuple[str, Refusal]],
+    *,
+    digest: str,
+    done: Mapping[str, int],
+    seconds: Mapping[str, float],
+    started: float,
+) -> dict[str, Any]:
+    """The summary of a finished run, as JSON values.
+
+    Raises:
+        RuntimeError: pulled candidates are not the sum of ranked, filtered and failed ones, or likewise for training.
+    """
+    out_of_fold = store.read_table(f"{model}/out_of_fold.parquet").to_pandas()
+    config = store.read_json(f"{model}/model.json")
+    runs = [store.read_json(name) for name in discoveries]
+    return {
+        "campaign": campaign.name,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": campaign.model_dump(mode="json"),
+        "target": campaign.training.target,
+        "unit": campaign.training.unit,
+        "transform": campaign.training.transform,
+        "counts": count(done, chosen, ranking, refused, len(out_of_fold)),
+        "done": dict(done),
+        "model": {
+            "folder": model,
+            "features": campaign.features.spec,
+            "parent_digest": digest,
+            **model_scores(out_of_fold, campaign.training.transform),
+            "coverage": campaign.model.coverage,
+            "coverage_out_of_fold": config["coverage_out_of_fold"],
+            "domain_threshold": config["domain"]["threshold"],
+        },
+        "discovery": {
+            "files": list(discoveries),
+            "n_hidden": runs[0]["n_hidden"],
+            "n_pool": runs[0]["n_pool"],
+            "n_train": [run["n_train"] for run in runs],
+            "heads": summarize_discovery(runs),
+        }
+        if runs
+        else None,
+        "sources": {name: store.read_json(f"structures/{name}.json") for name in ("training", "candidates")},
+        "overlap": OVERLAP.get(campaign.features.parent, ""),
+        "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},
+    }
+
+
+def count(
+    done: Mapping[str, int],
+    chosen: Selection,
+    ranking: pd.DataFrame,
+    refused: Sequence[tuple[str, Refusal]],
+    n_trained: int,
+) -> dict[str, Any]:
+    """What became of every entry that was pulled.
+
+    Raises:
+        RuntimeError: the parts don't add up.
+    """
+    stages = {
+        name: Counter(r.stage for dataset, r in refused if dataset == name) for name in ("training", "candidates")
+    }
+    training = {
+        "pulled": done["pulled_training"],
+        "learned_from": n_trained,
+        "failed": sum(stages["training"].values()),
+        "failed_by_stage": dict(stages["training"]),
+    }
+    candidates = {
+        "pulled": done["pulled_candidates"],
+        "ranked": len(ranking),
+        "filtered": sum(chosen.filtered.values()),
+        "failed": sum(stages["candidates"].values()),
+        "filtered_by_reason": chosen.filtered,
+        "failed_by_stage": dict(stages["candidates"]),
+        "in_domain": int(ranking["in_domain"].sum()),
+        "shortlist": int(ranking["shortlist"].sum()),
+    }
+    if training["pulled"] != training["learned_from"] + training["failed"]:
+        raise RuntimeError(f"the counts of the training data don't add up: {training}")
+    if candidates["pulled"] != candidates["ranked"] + candidates["filtered"] + candidates["failed"]:
+        raise RuntimeError(f"the counts of the candidates don't add up: {candidates}")
+    return {"training": training, "candidates": candidates}
+
+
+def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
+    """Errors of the out-of-fold predictions, on the model's scale (decades under log10) and in the target's unit."""
+    truth, predicted = out_of_fold["value"].to_numpy(), out_of_fold["predicted"].to_numpy()
+    on_scale, mean = transform_target(truth, transform), out_of_fold["mean"].to_numpy()
+    return {
+        "mae": metrics.mean_absolute_error(on_scale, mean),
+        "rmse": metrics.root_mean_squared_error(on_scale, mean),
+        "r2": metrics.r_squared(on_scale, mean),
+        "spearman": metrics.spearman(on_scale, mean),
+        "mae_in_unit": metrics.mean_absolute_error(truth, predicted),
+        "value_min": float(np.min(truth)),
+        "value_max": float(np.max(truth)),
+    }
+
+
+def discovery_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The discovery table as text: head, R-precision, enrichment, errors outside and inside, rank correlation."""
+
+    def text(value: float | None, digits: int) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    rows = []
+    for row in summary["discovery"]["heads"]:
+        precision = text(row["r_precision"], 3)
+        if row["r_precision_se"]:
+            precision += f" ± {row['r_precision_se']:.3f}"
+        rows.append(
+            (
+                row["head"],
+                precision,
+                text(row["enrichment"], 2),
+                text(row["mae_outside"], 3),
+                text(row["mae_inside"], 3),
+                text(row["bias_outside"], 3),
+                text(row["spearman_outside"], 2),
+            )
+        )
+    return rows
+
+
+def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Column names for `discovery_rows`, with the unit of the errors."""
+    scale = scale_name(summary)
+    return (
+        "model",
+        "R-precision",
+        "enrichment",
+        f"error outside, {scale}",
+        f"error inside, {scale}",
+        f"bias outside, {scale}",
+        "Spearman outside",
+    )
+
+
+def scale_name(summary: Mapping[str, Any]) -> str:
+    """The unit errors are given in."""
+    if summary["transform"] == "log10":
+        return f"log10 {summary['unit']}".strip()
+    return str(summary["unit"] or "unit of the target")
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The summary artifact."""
+    training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
+    model = summary["model"]
+    lines = [
+        f"# {summary['campaign']}",
+        f"{summary['settings']['objective']['goal']} **{summary['target']}** ({summary['unit']})",
+        "",
+        f"- learned from {training['learned_from']} of {training['pulled']} entries",
+        f"- pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
+        f"+ {candidates['failed']} failed",
+        f"- out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}, "
+        f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
+        "",
+    ]
+    if summary["discovery"]:
+        header = discovery_header(summary)
+        lines += ["## Simulated discovery", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+        lines += [f"| {' | '.join(row)} |" for row in discovery_rows(summary)]
+    return "\n".join(lines)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
