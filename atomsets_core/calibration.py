@@ -60,7 +60,8 @@ def calibrate(residual: FloatArray, spread: FloatArray, coverage: float = 0.9) -
     rank = int(np.ceil((n + 1) * coverage))
     if rank > n:
         raise ValueError(
-            f"{n} held-out rows are too few for intervals of {coverage:.0%}: {int(np.ceil(coverage / (1 - coverage)))} needed"
+            f"{n} held-out rows are too few for intervals of {coverage:.0%}: "
+            f"{int(np.ceil(coverage / (1 - coverage)))} are needed"
         )
     unit = float(np.sqrt(np.mean(residual**2))) or 1.0
 

@@ -134,9 +134,9 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         activation: str = "relu",
         members: int = 10,
         folds: int = 5,
-        epochs: int = 100,
+        epochs: int = 60,
         batch_size: int = 64,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         weight_decay: float = 1e-4,
         loss: str = "absolute",
         transform: str = "none",
@@ -202,7 +202,9 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         )
         self.losses_ = train(self.network_, data, target[:, None], used, options, progress)
         self.domain_ = fit_domain(features.pooled(self._levels()))
-        self.calibrator_, self.oof_, self.coverage_ = None, None, float("nan")
+        self.calibrator_: Calibrator | None = None
+        self.oof_: Prediction | None = None
+        self.coverage_ = float("nan")
         if n_folds:
             self._calibrate(data, target, used)
         return self
@@ -342,8 +344,10 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             model.network_.load_state_dict(
                 {name.removeprefix("network."): a for name, a in arrays.items() if name.startswith("network.")}
             )
-            domain = {name: arrays[f"domain.{name}"].numpy() for name in ("mean", "scale", "components", "reference")}
-            model.domain_ = Domain(**domain, **config["domain"])
+            mean, scale, components, reference = (
+                arrays[f"domain.{name}"].numpy() for name in ("mean", "scale", "components", "reference")
+            )
+            model.domain_ = Domain(mean, scale, components, reference, **config["domain"])
             model.calibrator_ = Calibrator(**config["calibrator"]) if config["calibrator"] else None
             coverage = config["coverage_out_of_fold"]
             model.digest_, model.n_train_ = config["parent_digest"], config["n_train"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -186,12 +187,12 @@ class AtomSetsNetwork(nn.Module):
         width = structure_width
         if site_width:
             widths = [site_width, *phi]
-            self.phi.extend(MemberLinear(members, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+            self.phi.extend(MemberLinear(members, a, b) for a, b in pairwise(widths))
             if "set2set" in pooling:
                 self.set2set = WeightedSet2Set(members, widths[-1], set2set_steps, set2set_hidden)
             width += sum(2 * set2set_hidden if name == "set2set" else widths[-1] for name in pooling)
         widths = [width, *rho]
-        self.rho = nn.ModuleList(MemberLinear(members, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.rho = nn.ModuleList(MemberLinear(members, a, b) for a, b in pairwise(widths))
         self.out = MemberLinear(members, widths[-1], outputs)
 
     def forward(self, batch: SetBatch) -> Tensor:

@@ -113,7 +113,7 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
 def read_entries(store: Store, parent: str, digest: str) -> dict[str, ShardEntry]:
     """The manifest of one parent: key -> entry. An entry that can't be read counts as absent."""
     entries = {}
-    for name in store.list(folder(parent, digest), ".json"):
+    for name in store.names(folder(parent, digest), ".json"):
         try:
             entry = _entry(store.read_json(name))
         except (StorageError, TypeError, KeyError):

@@ -61,7 +61,7 @@ class Store:
         """Whether there is a file of this name."""
         return bool(self._fs.exists(self._full(name)))
 
-    def list(self, folder: str, suffix: str = "") -> list[str]:
+    def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names (relative to the store) of the files directly in a folder, sorted; none if there is no folder."""
         try:
             found = self._fs.ls(self._full(folder), detail=False)

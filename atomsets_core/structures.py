@@ -131,7 +131,7 @@ class Structures:
     def to_pymatgen(self) -> list[Structure]:
         """One pymatgen Structure each."""
         return [
-            Structure(Lattice(cell), self.numbers[start:stop], self.frac[start:stop])
+            Structure(Lattice(cell), self.numbers[start:stop].tolist(), self.frac[start:stop])
             for cell, start, stop in zip(self.lattice, self.offsets[:-1], self.offsets[1:], strict=True)
         ]
 
@@ -259,9 +259,9 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
     """A batch from a table with columns lattice, Z and frac.
 
     Args:
-        table: `lattice` holds 9 numbers (row vectors) or 6 (a, b, c in Angstrom, alpha, beta, gamma in degrees);
-            `Z` the atomic numbers; `frac` the fractional coordinates, flattened. Without `id_column` the position
-            is the identifier.
+        table: `lattice` holds 9 numbers (row vectors) or 6 (a, b, c in Angstrom, alpha, beta, gamma in degrees); `Z`
+             the atomic numbers; `frac` the fractional coordinates, flattened.
+        id_column: column of the identifiers; without it the position is the identifier.
 
     Returns:
         The accepted structures, their row numbers in the table, and a refusal for each other row.
@@ -369,11 +369,11 @@ def _check(batch: Structures) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
         warnings.simplefilter("ignore")
         volume = np.abs(np.linalg.det(np.nan_to_num(batch.lattice, posinf=0, neginf=0)))
         size = np.prod(np.linalg.norm(batch.lattice, axis=2), axis=1)
-    bad_cell = ~np.isfinite(batch.lattice).all(axis=(1, 2))
+    bad_cell = ~np.asarray(np.isfinite(batch.lattice).all(axis=(1, 2)))
     flat_cell = ~bad_cell & ~(volume > 1e-6 * size)
     bad_site = np.zeros(n, dtype=bool)
     bad_site[owner[~np.isfinite(batch.frac).all(axis=1)]] = True
-    wrong = (batch.numbers < 1) | (batch.numbers > LARGEST_ATOMIC_NUMBER)
+    wrong = np.asarray((batch.numbers < 1) | (batch.numbers > LARGEST_ATOMIC_NUMBER))
     bad_element = np.zeros(n, dtype=bool)
     bad_element[owner[wrong]] = True
     no_sites = batch.n_atoms == 0

@@ -133,9 +133,9 @@ class Model(Section):
     rho: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers after pooling.")
     pooling: list[Literal[POOLINGS]] = Field(["mean"], description="How sites are joined; several are concatenated.")  # type: ignore[valid-type]
     activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="Of every hidden layer.")  # type: ignore[valid-type]
-    epochs: Annotated[int, Field(ge=1)] = Field(100, description="Passes over the training data.")
+    epochs: Annotated[int, Field(ge=1)] = Field(60, description="Passes over the training data.")
     batch_size: Annotated[int, Field(ge=1)] = Field(64, description="Structures a step.")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="At the top of the schedule.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(3e-3, description="At the top of the schedule.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Decoupled (AdamW).")
     loss: Literal["absolute", "squared"] = Field("absolute", description="On the standardised target.")
     coverage: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.9, description="Share of values inside the intervals.")

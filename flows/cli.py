@@ -1,11 +1,13 @@
-"""The `atomsets` command. Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request was wrong."""
+"""The `atomsets` command.
+
+Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -183,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, cast
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
@@ -48,10 +49,11 @@ class Stage:
     def __init__(self, name: str, campaign: str, total: int) -> None:
         self.name, self.total, self.done = name, total, 0
         self._told = time.monotonic()
-        self._artifact = None
+        self._artifact: UUID | None = None
         if total:
             key = "".join(c if c.isalnum() else "-" for c in f"{campaign}-{name}".lower()).strip("-")
-            self._artifact = create_progress_artifact(progress=0.0, key=key, description=f"{name}: {total} steps")
+            description = f"{name}: {total} steps"
+            self._artifact = cast(UUID, create_progress_artifact(progress=0.0, key=key, description=description))
             for listener in _listeners:
                 listener.start(name, total)
 

@@ -134,12 +134,13 @@ class _Run:
     def select(self) -> Selection:
         """Pull both sources and choose what is learned from and what is ranked."""
         training, candidates = self.campaign.training, self.campaign.candidates
-        pulled = [
+        labelled, offered = (
             pull_source(dataset, section.source, section.labels, section.id_column, self.store)
             for dataset, section in (("training", training), ("candidates", candidates))
-        ]
+        )
         chosen = select(
-            *pulled,
+            labelled,
+            offered,
             training.target,
             training.transform,
             {name: (bounds.min, bounds.max) for name, bounds in candidates.filters.items()},
@@ -147,7 +148,7 @@ class _Run:
             candidates.exclude_seen,
         )
         self.refused.extend(chosen.refused)
-        self.done["pulled_training"], self.done["pulled_candidates"] = (p.n_seen for p in pulled)
+        self.done["pulled_training"], self.done["pulled_candidates"] = (labelled.n_seen, offered.n_seen)
         return chosen
 
     def featurize_training(self, chosen: Selection) -> tuple[Structures, np.ndarray]:

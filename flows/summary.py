@@ -113,13 +113,13 @@ def count(
     stages = {
         name: Counter(r.stage for dataset, r in refused if dataset == name) for name in ("training", "candidates")
     }
-    training = {
+    training: dict[str, Any] = {
         "pulled": done["pulled_training"],
         "learned_from": n_trained,
         "failed": sum(stages["training"].values()),
         "failed_by_stage": dict(stages["training"]),
     }
-    candidates = {
+    candidates: dict[str, Any] = {
         "pulled": done["pulled_candidates"],
         "ranked": len(ranking),
         "filtered": sum(chosen.filtered.values()),
@@ -157,7 +157,7 @@ def discovery_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     def text(value: float | None, digits: int) -> str:
         return "" if value is None else f"{value:.{digits}f}"
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in summary["discovery"]["heads"]:
         precision = text(row["r_precision"], 3)
         if row["r_precision_se"]:

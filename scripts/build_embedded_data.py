@@ -75,7 +75,8 @@ def read_csv(archive: bytes, name: str) -> pd.DataFrame:
     """One CSV of the archive."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         member = tar.extractfile(f"matminer-0.4.0/matminer/datasets/{name}.csv")
-        assert member is not None
+        if member is None:
+            sys.exit(f"the archive holds no {name}.csv")
         return pd.read_csv(member, comment="#")
 
 

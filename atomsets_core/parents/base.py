@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -21,11 +21,16 @@ class Parent(Protocol):
         default_levels: the site levels a model uses unless told otherwise.
     """
 
-    name: str
-    digest: str
-    site_levels: dict[str, int]
-    structure_levels: dict[str, int]
-    default_levels: tuple[str, ...]
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+    @property
+    def site_levels(self) -> Mapping[str, int]: ...  # noqa: D102
+    @property
+    def structure_levels(self) -> Mapping[str, int]: ...  # noqa: D102
+    @property
+    def default_levels(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
         """Features of the structures this parent can take, in their order; the others are in `Features.refused`.

@@ -97,7 +97,9 @@ def read_weights() -> dict[str, np.ndarray]:
 
 
 class MEGNet:
-    """MEGNet formation-energy model as a parent. Levels:
+    """MEGNet formation-energy model as a parent.
+
+    Its levels:
 
     - V0 (16): element embedding; V1, V2, V3 (32 each): output of the three blocks on the atoms, before the skip.
     - v (96): set2set over atoms, set2set over bonds, state; f2 (32), f1 (16): the two layers of the readout.
@@ -177,7 +179,7 @@ class MEGNet:
         for k in range(1, min(depth, 3) + 1):
             # The bond update of the last block is only needed by the readout.
             atoms, bonds, state, out[f"V{k}"] = self._block(k, graph, atoms, bonds, state, keep_bonds=k < depth)
-        if depth == 4:
+        if depth == 4 and bonds is not None:
             pooled_atoms = self._set2set(atoms, graph.atom_structure, graph.n_structures, 1)
             pooled_bonds = self._set2set(bonds, graph.bond_structure, graph.n_structures, 2)
             out["v"] = torch.cat([pooled_atoms, pooled_bonds, state], dim=1)
@@ -218,7 +220,7 @@ class MEGNet:
 
     def _block(
         self, k: int, graph: _Graph, atoms: Tensor, bonds: Tensor | None, state: Tensor, *, keep_bonds: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Block k with its dense layers in front and its skip.
 
         Args:
@@ -242,7 +244,7 @@ class MEGNet:
         from_neighbour = atoms_in @ block.neighbour
         bond_sum = torch.zeros(len(atoms), 32, device=self.device)
         if bonds is None:
-            bonds = torch.empty(graph.n_bonds, 32, device=self.device) if keep_bonds or k == 1 else bonds
+            bonds = torch.empty(graph.n_bonds, 32, device=self.device)
         for start in range(0, graph.n_bonds, self._piece):
             piece = slice(start, min(start + self._piece, graph.n_bonds))
             centre, neighbour = graph.centre[piece], graph.neighbour[piece]

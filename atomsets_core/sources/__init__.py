@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from atomsets_core.sources.embedded import load_dataset
 from atomsets_core.sources.base import Pulled, SourceError
+from atomsets_core.sources.embedded import load_dataset
 from atomsets_core.sources.files import read_path
 
 
