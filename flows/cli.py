@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -146,24 +147,18 @@ class Bars:
 
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
-    from flows.summary import discovery_header, discovery_rows, scale_name
+    from flows.summary import discovery_header, discovery_rows, headlines
 
-    training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
-    console.print(
-        f"learned from {training['learned_from']} of {training['pulled']} entries; pulled {candidates['pulled']} candidates "
-        f"= {candidates['ranked']} ranked + {candidates['filtered']} filtered + {candidates['failed']} failed",
-        highlight=False,
-    )
-    console.print(
-        f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
-        f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
-        highlight=False,
-    )
+    for line in headlines(summary):
+        console.print(line, highlight=False)
     if summary["discovery"]:
         found = summary["discovery"]
-        table = Table(
-            title=f"Simulated discovery: {found['n_hidden']} best values hidden among {found['n_pool']}, mean of {len(found['files'])} seeds"
+        console.print(
+            f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
+            f"mean of {len(found['files'])} seeds",
+            highlight=False,
         )
+        table = Table(box=box.SIMPLE_HEAD)
         for name in discovery_header(summary):
             table.add_column(name, justify="left" if name == "model" else "right")
         for row in discovery_rows(summary):

@@ -197,19 +197,26 @@ def scale_name(summary: Mapping[str, Any]) -> str:
     return str(summary["unit"] or "unit of the target")
 
 
+def headlines(summary: Mapping[str, Any]) -> list[str]:
+    """What came out, in two lines: what became of everything pulled, and how good the model is."""
+    training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
+    return [
+        f"learned from {training['learned_from']} of {training['pulled']} entries; "
+        f"pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
+        f"+ {candidates['failed']} failed",
+        f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
+        f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
+    ]
+
+
 def markdown(summary: Mapping[str, Any]) -> str:
     """The summary artifact."""
-    training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
-    model = summary["model"]
+    objective = summary["settings"]["objective"]["goal"]
     lines = [
         f"# {summary['campaign']}",
-        f"{summary['settings']['objective']['goal']} **{summary['target']}** ({summary['unit']})",
+        f"{objective} **{summary['target']}** ({summary['unit']})",
         "",
-        f"- learned from {training['learned_from']} of {training['pulled']} entries",
-        f"- pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
-        f"+ {candidates['failed']} failed",
-        f"- out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}, "
-        f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
+        *(f"- {line}" for line in headlines(summary)),
         "",
     ]
     if summary["discovery"]:
