@@ -6,14 +6,13 @@ Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request
 from __future__ import annotations
 
 import json
-import logging
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,6 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from flows.server import quiet_environment, start_early
 
 app = typer.Typer(
     name="atomsets",
@@ -57,6 +58,7 @@ def screen(
       atomsets screen my.toml --out runs/my --set objective.shortlist=50
     """
     quiet_environment(verbose)
+    server = start_early()
     from atomsets_core.sources import SourceError
     from atomsets_core.storage import StorageError
     from flows.campaign import CampaignError, read_campaign
@@ -70,6 +72,7 @@ def screen(
     except (CampaignError, StorageError) as error:
         fail(2, str(error))
     console.print(f"campaign [bold]{asked.name}[/] in {target}", highlight=False)
+    server.join()
     try:
         with Bars() as bars, listening(bars):
             summary = flow(asked, target)
@@ -95,23 +98,9 @@ def check_writable(target: str) -> None:
     store.remove(".writable")
 
 
-def quiet_environment(verbose: bool) -> None:
-    """Settings of prefect that must stand before it is imported; what the user has set stays."""
-    defaults = {
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "WARNING",
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-
-
 def fail(code: int, message: str) -> None:
     """Print what is wrong and leave."""
-    console.print(f"[bold red]error:[/] {message}", highlight=False, markup=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -143,6 +132,10 @@ class Bars:
     def advance(self, stage: str) -> None:
         """A step of it is done."""
         self._progress.advance(self._stages[stage])
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+        console.print(f"[yellow]note:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def show(summary: dict[str, Any], target: str) -> None:

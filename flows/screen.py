@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
@@ -34,7 +34,7 @@ from atomsets_core.shards import ShardEntry
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal, Structures
 from flows.campaign import Campaign
-from flows.progress import Stage
+from flows.progress import Stage, note
 from flows.summary import markdown, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
@@ -95,12 +95,8 @@ class _Run:
         started = time.perf_counter()
         with self.timed("pull"):
             chosen = self.select()
-        with self.timed("cluster"):
-            connection = cluster.connect(
-                self.campaign.cluster.address, self.campaign.cluster.workers, self.campaign.cluster.memory_per_worker
-            )
-            connection.__enter__()
-        try:
+        options = self.campaign.cluster
+        with cluster.connect(options.address, options.workers, options.memory_per_worker):
             with self.timed("featurize training"):
                 training, values = self.featurize_training(chosen)
             model, futures = self.submit_model(training, values)
@@ -110,8 +106,6 @@ class _Run:
                 self.wait("train", futures)
             with self.timed("predict"):
                 predictions = self.predict(model, found)
-        finally:
-            connection.__exit__(None, None, None)
         with self.timed("rank"):
             ranking = self.rank(chosen, predictions, values)
         self.store.write_table("failures.parquet", ledger_table(self.refused))
@@ -166,10 +160,9 @@ class _Run:
         Returns:
             structure hash -> shard, for every structure that has features; the others are in the ledger.
         """
-        log = get_run_logger()
         found, missing, _ = stages.locate(self.entries(), self.levels, structures.hashes)
         for entry, reason in stages.damaged_shards(self.features, {e.key: e for e in found.values()}.values()):
-            log.warning("%s", reason)
+            note(f"{reason}: it is made again")
             shards.discard(self.features, entry)
             missing |= {h for h, e in found.items() if e.key == entry.key}
         failures: dict[str, str] = {}
