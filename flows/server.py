@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import warnings
 
 
 def quiet_environment(verbose: bool) -> None:
@@ -19,6 +20,8 @@ def quiet_environment(verbose: bool) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    # pymatgen says so whenever it sorts the elements of a noble-gas compound.
+    warnings.filterwarnings("ignore", message="No Pauling electronegativity")
 
 
 def start_early() -> threading.Thread:

@@ -36,8 +36,11 @@ class _Connection:
             return self.opened
 
     def _open(self) -> Client:
+        # Not as context managers: entering sets a context variable of the task that happens to come first.
         if self.address:
-            return self.stack.enter_context(Client(self.address, timeout="30s"))
+            client = Client(self.address, timeout="30s", set_as_default=False)
+            self.stack.callback(client.close)
+            return client
         cluster = LocalCluster(
             n_workers=self.workers or len(os.sched_getaffinity(0)),
             threads_per_worker=1,
@@ -45,7 +48,10 @@ class _Connection:
             memory_limit=self.memory_per_worker,
             dashboard_address=None,
         )
-        return self.stack.enter_context(Client(self.stack.enter_context(cluster)))
+        self.stack.callback(cluster.close)
+        client = Client(cluster, set_as_default=False)
+        self.stack.callback(client.close)
+        return client
 
 
 _connection: _Connection | None = None
