@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from atomsets_core.parents import parent_names
+from atomsets_core.parents import load_parent, parent_names, split_levels
 from atomsets_core.sets import ACTIVATIONS, POOLINGS
 
 DEFAULT = "incompressible"
@@ -115,6 +115,14 @@ class FeatureOptions(Section):
         if name not in parent_names():
             raise ValueError(f"no parent {name!r}; there are {', '.join(parent_names())}")
         return name
+
+    @model_validator(mode="after")
+    def _has_levels(self) -> FeatureOptions:
+        try:
+            split_levels(load_parent(self.parent), self.levels)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @property
     def spec(self) -> str:

@@ -53,7 +53,7 @@ def inputs(tmp_path_factory, elastic):
     candidates = table.slice(N_TRAIN, N_CANDIDATES).drop_columns(["K_VRH"])
     hull = np.linspace(0.0, 0.2, N_CANDIDATES)
     candidates = candidates.append_column("e_above_hull", pa.array(hull))
-    seen = table.slice(0, 1).to_pylist()[0]
+    seen = table.slice(0, 1).drop_columns(["K_VRH"]).to_pylist()[0]
     candidates = with_bad_rows(
         candidates,
         [
@@ -173,7 +173,7 @@ def test_another_folder_gives_the_same_ranking_and_shares_features(finished, inp
     out, _ = finished
     shared = {"shard_size": 16, "store": str(out / "features")}
     summary = screen(campaign(inputs, features=shared, cluster={"workers": 1}), str(tmp_path))
-    assert summary["done"]["shards_made"] == 0
+    assert "shards_made" not in summary["done"]
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "ranking.parquet"), pd.read_parquet(out / "ranking.parquet")
     )
@@ -206,7 +206,7 @@ def test_artifacts_are_on_the_server(finished):
 
 
 def test_minimize_and_target(inputs, finished, tmp_path):
-    out, summary = finished
+    out, _ = finished
     shared = {"shard_size": 16, "store": str(out / "features")}
     lowest = screen(campaign(inputs, features=shared, objective={"goal": "minimize"}), str(tmp_path / "a"))
     ranking = pd.read_parquet(tmp_path / "a/ranking.parquet")
