@@ -144,7 +144,7 @@ class Bars:
 
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
-    from flows.summary import discovery_header, discovery_rows, scale_name
+    from atomsets_core.wording import discovery_header, discovery_rows, scale_name
 
     training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
     console.print(
