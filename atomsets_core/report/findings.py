@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from atomsets_core.report.markup import small_digits
-from atomsets_core.report.results import Results
+from atomsets_core.report.results import FloatArray, Results
 from atomsets_core.wording import counted, factor, listed, mean_count, number, percent, scale_name, with_unit
 
 FEW = 20
@@ -101,7 +101,10 @@ def trust(results: Results) -> list[Finding]:
 
 def _in_short(results: Results) -> Finding:
     model, heads = results.summary["model"], results.heads()
-    parts = [f"A prediction is typically off by {error_in_words(results, model['mae'])}."]
+    parts = [
+        f"For materials like those it was trained on, a prediction is typically off by "
+        f"{error_in_words(results, model['mae'])}."
+    ]
     if heads:
         own, *others = heads.values()
         rivals = [f"{head['head']} {percent(head['r_precision'])}" for head in others if head["head"] != "oracle"]
@@ -113,9 +116,17 @@ def _in_short(results: Results) -> Finding:
     if len(results.shortlist):
         parts.append(
             f"{outside:,} of the {len(results.shortlist):,} shortlisted materials are unlike what it was trained on"
-            + (": check those first." if outside else ".")
+            + (f"{_unlike(results)}: check those first." if outside else ".")
         )
     return Finding("In short", " ".join(parts))
+
+
+def _unlike(results: Results) -> str:
+    """How predictions did for training structures unlike the others, if there are enough to tell."""
+    unlike = ~results.out_of_fold["in_domain"].to_numpy(dtype=bool)
+    if unlike.sum() < FEW:
+        return ""
+    return f"; for such, known values were missed by {error_in_words(results, _errors(results)[unlike].mean())}"
 
 
 def _typical_error(results: Results) -> Finding:
@@ -142,17 +153,25 @@ def _intervals(results: Results) -> Finding:
     inside = rows["in_domain"].to_numpy(dtype=bool)
     held = ((rows["value"] >= rows["lower"]) & (rows["value"] <= rows["upper"])).to_numpy(dtype=bool)
     if (~inside).sum() >= FEW and inside.any():
-        within, without = held[inside].mean(), held[~inside].mean()
+        without, errors = held[~inside].mean(), _errors(results)
         text += (
-            f" For the {int((~inside).sum()):,} training structures least like the others (those outside the "
-            f"applicability domain) it is {percent(without)}, for the rest {percent(within)}"
+            f" Of the {int((~inside).sum()):,} training structures least like the others, those outside the "
+            f"applicability domain, {percent(without)} do, and they are off by "
+            f"{error_in_words(results, errors[~inside].mean())} on average (the rest: {percent(held[inside].mean())}, "
+            f"{error_in_words(results, errors[inside].mean())})"
         )
         text += (
             ": intervals of candidates outside the domain are too narrow."
             if without < model["coverage"] - 0.05
             else ": the intervals hold there too."
         )
-    return Finding("Intervals", text)
+    return Finding("Intervals, and materials unlike the others", text)
+
+
+def _errors(results: Results) -> FloatArray:
+    """(n_train,) absolute errors of the out-of-fold predictions, on the model's scale."""
+    truth, predicted = (results.out_of_fold[name].to_numpy(dtype=np.float64) for name in ("value", "predicted"))
+    return np.abs(np.log10(predicted / truth) if results.is_log else predicted - truth)
 
 
 def _beyond(results: Results) -> Finding:
