@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("report", type=Path, help="report.html of a campaign")
     parser.add_argument("picture", type=Path, help="PNG to write")
     parser.add_argument("--width", type=int, default=1200, help="of the window, in pixels; 500 at least")
-    parser.add_argument("--height", type=int, default=870, help="of the window, in pixels")
+    parser.add_argument("--height", type=int, default=905, help="of the window, in pixels")
     parser.add_argument("--dark", action="store_true", help="as for readers who prefer dark pages")
     given = parser.parse_args()
     if not given.report.is_file():
