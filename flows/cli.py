@@ -140,7 +140,8 @@ class Bars:
 
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
-    from flows.summary import discovery_header, discovery_rows, headlines
+    from atomsets_core.wording import discovery_header, discovery_rows
+    from flows.summary import headlines
 
     for line in headlines(summary):
         console.print(line, highlight=False)

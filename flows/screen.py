@@ -28,8 +28,7 @@ from atomsets_core import shards, stages
 from atomsets_core.estimators import FORMAT_VERSION
 from atomsets_core.labels import ledger_table
 from atomsets_core.parents import load_parent
-
-# from atomsets_core.report import write_report
+from atomsets_core.report import write_report
 from atomsets_core.shards import ShardEntry
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal, Structures
@@ -115,7 +114,7 @@ class _Run:
         )  # fmt: skip
         self.store.write_json("summary.json", summary)
         with self.timed("report"):
-            pass  # write_report(self.store)
+            write_report(self.store)
         self.show(summary, ranking)
         return summary
 
