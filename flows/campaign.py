@@ -79,7 +79,7 @@ class Objective(Section):
     acquisition: Literal["ucb", "mean", "ei"] = Field(
         "ucb", description="ucb: prediction + kappa std; mean: prediction alone; ei: expected improvement."
     )
-    kappa: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of the uncertainty in ucb.")
+    kappa: Annotated[float, Field(ge=0)] = Field(0.5, description="Weight of the uncertainty in ucb.")
     shortlist: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="Candidates on the shortlist.")
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.2, description="0: the best scores; 1: as unlike each other as can be. Always one a formula."

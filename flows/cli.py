@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -140,32 +139,36 @@ class Bars:
 
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
-    from atomsets_core.wording import discovery_header, discovery_rows
+    from atomsets_core.wording import discovery_rows, scale_name
     from flows.summary import headlines
 
     for line in headlines(summary):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     if summary["discovery"]:
         found = summary["discovery"]
         console.print(
             f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
-            f"mean of {len(found['files'])} seeds",
+            f"mean of {len(found['files'])} seeds; errors in {scale_name(summary)}, out of and in the training range",
             highlight=False,
+            soft_wrap=True,
         )
-        table = Table(box=box.SIMPLE_HEAD)
-        for name in discovery_header(summary):
-            table.add_column(name, justify="left" if name == "model" else "right")
+        # Short enough for a terminal of 80 columns; the report has them in full.
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for name in ("model", "R-prec.", "enrich.", "MAE out", "MAE in", "bias out", "Spearman"):
+            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
         for row in discovery_rows(summary):
-            table.add_row(*row)
+            table.add_row(row[0], row[1].partition(" ")[0], *row[2:])
         console.print(table)
-    done = summary["done"]
-    console.print(
-        f"made {done.get('shards_made', 0)} shards, trained {done['models_trained']} model, simulated "
-        f"{done['discoveries_simulated']} discoveries, predicted {done['shards_predicted']} shards in "
-        f"{summary['seconds']['total']:.0f} s",
-        highlight=False,
-    )
-    console.print(f"{target}/report.html, ranking.csv, summary.json", highlight=False)
+    done, total = summary["done"], summary["seconds"]["total"]
+    work = {
+        "shards made": done.get("shards_made", 0),
+        "models trained": done["models_trained"],
+        "discoveries simulated": done["discoveries_simulated"],
+        "shards predicted": done["shards_predicted"],
+    }
+    told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
+    console.print(f"{told}; {total:.0f} s", highlight=False)
+    console.print(f"report: {target}/report.html   ranking: {target}/ranking.csv", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
