@@ -161,7 +161,7 @@ def show(summary: dict[str, Any], target: str) -> None:
         console.print(table)
     done, total = summary["done"], summary["seconds"]["total"]
     work = {
-        "shards made": done.get("shards_made", 0),
+        "shards made": done["shards_made"],
         "models trained": done["models_trained"],
         "discoveries simulated": done["discoveries_simulated"],
         "shards predicted": done["shards_predicted"],

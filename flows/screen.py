@@ -80,7 +80,7 @@ class _Run:
     campaign: Campaign
     store: Store
     seconds: dict[str, float] = field(default_factory=dict)
-    done: dict[str, int] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=lambda: {"shards_made": 0})
     refused: list[tuple[str, Refusal]] = field(default_factory=list)
     discoveries: list[str] = field(default_factory=list)
 
@@ -186,7 +186,7 @@ class _Run:
             for number, hashes in enumerate(groups, start=1)
         }  # fmt: skip
         failed = self.wait(f"featurize {dataset}", list(futures), tolerate=True)
-        self.done["shards_made"] = self.done.get("shards_made", 0) + len(futures) - len(failed)
+        self.done["shards_made"] += len(futures) - len(failed)
         self.store.remove(queue)
         return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
 
