@@ -92,7 +92,9 @@ def main() -> None:
         )
 
 
-HEAD = "| choice | R-precision | error outside | error inside | bias outside | seconds a simulation |\n|---|---|---|---|---|---|"
+HEAD = """\
+| choice | R-precision | error outside | error inside | bias outside | seconds a simulation |
+|---|---|---|---|---|---|"""
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -70,8 +70,8 @@ def block(result: dict[str, Any], summary: dict[str, Any], ranking: pd.DataFrame
         f"{model['coverage_out_of_fold']:.1%} of the values lie inside their {model['coverage']:.0%} interval. "
         f"First on the shortlist, in {summary['unit']}: {first}.",
         "",
-        f"Simulated discovery: the {n} highest values hidden in a pool of {discovery['n_pool']}, every model trained on "
-        f"what remains, mean of {len(discovery['files'])} seeds, errors in {unit}:",
+        f"Simulated discovery: the {n} highest values hidden in a pool of {discovery['n_pool']}, every model trained "
+        f"on what remains, mean of {len(discovery['files'])} seeds, errors in {unit}:",
         "",
         f"| model | found among the first {n} | times random | error outside the training range | error inside "
         "| bias outside | Spearman outside |",
