@@ -16,13 +16,14 @@ from safetensors import SafetensorError
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
+from atomsets_core.batches import TrainingData
 from atomsets_core.calibration import Calibrator, Domain, calibrate, crossed_coverage, fit_domain
 from atomsets_core.features import Features
 from atomsets_core.parents import load_parent, split_levels
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Structures, as_structures
-from atomsets_core.training import Progress, TrainingData, TrainingOptions, apply, resolve_device, set_seed, train
+from atomsets_core.training import Progress, TrainingOptions, apply, resolve_device, train
 
 FORMAT_VERSION = 1
 TRANSFORMS = ("none", "log10")
@@ -192,12 +193,12 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
                 raise ValueError(f"{n_folds} folds need at least as many members; there are {self.members}")
             used = self.fold_[None, :] != (np.arange(self.members) % n_folds)[:, None]
         data = self._data(features)
-        set_seed(self.seed)
+        torch.manual_seed(self.seed)
         self.network_ = self._network(data.sites.shape[1], data.structure.shape[1]).to(resolve_device(self.device))
         options = TrainingOptions(
             self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.loss, self.seed
         )
-        self.losses_ = train(self.network_, data, target[:, None], used, options, progress)
+        self.losses_ = train(self.network_, data, target[:, None], used, options, progress=progress)
         self.domain_ = fit_domain(features.pooled(self._levels()))
         self.calibrator_: Calibrator | None = None
         self.oof_: Prediction | None = None

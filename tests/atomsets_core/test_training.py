@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from atomsets_core.batches import TrainingData
 from atomsets_core.sets import AtomSetsNetwork
-from atomsets_core.training import TrainingData, TrainingOptions, apply, train
+from atomsets_core.training import TrainingOptions, apply, train
 
 LEVELS = ("V0", "V1", "V2", "V3")
 
@@ -95,4 +96,6 @@ def test_mistakes_are_named(problem):
     with pytest.raises(ValueError, match="no loss 'cubic'"):
         fitted(data, y, everything(1, 60), loss="cubic")
     with pytest.raises(ValueError, match=r"diverged in epoch \d+.*lower model.learning_rate"):
+        fitted(data, y, everything(1, 60), learning_rate=1e30)
+    with pytest.raises(ValueError, match="no row has a label"):
         fitted(data, y * np.nan, everything(1, 60))
