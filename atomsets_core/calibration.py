@@ -52,16 +52,19 @@ def calibrate(residual: FloatArray, spread: FloatArray, coverage: float = 0.9) -
         coverage: between 0 and 1.
 
     Raises:
-        ValueError: too few rows for the coverage, or lengths that differ.
+        ValueError: too few rows for the coverage, a coverage that isn't between 0 and 1, or lengths that differ.
     """
+    if not 0 < coverage < 1:
+        raise ValueError(f"a coverage must be between 0 and 1, not {coverage}")
     n = len(residual)
     if n != len(spread):
         raise ValueError(f"{n} residuals and {len(spread)} spreads")
-    rank = int(np.ceil((n + 1) * coverage))
+    # 0.9 / (1 - 0.9) is a little more than 9 in floating point: the small number keeps ceil from adding a row.
+    rank = max(1, int(np.ceil((n + 1) * coverage - 1e-9)))
     if rank > n:
         raise ValueError(
             f"{n} held-out rows are too few for intervals of {coverage:.0%}: "
-            f"{int(np.ceil(coverage / (1 - coverage)))} are needed"
+            f"{int(np.ceil(coverage / (1 - coverage) - 1e-9))} are needed"
         )
     unit = float(np.sqrt(np.mean(residual**2))) or 1.0
 

@@ -64,10 +64,10 @@ class Store:
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names (relative to the store) of the files directly in a folder, sorted; none if there is no folder."""
         try:
-            found = self._fs.ls(self._full(folder), detail=False)
+            found = self._fs.ls(self._full(folder), detail=True)
         except FileNotFoundError:
             return []
-        names = [str(path).rsplit("/", 1)[-1] for path in found]
+        names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
     def read(self, name: str) -> bytes:
@@ -132,7 +132,7 @@ class Store:
         data = self.read(name)
         try:
             return pq.read_table(pa.BufferReader(data), columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
 
     def write_table(self, name: str, table: pa.Table, **options: Any) -> bytes:
