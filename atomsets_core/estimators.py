@@ -26,6 +26,11 @@ from atomsets_core.structures import Structures, as_structures
 from atomsets_core.training import Progress, TrainingOptions, apply, resolve_device, train
 
 FORMAT_VERSION = 1
+"""Of the files of a saved model."""
+
+RECIPE_VERSION = 1
+"""Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
+
 TRANSFORMS = ("none", "log10")
 
 FloatArray = npt.NDArray[np.float64]
@@ -245,15 +250,19 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         mean = np.nanmean(unseen, axis=0)
         spread = np.nanstd(unseen, axis=0, ddof=1) if (~used).sum(axis=0).min() > 1 else np.zeros(len(target))
         residual = target - mean
-        self.calibrator_ = calibrate(residual, spread, self.coverage)
-        self.coverage_ = crossed_coverage(residual, spread, self.fold_, self.coverage)
-        self.oof_ = self._prediction(mean, spread, self.domain_.distance_within())
+        distance = self.domain_.distance_within()
+        remoteness = distance / self.domain_.threshold
+        self.calibrator_ = calibrate(residual, spread, self.coverage, remoteness)
+        self.coverage_ = crossed_coverage(residual, spread, self.fold_, self.coverage, remoteness)
+        self.oof_ = self._prediction(mean, spread, distance)
 
     def _prediction(self, mean: FloatArray, spread: FloatArray, distance: FloatArray) -> Prediction:
         if self.calibrator_ is None:
             std, half = spread, np.full(len(mean), np.nan)
         else:
-            std, half = self.calibrator_.std(spread), self.calibrator_.half_width(spread)
+            remoteness = distance / self.domain_.threshold
+            std = self.calibrator_.std(spread, remoteness)
+            half = self.calibrator_.half_width(spread, remoteness)
         value, lower, upper = (self._inverse(x) for x in (mean, mean - half, mean + half))
         return Prediction(value, lower, upper, mean, std, distance, distance <= self.domain_.threshold)
 

@@ -186,7 +186,7 @@ with Store(sys.argv[1]).lock():
 @pytest.mark.parametrize("end", ["finished", "killed"])
 def test_the_lock_of_another_process_is_respected_and_goes_with_it(tmp_path: Path, end: str):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:  # noqa: S603
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(StorageError, match=f"another run is at work in {tmp_path}"), Store(tmp_path).lock():
             pass
