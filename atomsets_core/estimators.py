@@ -23,7 +23,7 @@ from atomsets_core.parents import load_parent, split_levels
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Structures, as_structures
-from atomsets_core.training import Progress, TrainingOptions, apply, resolve_device, train
+from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply, resolve_device, train
 
 FORMAT_VERSION = 1
 """Of the files of a saved model."""
@@ -170,6 +170,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         X: Features | Structures | Sequence[Structure],
         y: npt.ArrayLike,
         progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Train on structures (or their features) and their values.
 
@@ -177,6 +178,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             X: n structures, or features with the levels of `self.features`.
             y: (n,) values in the unit of the target.
             progress: called after each epoch.
+            checkpoint: where to keep an unfinished training; one that was cut off goes on and ends the same.
 
         Raises:
             ValueError: labels that are not finite (or positive under log10), lengths that differ, too few rows,
@@ -203,7 +205,9 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         options = TrainingOptions(
             self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.loss, self.seed
         )
-        self.losses_ = train(self.network_, data, target[:, None], used, options, progress=progress)
+        self.losses_ = train(
+            self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
+        )
         self.domain_ = fit_domain(features.pooled(self._levels()))
         self.calibrator_: Calibrator | None = None
         self.oof_: Prediction | None = None
