@@ -320,8 +320,17 @@ class _Training:
 
     @torch.no_grad()
     def restore(self, saved: bytes) -> None:
-        """Go on from `state`."""
-        tensors = {name: value.to(self.device) for name, value in safetensors.torch.load(saved).items()}
+        """Go on from `state`; from the start where it is damaged or of another network."""
+        try:
+            tensors = {name: value.to(self.device) for name, value in safetensors.torch.load(saved).items()}
+        except safetensors.SafetensorError:
+            return
+        fits = all(
+            f"network.{name}" in tensors and tensors[f"network.{name}"].shape == parameter.shape
+            for name, parameter in self.network.named_parameters()
+        )
+        if not fits:
+            return
         for name, parameter in self.network.named_parameters():
             parameter.copy_(tensors[f"network.{name}"])
             prefix = f"optimizer.{name}."

@@ -141,6 +141,8 @@ def test_a_training_that_was_cut_off_ends_where_it_would_have_ended(problem):
     resumed, resumed_losses = run(memory)
     np.testing.assert_array_equal(resumed, undisturbed)
     assert resumed_losses == losses
+    memory.saved.append(memory.saved[0][:-10])
+    np.testing.assert_array_equal(run(memory)[0], undisturbed)
 
 
 def test_a_step_in_parts_gives_the_same_gradient(problem, monkeypatch):
