@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import posixpath
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ class Store:
 
     def url(self, name: str) -> str:
         """Path or URL of a file in the store, for messages and for other processes."""
-        return f"{self.root.rstrip('/')}/{name}"
+        return f"{self.root.rstrip('/')}/{posixpath.normpath(name)}"
 
     def local(self, name: str) -> Path:
         """Path of a file in a local store.
@@ -52,10 +53,14 @@ class Store:
         """
         if not self.is_local:
             raise StorageError(f"{self.root} is not a local folder")
-        return Path(self._path, name)
+        return Path(self._full(name))
 
     def _full(self, name: str) -> str:
-        return f"{self._path.rstrip('/')}/{name}"
+        """Path of a file within the file system of the store; never outside its root."""
+        inside = posixpath.normpath(name)
+        if inside.startswith(("/", "..")):
+            raise ValueError(f"{name!r} is not a name within {self.root}")
+        return f"{self._path.rstrip('/')}/{inside}"
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -97,7 +102,7 @@ class Store:
         """
         try:
             if self.is_local:
-                _write_local(Path(self._path, name), data)
+                _write_local(Path(self._full(name)), data)
             else:
                 self._fs.pipe_file(self._full(name), data)
         except OSError as error:
@@ -154,7 +159,7 @@ class Store:
             return
         import fcntl
 
-        path = Path(self._path, name)
+        path = Path(self._full(name))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
