@@ -57,9 +57,40 @@ def test_the_unit_of_the_target_plays_no_part():
 
 
 def test_standard_deviation_and_half_width_by_hand():
-    calibrator = Calibrator(floor=3.0, scale=2.0, quantile=1.5, coverage=0.9)
-    np.testing.assert_allclose(calibrator.std(np.array([0.0, 2.0])), [3, 5])
-    np.testing.assert_allclose(calibrator.half_width(np.array([0.0, 2.0])), [4.5, 7.5])
+    calibrator = Calibrator(floor=3.0, scale=2.0, reach=3.0, quantile=1.5, coverage=0.9)
+    spread = np.array([0.0, 2.0])
+    np.testing.assert_allclose(calibrator.std(spread), [3, 5])
+    np.testing.assert_allclose(calibrator.half_width(spread), [4.5, 7.5])
+    # 3^2 + 4^2 + (3 x 2^2)^2 = 13^2
+    np.testing.assert_allclose(calibrator.std(spread, np.array([0.0, 2.0])), [3, 13])
+    np.testing.assert_allclose(calibrator.half_width(spread, np.array([0.0, 2.0])), [4.5, 19.5])
+
+
+def remote(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Residuals that grow with the square of the distance to the training data, which the spread doesn't show."""
+    random = np.random.default_rng(seed)
+    remoteness = random.uniform(0, 1.5, n)
+    return random.normal(size=n) * np.sqrt(0.1**2 + remoteness**4), np.full(n, 0.1), remoteness
+
+
+def test_intervals_widen_with_the_distance_where_the_errors_do():
+    residual, spread, remoteness = remote(4000, 0)
+    calibrator = calibrate(residual, spread, 0.9, remoteness)
+    assert calibrator.reach == pytest.approx(1, rel=0.1)
+    residual, spread, remoteness = remote(20000, 1)
+    blind = calibrate(*remote(4000, 0)[:2], 0.9)
+    for low, high in ((0, 0.5), (0.5, 1), (1, 1.5)):
+        part = (remoteness >= low) & (remoteness < high)
+        inside = np.abs(residual) <= calibrator.half_width(spread, remoteness)
+        assert inside[part].mean() == pytest.approx(0.9, abs=0.03)
+    # without the distance the far ones fall out
+    assert np.mean(np.abs(residual[part]) <= blind.half_width(spread[part])) < 0.85
+    fold = np.arange(20000) % 5
+    assert crossed_coverage(residual, spread, fold, 0.9, remoteness) == pytest.approx(0.9, abs=0.01)
+
+
+def test_without_distances_they_play_no_part():
+    assert calibrate(*heteroscedastic(100, 0)).reach == 0
 
 
 @pytest.mark.parametrize(("coverage", "needed"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])

@@ -89,14 +89,14 @@ def test_parquet_cut_at_any_place_is_named(store: Store):
 def test_a_flipped_bit_in_a_parquet_footer_is_named_or_harmless(store: Store):
     data = store.write_table("t.parquet", TABLE)
     damaged = 0
-    for position in range(len(data) - 500, len(data)):
+    for position in range(len(data) - 500, len(data), 4):
         store.write("t.parquet", data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
         try:
             store.read_table("t.parquet")
         except StorageError as error:
             damaged += 1
             assert "t.parquet is damaged" in str(error)  # noqa: PT017
-    assert damaged > 100
+    assert damaged > 25
 
 
 FAILURES = {"flush": (os, "fsync"), "rename": (Path, "replace")}
