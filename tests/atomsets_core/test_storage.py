@@ -217,3 +217,11 @@ def test_paths_with_spaces_and_signs_work(tmp_path: Path):
     assert store.names("\u00c5") == ["\u00c5/a b.bin"]
     assert store.local("\u00c5/a b.bin").read_bytes() == b"1"
     assert Path(store.url("\u00c5/a b.bin")) == store.local("\u00c5/a b.bin")
+
+
+@pytest.mark.parametrize("name", ["/model.json", "../model.json", "a/../../b"])
+def test_a_name_never_leaves_the_store(tmp_path, name):
+    store = Store(tmp_path / "store")
+    with pytest.raises(ValueError, match="is not a name within"):
+        store.write(name, b"")
+    assert store.url("./model.json") == store.url("model.json")
