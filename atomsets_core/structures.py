@@ -274,11 +274,8 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
     if missing:
         raise ValueError(f"no column {missing[0]!r}: structures need lattice, Z and frac; found {table.column_names}")
     n = table.num_rows
-    names = (
-        np.array([str(name) for name in table[id_column].to_pylist()], dtype=object)
-        if id_column in table.column_names
-        else np.array([str(i) for i in range(n)], dtype=object)
-    )
+    raw = table[id_column].to_pylist() if id_column in table.column_names else range(n)
+    names = np.array([f"row {i}" if name is None else str(name) for i, name in enumerate(raw)], dtype=object)
     flat: dict[str, FloatArray] = {}
     lengths: dict[str, IntArray] = {}
     for name in STRUCTURE_COLUMNS:
@@ -300,9 +297,9 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
     site_row = np.repeat(np.arange(n), sites)
     with np.errstate(invalid="ignore"):
         whole = np.asarray((np.abs(flat["Z"]) < 1e6) & (flat["Z"] % 1 == 0))
-    reasons: dict[int, str] = {}
+    reasons: dict[int, str] = {i: f"no {id_column}" for i, name in enumerate(raw) if name is None}
     for row in np.flatnonzero((per_cell != 6) & (per_cell != 9)):
-        reasons[int(row)] = f"lattice has {per_cell[row]} numbers, 6 or 9 are needed"
+        reasons.setdefault(int(row), f"lattice has {per_cell[row]} numbers, 6 or 9 are needed")
     for row in np.flatnonzero(sites == 0):
         reasons.setdefault(int(row), "it has no sites")
     for row in np.flatnonzero(lengths["frac"] != 3 * sites):

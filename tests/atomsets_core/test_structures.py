@@ -325,3 +325,17 @@ def test_heaviest_element_is_accepted():
     accepted, _, refused = from_arrow(table(z=[118]))
     assert not refused
     assert accepted.formulas[1] == Element.from_Z(118).symbol
+
+
+def test_a_missing_identifier_is_a_refusal_of_its_own():
+    cell = [4.0, 0, 0, 0, 4.0, 0, 0, 0, 4.0]
+    table = pa.table(
+        {"material_id": ["a", None, None], "lattice": [cell] * 3, "Z": [[26]] * 3, "frac": [[0.0] * 3] * 3}
+    )
+    accepted, rows, refused = from_arrow(table)
+    assert list(accepted.material_id) == ["a"]
+    assert list(rows) == [0]
+    assert [(refusal.material_id, refusal.reason) for refusal in refused] == [
+        ("row 1", "no material_id"),
+        ("row 2", "no material_id"),
+    ]
