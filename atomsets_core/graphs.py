@@ -38,7 +38,7 @@ class CrystalGraphs:
         centre: (n_bonds_total,) int64, row of the centre atom in the batch, ascending.
         neighbour: (n_bonds_total,) int64, row of the neighbour atom in the batch.
         distance: (n_bonds_total,) float32, Angstrom.
-        vector: (n_bonds_total, 3) float32, from the centre to the neighbour, Angstrom; None unless asked for.
+        vector: (n_bonds_total, 3) float64, from the centre to the neighbour, Angstrom; None unless asked for.
         image: (n_bonds_total, 3) int64, cell of the neighbour relative to the centre's (both wrapped into their
             cell); None unless asked for.
     """
@@ -49,7 +49,7 @@ class CrystalGraphs:
     centre: IntArray
     neighbour: IntArray
     distance: npt.NDArray[np.float32]
-    vector: npt.NDArray[np.float32] | None = None
+    vector: npt.NDArray[np.float64] | None = None
     image: IntArray | None = None
 
 
@@ -243,6 +243,6 @@ def _join(structures: Structures, rows: list[int], parts: list[Neighbours]) -> C
         np.concatenate([part.centre for part in parts]) + shift,
         np.concatenate([part.neighbour for part in parts]) + shift,
         np.concatenate([part.distance for part in parts]).astype(np.float32),
-        np.concatenate(vectors).astype(np.float32) if vectors else None,
+        np.concatenate(vectors) if vectors else None,
         np.concatenate(images) if images else None,
     )

@@ -175,7 +175,7 @@ class CHGNet:
             bonds = radial[graph.kind[graph.one_of_each]] @ self._w["bond_embedding.weight"].T
             short = self._radial_basis(graph.distance[graph.one_of_each], "bg", ANGLE_CUTOFF)
             bond_weights = short @ self._w["bond_weights_bg.weight"].T
-            angles = self._angle_basis(graph.kind_cosine) @ self._w["angle_embedding.weight"].T
+            angles = self._angle_basis(graph.kind_angle) @ self._w["angle_embedding.weight"].T
         atoms = self._embedding[graph.numbers]
         out = {"a0": atoms}
         for k in range(depth):
@@ -201,17 +201,15 @@ class CHGNet:
         derivatives (Gasteiger et al., arXiv:2003.03123, eq. 8).
         """
         frequencies = self._w[f"bond_basis_expansion.rbf_expansion_{kind}.frequencies"]
-        x, p = distance / cutoff, ENVELOPE
+        # Large terms of the envelope cancel near the cutoff, so it has float64.
+        d, p = distance.double(), ENVELOPE
+        x = d / cutoff
         envelope = 1 - x**p * ((p + 1) * (p + 2) / 2 - p * (p + 2) * x + p * (p + 1) / 2 * x**2)
-        scale = torch.where(x < 1, envelope, 0) / distance * math.sqrt(2 / cutoff)
-        return torch.sin(x[:, None] * frequencies).mul_(scale[:, None])
+        scale = (torch.where(x < 1, envelope, 0) / d * math.sqrt(2 / cutoff)).to(distance.dtype)
+        return torch.sin(x.to(distance.dtype)[:, None] * frequencies).mul_(scale[:, None])
 
-    def _angle_basis(self, cosine: Tensor) -> Tensor:
-        """(n, 31) from cosines (n,): 1/sqrt(2), sin(f t) and cos(f t) of the angles t, over sqrt(pi).
-
-        The cosine is shrunk by 1e-6, as in training.
-        """
-        angle = torch.acos(cosine * (1 - 1e-6))
+    def _angle_basis(self, angle: Tensor) -> Tensor:
+        """(n, 31) from angles t (n,) in radians: 1/sqrt(2), sin(f t) and cos(f t), over sqrt(pi)."""
         phase = angle[:, None] * self._w["angle_basis_expansion.fourier_expansion.frequencies"]
         constant = torch.full((len(phase), 1), 1 / math.sqrt(2), device=phase.device)
         return torch.cat([constant, torch.sin(phase), torch.cos(phase)], dim=1).mul_(1 / math.sqrt(math.pi))
@@ -381,7 +379,7 @@ class _Graph:
         one_of_kind: (n_kinds,), row of a bond of each kind; kind_distance is its distance.
         undirected: (n_short,), row of the undirected bond; one_of_each (n_undirected,) a directed bond of it.
         first, second: (n_angles,), rows of the two directed bonds of an angle.
-        angle_kind: (n_angles,), which of the distinct cosines kind_cosine an angle has.
+        angle_kind: (n_angles,), which of the distinct values kind_angle (radians) an angle has.
     """
 
     def __init__(self, graphs: CrystalGraphs, device: torch.device, *, with_angles: bool) -> None:
@@ -398,8 +396,8 @@ class _Graph:
             one_of_each[angles.undirected] = np.arange(self.n_short)
             self.one_of_each, self.undirected = tensor(one_of_each), tensor(angles.undirected)
             self.first, self.second = tensor(angles.first), tensor(angles.second)
-            cosine, kind = np.unique(_cosines(graphs, angles), return_inverse=True)
-            self.kind_cosine, self.angle_kind = tensor(cosine), tensor(kind)
+            angle, kind = np.unique(_angles(graphs, angles), return_inverse=True)
+            self.kind_angle, self.angle_kind = tensor(angle), tensor(kind)
         centre, neighbour, distance = graphs.centre[order], graphs.neighbour[order], graphs.distance[order]
         elements = graphs.numbers[centre] * N_ELEMENTS + graphs.numbers[neighbour]
         bits = distance.view(np.int32).astype(np.int64) * N_ELEMENTS**2
@@ -417,9 +415,14 @@ class _Graph:
         return (total.index_add_(0, owner, values.double()) / self._n_atoms[:, None]).float()
 
 
-def _cosines(graphs: CrystalGraphs, angles: AngleGraph) -> np.ndarray:
-    """(n_angles,) float32, of the angles between the two bonds."""
+def _angles(graphs: CrystalGraphs, angles: AngleGraph) -> np.ndarray:
+    """(n_angles,) float32, radians, between the two bonds.
+
+    The cosine is shrunk by 1e-6, as in training. Where bonds are in line the angle loses half the digits of the cosine,
+    which therefore has float64.
+    """
     assert graphs.vector is not None  # noqa: S101 - angle_graph has refused graphs without
     vector = graphs.vector[angles.bond]
     unit = vector / np.linalg.norm(vector, axis=1, keepdims=True)
-    return np.einsum("ij,ij->i", unit[angles.first], unit[angles.second])
+    cosine = np.einsum("ij,ij->i", unit[angles.first], unit[angles.second])
+    return np.arccos(cosine * (1 - 1e-6)).astype(np.float32)
