@@ -72,7 +72,7 @@ STRUCTURE_LEVELS = {"crystal": WIDTH, "energy": 1}
 DEPTH = {"a0": 0, "a1": 1, "a2": 2, "site": 3, "a4": 4, "crystal": 4, "energy": 4}
 """How many of the four atom convolutions a level needs."""
 
-MAX_BONDS = 100_000
+MAX_BONDS = 50_000
 """Directed bonds and angles in one batch; bounds the memory at about 100 MB."""
 
 PIECE = 2048
