@@ -73,7 +73,7 @@ DEPTH = {"a0": 0, "a1": 1, "a2": 2, "site": 3, "a4": 4, "crystal": 4, "energy": 
 """How many of the four atom convolutions a level needs."""
 
 MAX_BONDS = 50_000
-"""Directed bonds and angles in one batch; bounds the memory at about 100 MB."""
+"""Directed bonds and angles in one batch; bounds the memory at about 70 MB."""
 
 PIECE = 2048
 """Bonds or angles that go through a gated network together on a CPU; their 128-wide intermediates fit the L2 cache."""
