@@ -97,7 +97,6 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         phi: widths of the layers on each site.
         rho: widths of the layers after pooling.
         pooling: any of mean, set2set, sum, max, min, std, joined.
-        alpha: exponent of the site weights in the mean.
         activation: "relu" or "silu".
         members: networks in the ensemble.
         folds: parts the training rows are cut into; 0 trains every member on all rows and gives no intervals.
@@ -130,7 +129,6 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         phi: Sequence[int] = (128,),
         rho: Sequence[int] = (128,),
         pooling: Sequence[str] = ("mean",),
-        alpha: float = 1.0,
         activation: str = "relu",
         members: int = 10,
         folds: int = 5,
@@ -148,7 +146,6 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.phi = phi
         self.rho = rho
         self.pooling = pooling
-        self.alpha = alpha
         self.activation = activation
         self.members = members
         self.folds = folds
@@ -288,7 +285,6 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             phi=self.phi,
             rho=self.rho,
             pooling=self.pooling,
-            alpha=self.alpha,
             activation=self.activation,
         )
 

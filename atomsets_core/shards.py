@@ -137,17 +137,11 @@ def verify_shard(store: Store, entry: ShardEntry) -> bytes:
     try:
         data = store.read(name)
     except StorageError as error:
-        raise ShardError(
-            f"shard {store.url(name)} is gone though the manifest lists it; run again to remake it"
-        ) from error
+        raise ShardError(f"shard {store.url(name)} is gone though the manifest lists it") from error
     if len(data) != entry.size:
-        raise ShardError(
-            f"shard {store.url(name)} is damaged: {len(data)} bytes instead of {entry.size}; run again to remake it"
-        )
+        raise ShardError(f"shard {store.url(name)} is damaged: {len(data)} bytes instead of {entry.size}")
     if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise ShardError(
-            f"shard {store.url(name)} is damaged: its sha256 is not the manifest's; run again to remake it"
-        )
+        raise ShardError(f"shard {store.url(name)} is damaged: its sha256 is not the manifest's")
     return data
 
 

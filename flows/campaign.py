@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from atomsets_core.parents import parent_names
+from atomsets_core.parents import load_parent, parent_names, split_levels
 from atomsets_core.sets import ACTIVATIONS, POOLINGS
 
 DEFAULT = "incompressible"
@@ -79,7 +79,7 @@ class Objective(Section):
     acquisition: Literal["ucb", "mean", "ei"] = Field(
         "ucb", description="ucb: prediction + kappa std; mean: prediction alone; ei: expected improvement."
     )
-    kappa: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of the uncertainty in ucb.")
+    kappa: Annotated[float, Field(ge=0)] = Field(0.5, description="Weight of the uncertainty in ucb.")
     shortlist: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="Candidates on the shortlist.")
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.2, description="0: the best scores; 1: as unlike each other as can be. Always one a formula."
@@ -115,6 +115,14 @@ class FeatureOptions(Section):
         if name not in parent_names():
             raise ValueError(f"no parent {name!r}; there are {', '.join(parent_names())}")
         return name
+
+    @model_validator(mode="after")
+    def _has_levels(self) -> FeatureOptions:
+        try:
+            split_levels(load_parent(self.parent), self.levels)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @property
     def spec(self) -> str:

@@ -6,14 +6,12 @@ Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request
 from __future__ import annotations
 
 import json
-import logging
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from flows.server import quiet_environment, start_early
 
 app = typer.Typer(
     name="atomsets",
@@ -57,6 +57,7 @@ def screen(
       atomsets screen my.toml --out runs/my --set objective.shortlist=50
     """
     quiet_environment(verbose)
+    server = start_early()
     from atomsets_core.sources import SourceError
     from atomsets_core.storage import StorageError
     from flows.campaign import CampaignError, read_campaign
@@ -70,6 +71,7 @@ def screen(
     except (CampaignError, StorageError) as error:
         fail(2, str(error))
     console.print(f"campaign [bold]{asked.name}[/] in {target}", highlight=False)
+    server.join()
     try:
         with Bars() as bars, listening(bars):
             summary = flow(asked, target)
@@ -95,23 +97,9 @@ def check_writable(target: str) -> None:
     store.remove(".writable")
 
 
-def quiet_environment(verbose: bool) -> None:
-    """Settings of prefect that must stand before it is imported; what the user has set stays."""
-    defaults = {
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "WARNING",
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-
-
 def fail(code: int, message: str) -> None:
     """Print what is wrong and leave."""
-    console.print(f"[bold red]error:[/] {message}", highlight=False, markup=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -144,34 +132,43 @@ class Bars:
         """A step of it is done."""
         self._progress.advance(self._stages[stage])
 
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+        console.print(f"[yellow]note:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
 
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
-    from flows.summary import discovery_header, discovery_rows, headlines
+    from atomsets_core.wording import discovery_rows, scale_name
+    from flows.summary import headlines
 
     for line in headlines(summary):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     if summary["discovery"]:
         found = summary["discovery"]
         console.print(
             f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
-            f"mean of {len(found['files'])} seeds",
+            f"mean of {len(found['files'])} seeds; errors in {scale_name(summary)}, out of and in the training range",
             highlight=False,
+            soft_wrap=True,
         )
-        table = Table(box=box.SIMPLE_HEAD)
-        for name in discovery_header(summary):
-            table.add_column(name, justify="left" if name == "model" else "right")
+        # Short enough for a terminal of 80 columns; the report has them in full.
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for name in ("model", "R-prec.", "enrich.", "MAE out", "MAE in", "bias out", "Spearman"):
+            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
         for row in discovery_rows(summary):
-            table.add_row(*row)
+            table.add_row(row[0], row[1].partition(" ")[0], *row[2:])
         console.print(table)
-    done = summary["done"]
-    console.print(
-        f"made {done.get('shards_made', 0)} shards, trained {done['models_trained']} model, simulated "
-        f"{done['discoveries_simulated']} discoveries, predicted {done['shards_predicted']} shards in "
-        f"{summary['seconds']['total']:.0f} s",
-        highlight=False,
-    )
-    console.print(f"{target}/report.html, ranking.csv, summary.json", highlight=False)
+    done, total = summary["done"], summary["seconds"]["total"]
+    work = {
+        "shards made": done["shards_made"],
+        "models trained": done["models_trained"],
+        "discoveries simulated": done["discoveries_simulated"],
+        "shards predicted": done["shards_predicted"],
+    }
+    told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
+    console.print(f"{told}; {total:.0f} s", highlight=False)
+    console.print(f"report: {target}/report.html   ranking: {target}/ranking.csv", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

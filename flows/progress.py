@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Protocol, cast
 from uuid import UUID
 
+from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 EVERY = 2.0
@@ -23,6 +24,9 @@ class Listener(Protocol):
     def advance(self, stage: str) -> None:
         """A step of it is done."""
 
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+
 
 _listeners: list[Listener] = []
 
@@ -35,6 +39,13 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def note(message: str) -> None:
+    """Log a warning in the flow's log and tell whoever listens."""
+    get_run_logger().warning(message)
+    for listener in _listeners:
+        listener.note(message)
 
 
 class Stage:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
@@ -28,13 +28,12 @@ from atomsets_core import shards, stages
 from atomsets_core.estimators import FORMAT_VERSION
 from atomsets_core.labels import ledger_table
 from atomsets_core.parents import load_parent
-
-# from atomsets_core.report import write_report
+from atomsets_core.report import write_report
 from atomsets_core.shards import ShardEntry
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal, Structures
 from flows.campaign import Campaign
-from flows.progress import Stage
+from flows.progress import Stage, note
 from flows.summary import markdown, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
@@ -81,7 +80,7 @@ class _Run:
     campaign: Campaign
     store: Store
     seconds: dict[str, float] = field(default_factory=dict)
-    done: dict[str, int] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=lambda: {"shards_made": 0})
     refused: list[tuple[str, Refusal]] = field(default_factory=list)
     discoveries: list[str] = field(default_factory=list)
 
@@ -95,12 +94,8 @@ class _Run:
         started = time.perf_counter()
         with self.timed("pull"):
             chosen = self.select()
-        with self.timed("cluster"):
-            connection = cluster.connect(
-                self.campaign.cluster.address, self.campaign.cluster.workers, self.campaign.cluster.memory_per_worker
-            )
-            connection.__enter__()
-        try:
+        options = self.campaign.cluster
+        with cluster.connect(options.address, options.workers, options.memory_per_worker):
             with self.timed("featurize training"):
                 training, values = self.featurize_training(chosen)
             model, futures = self.submit_model(training, values)
@@ -110,8 +105,6 @@ class _Run:
                 self.wait("train", futures)
             with self.timed("predict"):
                 predictions = self.predict(model, found)
-        finally:
-            connection.__exit__(None, None, None)
         with self.timed("rank"):
             ranking = self.rank(chosen, predictions, values)
         self.store.write_table("failures.parquet", ledger_table(self.refused))
@@ -121,7 +114,7 @@ class _Run:
         )  # fmt: skip
         self.store.write_json("summary.json", summary)
         with self.timed("report"):
-            pass  # write_report(self.store)
+            write_report(self.store)
         self.show(summary, ranking)
         return summary
 
@@ -166,10 +159,9 @@ class _Run:
         Returns:
             structure hash -> shard, for every structure that has features; the others are in the ledger.
         """
-        log = get_run_logger()
         found, missing, _ = stages.locate(self.entries(), self.levels, structures.hashes)
         for entry, reason in stages.damaged_shards(self.features, {e.key: e for e in found.values()}.values()):
-            log.warning("%s", reason)
+            note(f"{reason}: it is made again")
             shards.discard(self.features, entry)
             missing |= {h for h, e in found.items() if e.key == entry.key}
         failures: dict[str, str] = {}
@@ -194,7 +186,7 @@ class _Run:
             for number, hashes in enumerate(groups, start=1)
         }  # fmt: skip
         failed = self.wait(f"featurize {dataset}", list(futures), tolerate=True)
-        self.done["shards_made"] = self.done.get("shards_made", 0) + len(futures) - len(failed)
+        self.done["shards_made"] += len(futures) - len(failed)
         self.store.remove(queue)
         return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
 

@@ -19,6 +19,7 @@ from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.estimators import transform_target
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
+from atomsets_core.wording import discovery_header, discovery_rows, scale_name
 from flows.campaign import Campaign
 from tasks.select import Selection
 
@@ -149,52 +150,6 @@ def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
         "value_min": float(np.min(truth)),
         "value_max": float(np.max(truth)),
     }
-
-
-def discovery_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The discovery table as text: head, R-precision, enrichment, errors outside and inside, rank correlation."""
-
-    def text(value: float | None, digits: int) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
-
-    rows: list[tuple[str, ...]] = []
-    for row in summary["discovery"]["heads"]:
-        precision = text(row["r_precision"], 3)
-        if row["r_precision_se"]:
-            precision += f" ± {row['r_precision_se']:.3f}"
-        rows.append(
-            (
-                row["head"],
-                precision,
-                text(row["enrichment"], 2),
-                text(row["mae_outside"], 3),
-                text(row["mae_inside"], 3),
-                text(row["bias_outside"], 3),
-                text(row["spearman_outside"], 2),
-            )
-        )
-    return rows
-
-
-def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """Column names for `discovery_rows`, with the unit of the errors."""
-    scale = scale_name(summary)
-    return (
-        "model",
-        "R-precision",
-        "enrichment",
-        f"error outside, {scale}",
-        f"error inside, {scale}",
-        f"bias outside, {scale}",
-        "Spearman outside",
-    )
-
-
-def scale_name(summary: Mapping[str, Any]) -> str:
-    """The unit errors are given in."""
-    if summary["transform"] == "log10":
-        return f"log10 {summary['unit']}".strip()
-    return str(summary["unit"] or "unit of the target")
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:

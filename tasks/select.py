@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from atomsets_core.labels import filter_reasons, usable_labels
 from atomsets_core.matching import already_seen
-from atomsets_core.sources import Pulled
+from atomsets_core.sources import Pulled, SourceError
 from atomsets_core.structures import Refusal, Structures
 
 
@@ -59,6 +59,8 @@ def select(
         reasons[passing] = already_seen(candidates.structures.take(passing), labelled)
     kept = np.flatnonzero(reasons == "")
     filtered = Counter(str(reason) for reason in reasons if reason)
+    if not len(kept):
+        raise SourceError(f"no candidate is left of {candidates.n_seen}: {dict(filtered) or 'none could be used'}")
     get_run_logger().info(
         "%d labels to learn from, %d candidates to rank, %d filtered out",
         len(labelled),

@@ -1,0 +1,304 @@
+"""What the numbers of a campaign say, in plain words: the question, the answer, and how far to trust it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from atomsets_core.report.markup import small_digits
+from atomsets_core.report.results import FloatArray, Results
+from atomsets_core.wording import counted, factor, listed, mean_count, number, percent, scale_name, with_unit
+
+FEW = 20
+"""Rows below which a share of them says little."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A heading and one or more sentences."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key number: what it is, the number, and what to compare it with."""
+
+    name: str
+    value: str
+    note: str
+
+
+def question(results: Results) -> str:
+    """What the campaign asked, as a question."""
+    target, unit, n = results.summary["target"], results.unit, len(results.ranking)
+    asked = f"Which of {counted(n, 'candidate')}"
+    if results.goal == "target":
+        value = with_unit(number(results.summary["settings"]["objective"]["value"]), unit)
+        return f"{asked} {'comes' if n == 1 else 'come'} closest to {target} = {value}?"
+    end = "highest" if results.goal == "maximize" else "lowest"
+    return f"{asked} {'has' if n == 1 else 'have'} the {end} {target}{f' ({unit})' if unit else ''}?"
+
+
+def best_inside(results: Results) -> pd.Series | None:
+    """The candidate with the best prediction inside the applicability domain, if there is one."""
+    utility = np.where(results.ranking["in_domain"].to_numpy(dtype=bool), results.utility(), -np.inf)
+    if not len(utility) or not np.isfinite(utility.max()):
+        return None
+    return results.ranking.iloc[int(np.argmax(utility))]
+
+
+def error_in_words(results: Results, value: float) -> str:
+    """An error on the model's scale, as a percentage under log10 and in the unit otherwise."""
+    return factor(value) if results.is_log else with_unit(number(abs(value)), results.unit)
+
+
+def tiles(results: Results) -> list[Tile]:
+    """The key numbers of the first screen."""
+    summary, model = results.summary, results.summary["model"]
+    candidates, heads = summary["counts"]["candidates"], results.heads()
+    tiles = [
+        Tile("Ranked", f"{candidates['ranked']:,}", f"of {candidates['pulled']:,} pulled"),
+        Tile(
+            "Shortlist",
+            f"{candidates['shortlist']:,}",
+            f"{int(results.shortlist['in_domain'].sum()):,} inside the applicability domain",
+        ),
+        Tile(
+            "Typical error",
+            error_in_words(results, model["mae"]).removeprefix("a "),
+            f"out of fold; {with_unit(number(model['mae']), scale_name(summary))}, R² {number(model['r2'])}",
+        ),
+        Tile(
+            "Interval coverage",
+            percent(model["coverage_out_of_fold"], 1),
+            f"of training values, out of fold; asked for {percent(model['coverage'])}",
+        ),
+    ]
+    if heads:
+        own, *others = heads.values()
+        rivals = [f"{h['head'].partition(',')[0]} {h['r_precision']:.2f}" for h in others if h["head"] != "oracle"]
+        tiles.append(Tile("R-precision", f"{own['r_precision']:.2f}", "; ".join(rivals)))
+    return tiles
+
+
+def trust(results: Results) -> list[Finding]:
+    """How far the campaign's answer can be trusted, from its own numbers; the first finding sums it up."""
+    found = [
+        _typical_error(results),
+        _intervals(results),
+        _beyond(results),
+        _baselines(results),
+        _shortlist(results),
+        Finding("What the parent network has seen", results.summary["overlap"]),
+    ]
+    return [_in_short(results), *(finding for finding in found if finding and finding.text)]
+
+
+def _in_short(results: Results) -> Finding:
+    model, heads = results.summary["model"], results.heads()
+    parts = [
+        f"For materials like those it was trained on, a prediction is typically off by "
+        f"{error_in_words(results, model['mae'])}."
+    ]
+    if heads:
+        own, *others = heads.values()
+        rivals = [f"{head['head']} {percent(head['r_precision'])}" for head in others if head["head"] != "oracle"]
+        parts.append(
+            f"In a simulated search for values beyond its training range the model found {percent(own['r_precision'])} "
+            f"of the hidden best ({'; '.join(rivals)})."
+        )
+    outside = int((~results.shortlist["in_domain"].astype(bool)).sum())
+    if len(results.shortlist):
+        parts.append(
+            f"{outside:,} of the {len(results.shortlist):,} shortlisted materials are unlike what it was trained on"
+            + (f"{_unlike(results)}: check those first." if outside else ".")
+        )
+    return Finding("In short", " ".join(parts))
+
+
+def _unlike(results: Results) -> str:
+    """How predictions did for training structures unlike the others, if there are enough to tell."""
+    unlike = ~results.out_of_fold["in_domain"].to_numpy(dtype=bool)
+    if unlike.sum() < FEW:
+        return ""
+    return f"; for such, known values were missed by {error_in_words(results, _errors(results)[unlike].mean())}"
+
+
+def _typical_error(results: Results) -> Finding:
+    summary, model = results.summary, results.summary["model"]
+    details = [f"mean absolute error {with_unit(number(model['mae']), scale_name(summary))}"]
+    if results.is_log:
+        details.append(f"{with_unit(number(model['mae_in_unit']), results.unit)} in the unit of the target")
+    details += [f"R² {number(model['r2'])}", f"rank correlation {number(model['spearman'])}"]
+    return Finding(
+        "Inside the training range",
+        f"Each of the {len(results.out_of_fold):,} training values, {number(model['value_min'])} to "
+        f"{with_unit(number(model['value_max']), results.unit)}, was predicted by networks that had seen neither it "
+        f"nor any structure of the same formula. They are off by {error_in_words(results, model['mae'])} on average "
+        f"({', '.join(details)}).",
+    )
+
+
+def _intervals(results: Results) -> Finding:
+    model, rows = results.summary["model"], results.out_of_fold
+    text = (
+        f"{percent(model['coverage_out_of_fold'], 1)} of the training values lie inside their out-of-fold interval; "
+        f"{percent(model['coverage'])} was asked for."
+    )
+    inside = rows["in_domain"].to_numpy(dtype=bool)
+    held = ((rows["value"] >= rows["lower"]) & (rows["value"] <= rows["upper"])).to_numpy(dtype=bool)
+    if (~inside).sum() >= FEW and inside.any():
+        without, errors = held[~inside].mean(), _errors(results)
+        text += (
+            f" Of the {int((~inside).sum()):,} training structures least like the others, those outside the "
+            f"applicability domain, {percent(without)} do, and they are off by "
+            f"{error_in_words(results, errors[~inside].mean())} on average (the rest: {percent(held[inside].mean())}, "
+            f"{error_in_words(results, errors[inside].mean())})"
+        )
+        text += (
+            ": intervals of candidates outside the domain are too narrow."
+            if without < model["coverage"] - 0.05
+            else ": the intervals hold there too."
+        )
+    return Finding("Intervals, and materials unlike the others", text)
+
+
+def _errors(results: Results) -> FloatArray:
+    """(n_train,) absolute errors of the out-of-fold predictions, on the model's scale."""
+    truth, predicted = (results.out_of_fold[name].to_numpy(dtype=np.float64) for name in ("value", "predicted"))
+    return np.abs(np.log10(predicted / truth) if results.is_log else predicted - truth)
+
+
+def _beyond(results: Results) -> Finding:
+    found, title = results.summary["discovery"], "Beyond the training range"
+    if not found:
+        why = (
+            "the check needs the goal maximize or minimize"
+            if results.goal == "target"
+            else "the campaign asked for no simulated discovery"
+        )
+        return Finding(title, f"Not tested: {why}. Nothing here says how predictions hold up beyond known values.")
+    own, *others = results.heads().values()
+    k, pool = found["n_hidden"], found["n_pool"]
+    hits = "; ".join(
+        f"{head['head']} {mean_count(head['hits'][k - 1])} ({percent(head['r_precision'])})"
+        for head in others
+        if head["head"] != "oracle"
+    )
+    budget = min(len(results.shortlist), pool)
+    best = "highest" if results.goal == "maximize" else "lowest"
+    text = (
+        f"The {k:,} {best} training values were hidden and the model, trained without them or any structure of their "
+        f"formulas, ranked them among {pool - k:,} others ({counted(len(found['files']), 'repeat')}). Its first {k:,} "
+        f"picks held {mean_count(own['hits'][k - 1])} of them ({percent(own['r_precision'])}); {hits}."
+    )
+    if budget:
+        text += f" Its first {budget:,}, as many as the shortlist holds, held {mean_count(own['hits'][budget - 1])}."
+    text += f" {_bias(results, own)}"
+    return Finding(title, text)
+
+
+def _bias(results: Results, own: dict[str, Any]) -> str:
+    bias, scale = own["bias_outside"], scale_name(results.summary)
+    if bias is None:
+        return ""
+    if results.is_log:
+        size = percent(abs(10**bias - 1), 1)
+    else:
+        values = np.sort(results.out_of_fold["value"].to_numpy(dtype=np.float64))
+        k = results.summary["discovery"]["n_hidden"]
+        hidden = float(np.mean(values[-k:] if results.goal == "maximize" else values[:k]))
+        size = f"{abs(bias / hidden):.1%} of their mean" if hidden else with_unit(number(abs(bias)), results.unit)
+    return (
+        f"It {'under' if bias < 0 else 'over'}estimates the hidden values by {size} on average "
+        f"({number(bias)} {scale}); its error there is {number(own['mae_outside'])} {scale}, against "
+        f"{number(own['mae_inside'])} on the others."
+    )
+
+
+def _baselines(results: Results) -> Finding | None:
+    rows = list(results.heads().values())
+    if not rows:
+        return None
+    own, others = rows[0], [row for row in rows[1:] if row["mae_outside"] is not None]
+    if not others:
+        return None
+    wins = [win for other in others for win in _wins(results, own, other)]
+    names = listed([other["head"] for other in others])
+    if wins:
+        text = f"A simpler model does better in {listed(wins)}."
+    else:
+        text = f"None of the simpler models ({names}) does better in any score of the simulated discovery."
+    rival = max(others, key=lambda row: row["r_precision"])
+    margin = own["r_precision"] - rival["r_precision"]
+    error = float(np.hypot(own["r_precision_se"] or 0.0, rival["r_precision_se"] or 0.0))
+    if margin < 0:
+        text += f" In what counts, finding the hidden best, {rival['head']} wins: use it, or trust this list less."
+    elif error and margin < 2 * error:
+        text += f" The lead in R-precision over {rival['head']}, {margin:.3f}, is within the noise of the repeats."
+    return Finding("Against simpler models", text)
+
+
+def _wins(results: Results, own: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The scores in which another head is better than the campaign's model, as text."""
+    scale = scale_name(results.summary)
+    scores = (
+        ("r_precision", "R-precision", "", 1),
+        ("mae_outside", "error outside", scale, -1),
+        ("mae_inside", "error inside", scale, -1),
+        ("bias_outside", "bias outside", scale, 0),
+        ("spearman_outside", "rank correlation outside", "", 1),
+    )
+    found = []
+    for key, name, unit, sign in scores:
+        mine, theirs = own[key], other[key]
+        if mine is None or theirs is None:
+            continue
+        gain = sign * (theirs - mine) if sign else abs(mine) - abs(theirs)
+        if gain > 0:
+            against = f"{number(theirs)} against {number(mine)} {unit}".strip()
+            found.append(f"{name} ({other['head']}: {against})")
+    return found
+
+
+def _shortlist(results: Results) -> Finding | None:
+    shortlist, model = results.shortlist, results.summary["model"]
+    if shortlist.empty:
+        return None
+    outside = int((~shortlist["in_domain"].astype(bool)).sum())
+    everywhere = float((~results.ranking["in_domain"].astype(bool)).mean())
+    beyond = int(results.beyond_training().sum())
+    edge = {
+        "maximize": f"above the largest training value, {with_unit(number(model['value_max']), results.unit)}",
+        "minimize": f"below the smallest training value, {with_unit(number(model['value_min']), results.unit)}",
+        "target": "outside the range of the training values",
+    }[results.goal]
+    text = (
+        f"{outside:,} of {len(shortlist):,} shortlisted candidates ({percent(everywhere)} of all ranked ones) lie "
+        f"outside the applicability domain: no training structure is much like them. "
+        f"{f'{beyond:,} are' if beyond > 1 else 'One is' if beyond else 'None is'} predicted {edge}."
+    )
+    return Finding("The shortlist", f"{text} {_lifted(results)}".strip())
+
+
+def _lifted(results: Results) -> str:
+    """Which shortlisted candidates owe their place to their uncertainty."""
+    objective = results.summary["settings"]["objective"]
+    if objective["acquisition"] == "mean" or (objective["acquisition"] == "ucb" and not objective["kappa"]):
+        return ""
+    alone = pd.Series(-results.utility(), index=results.ranking.index).rank(method="min").loc[results.shortlist.index]
+    lifted = alone[alone > results.shortlist["rank"].max()].sort_values(ascending=False)
+    if lifted.empty:
+        return ""
+    named = [
+        f"{small_digits(str(results.ranking.loc[row, 'formula']))} would be number {int(place):,}"
+        for row, place in lifted[:3].items()
+    ]
+    if len(lifted) == 1:
+        return f"One is there for its wide interval: by prediction alone {named[0]}."
+    return f"{len(lifted):,} are there for their wide intervals: by prediction alone {listed(named)}."

@@ -1,0 +1,173 @@
+"""What was asked and how it was done: settings in words, references, and a paragraph for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from atomsets_core.wording import counted, listed, number, percent, with_unit
+
+ATOMSETS = {
+    "citation": "C. Chen, S. P. Ong, AtomSets as a hierarchical transfer learning framework for small and large "
+    "materials datasets, npj Comput. Mater. 7, 173 (2021)",
+    "doi": "10.1038/s41524-021-00639-w",
+}
+PARENTS = {
+    "megnet": {
+        "name": "MEGNet",
+        "citation": "C. Chen, W. Ye, Y. Zuo, C. Zheng, S. P. Ong, Graph networks as a universal machine learning "
+        "framework for molecules and crystals, Chem. Mater. 31, 3564 (2019)",
+        "doi": "10.1021/acs.chemmater.9b01294",
+    },
+}
+
+
+def parents(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Name and reference of each parent in the feature specification, e.g. "megnet:V0+V1"."""
+    names = [part.partition(":")[0].strip() for part in summary["model"]["features"].split(",")]
+    return [PARENTS.get(name, {"name": name}) for name in names]
+
+
+def references(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What to cite: method, parents, data; each once."""
+    found: list[Mapping[str, Any]] = []
+    for source in (ATOMSETS, *parents(summary), *summary["sources"].values()):
+        if source.get("citation") and source["citation"] not in [other["citation"] for other in found]:
+            found.append(source)
+    return found
+
+
+def source_name(summary: Mapping[str, Any], dataset: str) -> str:
+    """What a source is called: by the campaign, and its title where it has one."""
+    known, asked = summary["sources"][dataset], summary["settings"][dataset]["source"]
+    title = known.get("title") or known.get("name") or asked
+    return str(title) if title == asked else f"{asked}, {title}"
+
+
+def filters(summary: Mapping[str, Any]) -> list[str]:
+    """What a candidate had to be, one condition each."""
+    asked, units = summary["settings"]["candidates"], summary["sources"]["candidates"].get("units") or {}
+    conditions = []
+    for name, bounds in asked["filters"].items():
+        low, high = bounds.get("min"), bounds.get("max")
+        unit = units.get(name, "")
+        if low is not None and high is not None:
+            conditions.append(with_unit(f"{name} from {low:g} to {high:g}", unit))
+        elif low is not None or high is not None:
+            conditions.append(with_unit(f"{name} ≤ {high:g}" if low is None else f"{name} ≥ {low:g}", unit))
+    if asked["exclude_elements"]:
+        conditions.append(f"without {', '.join(asked['exclude_elements'])}")
+    if asked["exclude_seen"]:
+        conditions.append("not in the training data, neither by identifier nor as the same crystal")
+    return conditions
+
+
+def wanted(summary: Mapping[str, Any]) -> str:
+    """The objective, e.g. "the highest K_VRH"."""
+    objective, target = summary["settings"]["objective"], summary["target"]
+    if objective["goal"] == "target":
+        return f"a {target} nearest to {with_unit(number(objective['value']), summary['unit'])}"
+    return f"the {'highest' if objective['goal'] == 'maximize' else 'lowest'} {target}"
+
+
+def acquisition(summary: Mapping[str, Any]) -> str:
+    """How candidates were scored."""
+    objective = summary["settings"]["objective"]
+    scale = f"log10 {summary['target']}" if summary["transform"] == "log10" else summary["target"]
+    if objective["acquisition"] == "ei":
+        return f"expected improvement of {scale} over the best training value"
+    mean = {
+        "maximize": scale,
+        "minimize": f"minus {scale}",
+        "target": f"minus the distance of {scale} to the wanted one",
+    }
+    if objective["acquisition"] == "mean" or not objective["kappa"]:
+        return f"{mean[objective['goal']]}, as predicted"
+    weight = f"{objective['kappa']:g} \N{MULTIPLICATION SIGN} " if objective["kappa"] != 1 else ""
+    return f"{mean[objective['goal']]} as predicted, plus {weight}its standard deviation"
+
+
+def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The campaign's settings, as name and sentence."""
+    settings = summary["settings"]
+    model, objective, check = settings["model"], settings["objective"], settings["discovery"]
+    quantity = summary["target"] + (f" in {summary['unit']}" if summary["unit"] else "")
+    rows = [
+        ("Wanted", wanted(summary)),
+        ("Learned from", f"{quantity}{', as log10' if summary['transform'] == 'log10' else ''}"),
+        ("Candidates", "; ".join(filters(summary)) or "all, without a filter"),
+        ("Score", acquisition(summary)),
+        (
+            "Shortlist",
+            f"{objective['shortlist']:,} wanted, one a formula; diversity {objective['diversity']:g} "
+            "(0: the best scores, 1: as unlike each other as can be)",
+        ),
+        (
+            "Features",
+            f"{listed([p['name'] for p in parents(summary)])}, levels {', '.join(settings['features']['levels'])}",
+        ),
+        (
+            "Model",
+            f"{model['members']} AtomSets networks; each leaves out one of {model['folds']} parts of the training "
+            f"data; intervals for {percent(model['coverage'])} of the values",
+        ),
+    ]
+    if summary["discovery"]:
+        rows.append(
+            (
+                "Check",
+                f"hide the best {percent(check['quantile'])} of the training values among "
+                f"{percent(check['pool_share'])} of the others, {counted(check['seeds'], 'repeat')}",
+            )
+        )
+    return rows
+
+
+def paragraph(summary: Mapping[str, Any]) -> str:
+    """A methods section for a paper, with every choice that matters to repeat the work."""
+    settings, scores = summary["settings"], summary["model"]
+    model, objective = settings["model"], settings["objective"]
+    training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
+    names = listed([parent["name"] for parent in parents(summary)])
+    scale = f"log10({summary['target']})" if summary["transform"] == "log10" else summary["target"]
+    conditions = filters(summary)
+    widths = {part: "-".join(map(str, model[part])) or "none" for part in ("phi", "rho")}
+    text = [
+        f"Candidates for {wanted(summary)} were ranked with AtomSets models (Chen & Ong, 2021) on features of the "
+        f"pretrained {names} graph network (levels {', '.join(settings['features']['levels'])}), using "
+        f"atomsets-screening {summary['versions'].get('atomsets-screening', '')}.",
+        f"The models were trained on {training['learned_from']:,} values of {scale} from "
+        f"{source_name(summary, 'training')}.",
+        f"The candidates came from {source_name(summary, 'candidates')}; {candidates['ranked']:,} of "
+        f"{candidates['pulled']:,} were ranked"
+        + (f" after {candidates['filtered']:,} were filtered out (kept: {'; '.join(conditions)})" if conditions else "")
+        + f"; {candidates['failed']:,} could not be read or featurised.",
+        f"The ensemble has {model['members']} networks with layers of {widths['phi']} units on each site, "
+        f"{' and '.join(model['pooling'])} pooling, layers of {widths['rho']} units after it and {model['activation']} "
+        f"activations, trained for {model['epochs']} epochs with AdamW (batch size {model['batch_size']}, learning "
+        f"rate {model['learning_rate']:g}, weight decay {model['weight_decay']:g}) on the {model['loss']} error; seed "
+        f"{model['seed']}.",
+        f"Each network leaves out one of {model['folds']} folds grouped by reduced formula. Intervals are "
+        f"conformal, from the out-of-fold residuals scaled by the spread of the ensemble, for "
+        f"{percent(model['coverage'])} coverage "
+        f"({percent(scores['coverage_out_of_fold'], 1)} out of fold). The out-of-fold mean absolute error is "
+        f"{number(scores['mae'])} in {scale} (R² {number(scores['r2'])}).",
+        f"Candidates were scored by {acquisition(summary)}; a shortlist of {candidates['shortlist']:,} was chosen by "
+        f"maximal marginal relevance (diversity {objective['diversity']:g}), one structure a formula.",
+        _check(summary),
+    ]
+    return " ".join(part for part in text if part)
+
+
+def _check(summary: Mapping[str, Any]) -> str:
+    found = summary["discovery"]
+    if not found:
+        return ""
+    own, *others = found["heads"]
+    end = "highest" if summary["settings"]["objective"]["goal"] == "maximize" else "lowest"
+    rivals = [f"{number(head['r_precision'])} for {head['head']}" for head in others if head["head"] != "oracle"]
+    return (
+        f"In a simulated discovery with the {found['n_hidden']:,} {end} training values hidden in a pool of "
+        f"{found['n_pool']:,} and all structures of the pool's formulas left out of training, the R-precision was "
+        f"{number(own['r_precision'])} (mean of {counted(len(found['files']), 'repeat')}), against {listed(rivals)}."
+    )

@@ -1,0 +1,157 @@
+"""One HTML file from the results of a campaign: no network, no second file."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from atomsets_core.report import findings, methods
+from atomsets_core.report.figures import figures
+from atomsets_core.report.markup import citation, formula, material
+from atomsets_core.report.results import Results, read_results
+from atomsets_core.storage import Store
+from atomsets_core.wording import NONE, discovery_header, discovery_rows, minus, number, percent, scale_name
+
+NAMED_AFTER_FIRST = 4
+"""Shortlisted candidates named beside the first in the answer."""
+
+MOST_FAILURES = 50
+"""Rows of the ledger on the page."""
+
+DISCOVERY_COLUMNS = (
+    ("model", "AtomSets is the campaign's own model; ridge and random forest see the composition alone; random draws "
+     "blindly; the oracle knows the answer."),
+    ("R-precision", "Share of the hidden best among the first k picks, k being how many were hidden; mean and standard "
+     "error over the repeats."),
+    ("enrichment", "How many times more hidden best are among these k picks than blind picking finds on average."),
+    ("error outside", "Mean absolute error on the hidden best, which lie beyond every value the model was trained on."),
+    ("error inside", "Mean absolute error on the others, within the range of the training values."),
+    ("bias outside", "Mean of predicted minus true for the hidden best: negative means underestimated."),
+    ("Spearman outside", "Rank correlation within the hidden best: 1 puts them in the right order, 0 in any."),
+)  # fmt: skip
+
+
+def write_report(store: Store) -> None:
+    """Write report.html beside the results of a finished campaign.
+
+    Args:
+        store: of the campaign; read are summary.json and the files it names, ranking.parquet and failures.parquet.
+
+    Raises:
+        StorageError: one of them is missing or damaged, or the report can't be written.
+    """
+    store.write("report.html", render(read_results(store)).encode())
+
+
+def render(results: Results) -> str:
+    """The report as HTML; the same results give the same text."""
+    environment = Environment(
+        loader=PackageLoader("atomsets_core.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": lambda value, digits=3: number(_missing(value), digits),
+        "decimals": lambda value, digits: NONE if _missing(value) is None else minus(f"{value:.{digits}f}"),
+        "minus": minus,
+        "percent": percent,
+        "formula": formula,
+        "material": material,
+        "citation": citation,
+        "thousands": lambda value: f"{value:,}",
+    }
+    return environment.get_template("report.html").render(**_content(results))
+
+
+def _content(results: Results) -> dict[str, Any]:
+    """What the template shows."""
+    summary, shortlist = results.summary, results.shortlist
+    inside = findings.best_inside(results)
+    return {
+        "summary": summary,
+        "finished": _date(summary["finished"]),
+        "unit": results.unit,
+        "goal": results.goal,
+        "scale": scale_name(summary),
+        "question": findings.question(results),
+        "tiles": findings.tiles(results),
+        "trust": findings.trust(results),
+        "asked": methods.asked(summary),
+        "sources": {name: (methods.source_name(summary, name), about) for name, about in summary["sources"].items()},
+        "shortlist": shortlist.to_dict("records"),
+        "answer": shortlist.iloc[: 1 + NAMED_AFTER_FIRST].to_dict("records"),
+        "best_inside": None if inside is None else inside.to_dict(),
+        "has_hull": results.has_hull,
+        "has_remarks": _has_remarks(shortlist),
+        "figures": figures(results),
+        "discovery": _discovery(results),
+        "failures": results.failures.iloc[:MOST_FAILURES].to_dict("records"),
+        "n_failures": len(results.failures),
+        "provenance": _provenance(summary),
+        "references": methods.references(summary),
+        "methods": methods.paragraph(summary),
+        "style": _asset("report.css"),
+        "script": _asset("report.js"),
+        "plotly": Markup(get_plotlyjs()),  # noqa: S704  # a constant of the plotly package
+    }
+
+
+def _discovery(results: Results) -> dict[str, Any] | None:
+    summary = results.summary
+    if not summary["discovery"]:
+        return None
+    found = summary["discovery"]
+    return {
+        "header": discovery_header(summary),
+        "rows": discovery_rows(summary),
+        "columns": DISCOVERY_COLUMNS,
+        "n_hidden": found["n_hidden"],
+        "n_pool": found["n_pool"],
+        "n_train": f"{min(found['n_train']):,} to {max(found['n_train']):,}",
+        "repeats": len(found["files"]),
+    }
+
+
+def _provenance(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Versions, machine, digests and timings, as name and text."""
+    model, machine = summary["model"], summary["machine"]
+    digests = [
+        ("model", model["folder"]),
+        ("features", f"{model['features']}, parent {model['parent_digest']}"),
+        ("discovery", (summary["discovery"] or {}).get("files", ["none"])[0].partition("-seed-")[0]),
+    ]
+    for dataset, source in summary["sources"].items():
+        digests += [(f"{dataset} {key}", str(value)) for key, value in source.items() if key.endswith("sha256")]
+    return {
+        "Versions": [(name, str(text)) for name, text in summary["versions"].items()],
+        "Machine": [("system", machine["system"]), ("cores", str(machine["cores"]))],
+        "Seconds in this run": [(name, f"{seconds:,.1f}") for name, seconds in summary["seconds"].items()],
+        "Done in this run": [(name.replace("_", " "), f"{n:,}") for name, n in summary["done"].items()],
+        "Files and digests": digests,
+    }
+
+
+def _has_remarks(rows: pd.DataFrame) -> bool:
+    return bool(rows["remark"].fillna("").ne("").any())
+
+
+def _date(text: str) -> str:
+    moment = datetime.fromisoformat(text)
+    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
+
+
+def _missing(value: float | None) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def _asset(name: str) -> Markup:
+    text = resources.files("atomsets_core.report").joinpath("templates", name).read_text()
+    return Markup(text)  # noqa: S704  # a file of this package

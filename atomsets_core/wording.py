@@ -1,0 +1,107 @@
+"""Numbers and scores as words, the same on the command line, in artifacts and in the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+NONE = "\N{EN DASH}"
+"""Stands where there is no number."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits and thousands separated; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if not -4 <= magnitude <= 6:
+        return minus(f"{value:.{digits - 1}e}")
+    return minus(f"{value:,.{max(0, digits - 1 - magnitude)}f}")
+
+
+def mean_count(value: float) -> str:
+    """A mean of counts, with a decimal only where there is one."""
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def minus(text: str) -> str:
+    """A number with the minus sign of typography."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share of 1 as a percentage."""
+    return NONE if share is None or not math.isfinite(share) else f"{share:.{digits}%}"
+
+
+def counted(n: int, name: str, several: str = "") -> str:
+    """A number of things, e.g. "1 candidate", "2,000 candidates"."""
+    return f"{n:,} {name if n == 1 else several or name + 's'}"
+
+
+def listed(parts: list[str]) -> str:
+    """Parts as in a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def with_unit(value: str, unit: str) -> str:
+    """A number and its unit, if it has one."""
+    return f"{value} {unit}".strip()
+
+
+def factor(decades: float) -> str:
+    """An error on the log10 scale as what it is in the unit: a percentage, or a factor where it is large."""
+    ratio = 10 ** abs(decades)
+    return f"{ratio - 1:.1%}" if ratio < 1.5 else f"a factor of {number(ratio)}"
+
+
+def scale_name(summary: Mapping[str, Any]) -> str:
+    """The unit errors are given in."""
+    if summary["transform"] == "log10":
+        return f"log10 {summary['unit']}".strip()
+    return str(summary["unit"] or "unit of the target")
+
+
+def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Column names for `discovery_rows`, with the unit of the errors."""
+    scale = scale_name(summary)
+    return (
+        "model",
+        "R-precision",
+        "enrichment",
+        f"error outside, {scale}",
+        f"error inside, {scale}",
+        f"bias outside, {scale}",
+        "Spearman outside",
+    )
+
+
+def discovery_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The discovery table as text: head, R-precision, enrichment, errors outside and inside, rank correlation."""
+    rows: list[tuple[str, ...]] = []
+    for row in summary["discovery"]["heads"]:
+        precision = _decimals(row["r_precision"], 3)
+        if row["r_precision_se"]:
+            precision += f" ± {row['r_precision_se']:.3f}"
+        rows.append(
+            (
+                row["head"],
+                precision,
+                _decimals(row["enrichment"], 2),
+                _decimals(row["mae_outside"], 3),
+                _decimals(row["mae_inside"], 3),
+                _decimals(row["bias_outside"], 3),
+                _decimals(row["spearman_outside"], 2),
+            )
+        )
+    return rows
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    """So many decimals; two significant digits where these would show next to nothing of a small number."""
+    if value is None:
+        return ""
+    return f"{value:.2g}" if 0 < abs(value) < 10 ** (1 - digits) else f"{value:.{digits}f}"

@@ -1,0 +1,54 @@
+"""Prefect without a server of its own: the temporary one that it starts for a run, made to start early and quietly."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+
+
+def quiet_environment(verbose: bool) -> None:
+    """Settings that must stand before prefect is imported; what the user has set stays."""
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # The command shows progress and says what is wrong itself; the API gets the whole log all the same.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    # pymatgen says so whenever it sorts the elements of a noble-gas compound.
+    warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+
+
+def start_early() -> threading.Thread:
+    """Start the temporary server in the background while this process still imports what it needs.
+
+    Nothing is started where an API is configured. Join the thread before the first flow: prefect finds the server
+    running, or starts it itself if this failed.
+    """
+
+    def start() -> None:
+        from prefect.settings import PREFECT_API_URL
+
+        if not PREFECT_API_URL.value():
+            from prefect.server.api.server import SubprocessASGIServer
+
+            SubprocessASGIServer().start()
+
+    thread = threading.Thread(target=_ignoring_errors(start), daemon=True)
+    thread.start()
+    return thread
+
+
+def _ignoring_errors(work):  # type: ignore[no-untyped-def]
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            logging.getLogger(__name__).debug("the temporary server did not start early: %s", error)
+
+    return run

@@ -1,0 +1,113 @@
+"""The campaign file: every mistake is named with its key and what to do."""
+
+import pytest
+
+from flows.campaign import Campaign, CampaignError, read_campaign
+
+MINIMAL = """
+name = "mine"
+[training]
+source = "a.parquet"
+target = "y"
+[candidates]
+source = "b.parquet"
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_the_embedded_campaign():
+    campaign = read_campaign()
+    assert campaign.name == "incompressible"
+    assert campaign.training.source == "embedded:elastic"
+    assert campaign.candidates.filters["e_above_hull"].max == 0.1
+    assert campaign.features.spec == "megnet:V0+V1+V2+V3"
+
+
+def test_a_minimal_file_gets_the_defaults(file):
+    campaign = read_campaign(file)
+    assert campaign.objective.goal == "maximize"
+    assert campaign.model.members >= 5
+
+
+def test_overrides_are_toml_or_text(file):
+    changes = [
+        "objective.shortlist=7",
+        "training.transform=log10",
+        "candidates.filters.e={max=0.2}",
+        "cluster.workers = 1",
+    ]
+    campaign = read_campaign(file, changes)
+    assert campaign.objective.shortlist == 7
+    assert campaign.training.transform == "log10"
+    assert campaign.candidates.filters["e"].max == 0.2
+    assert campaign.cluster.workers == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.memebers=3", "model.memebers: unknown key; did you mean 'members'?"),
+        ("training.zzz=3", "training.zzz: unknown key; known are source, labels, id_column, target, unit, transform"),
+        ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
+        ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
+        ("candidates.filters.x={}", "candidates.filters.x: give min, max or both"),
+        ("objective.goal=up", "objective.goal: Input should be 'maximize', 'minimize' or 'target' (it is 'up')"),
+        ("objective.goal=target", "objective: value goes with the goal target, and that goal needs it"),
+        ("model.epochs=ten", "model.epochs: Input should be a valid integer"),
+        ("model.members=2", "model: members = 2 is less than folds = 5: each fold needs one at least"),
+        ("features.parent=gpt", "features.parent: no parent 'gpt'; there are "),
+        ("features.levels=['V9']", "features: parent megnet has no level 'V9'; it has V0, V1, V2, V3"),
+        ("name=a/b", "name: String should match pattern"),
+        ("nonsense", "--set nonsense: write it as section.key=value"),
+        ("name.x=1", "--set name.x=1: name is not a section"),
+    ],
+)
+def test_mistakes_are_named(file, override, message):
+    with pytest.raises(CampaignError) as error:
+        read_campaign(file, [override])
+    assert message in str(error.value)
+
+
+def test_all_mistakes_are_told_at_once(file):
+    with pytest.raises(CampaignError) as error:
+        read_campaign(file, ["model.memebers=3", "objective.goal=up"])
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "not TOML"),
+        ('name = "x"', "training: missing, and needed"),
+        (MINIMAL.replace('target = "y"', ""), "training.target: missing, and needed"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, text, message):
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    with pytest.raises(CampaignError, match=message) as error:
+        read_campaign(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CampaignError, match=r"nowhere\.toml: can't be read: No such file"):
+        read_campaign(tmp_path / "nowhere.toml")
+
+
+def test_every_option_is_explained():
+    def check(model):
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if hasattr(inner, "model_fields"):
+                check(inner)
+            else:
+                assert field.description, f"{model.__name__}.{name}"
+
+    check(Campaign)

@@ -1,0 +1,92 @@
+"""The command line: exit codes, one JSON line on stdout, messages on stderr, and a run killed in the middle."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+SMALL = [
+    "--set=features.shard_size=16",
+    "--set=model.members=4",
+    "--set=model.folds=2",
+    "--set=model.epochs=2",
+    "--set=discovery.seeds=1",
+    "--set=candidates.filters.n_atoms={max=2}",
+    "--set=cluster.workers=2",
+]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["screen", *arguments])
+
+
+def test_a_wrong_key_ends_with_2_and_says_which(tmp_path):
+    result = invoke("--out", str(tmp_path / "out"), "--set", "model.memebers=3")
+    assert result.exit_code == 2
+    assert "model.memebers: unknown key; did you mean 'members'?" in result.stderr
+    assert not result.stdout
+
+
+def test_a_missing_file_ends_with_2(tmp_path):
+    result = invoke(str(tmp_path / "nowhere.toml"))
+    assert result.exit_code == 2
+    assert "nowhere.toml: can't be read" in result.stderr
+
+
+def test_an_unwritable_folder_ends_with_2(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = invoke("--out", str(tmp_path / "file" / "out"))
+    assert result.exit_code == 2
+    assert "can't be written" in result.stderr
+
+
+def test_an_unknown_data_set_ends_with_2(tmp_path):
+    result = invoke("--out", str(tmp_path), "--set", "training.source=embedded:gold")
+    assert result.exit_code == 2
+    assert "no embedded data set 'gold'; there are elastic, flla" in result.stderr
+
+
+def command(out):
+    return [sys.executable, "-m", "flows.cli", "screen", "--out", str(out), "--json", *SMALL]
+
+
+def entries(out):
+    return {path: path.stat().st_mtime_ns for path in (out / "features").rglob("*.json")}
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_featurisation_it_makes_only_what_is_missing(tmp_path):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command(tmp_path), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 180
+    while len(entries(tmp_path)) < 3:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "no shard within three minutes"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    before = entries(tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+
+    again = subprocess.run(command(tmp_path), env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    summary = json.loads(again.stdout.splitlines()[-1])
+    after = entries(tmp_path)
+    assert {path: after[path] for path in before} == before, "a finished shard was made again"
+    assert summary["done"]["shards_made"] == len(after) - len(before) > 0
+    candidates = summary["counts"]["candidates"]
+    assert candidates["pulled"] == candidates["ranked"] + candidates["filtered"] + candidates["failed"] == 3938
+    assert summary["counts"]["training"]["learned_from"] == 1181
+    assert re.search(r"AtomSets +\d\.\d+", again.stderr), "the discovery table is printed"
+    assert "Traceback" not in again.stderr
