@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
@@ -63,11 +64,18 @@ class Parent(Protocol):
         ...
 
 
+ENTRY_POINTS = "atomsets_core.parents"
+"""Group in which an installed package names its parents: name = "module:load"."""
+
 _LOADERS: dict[str, Callable[[str], Parent]] = {}
 
 
 def register_parent(name: str, loader: Callable[[str], Parent]) -> None:
-    """Make `load_parent(name)` call `loader(device)`."""
+    """Make `load_parent(name)` call `loader(device)`, in this process.
+
+    Workers of a cluster are other processes: for them a package declares its parents as entry points of the group
+    `ENTRY_POINTS`, which are found without registering.
+    """
     _LOADERS[name] = loader
     load_parent.cache_clear()
 
@@ -80,14 +88,16 @@ def load_parent(name: str, device: str = "cpu") -> Parent:
         ValueError: no parent has this name; the message lists those there are.
         FileNotFoundError: the package that carries the weights is not installed.
     """
-    if name not in _LOADERS:
-        raise ValueError(f"no parent named {name!r}; there are {', '.join(sorted(_LOADERS))}")
-    return _LOADERS[name](device)
+    if name in _LOADERS:
+        return _LOADERS[name](device)
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        return entry.load()(device)
+    raise ValueError(f"no parent named {name!r}; there are {', '.join(parent_names())}")
 
 
 def parent_names() -> list[str]:
-    """The names `load_parent` knows."""
-    return sorted(_LOADERS)
+    """The names `load_parent` knows; the package behind one may still be missing."""
+    return sorted({*_LOADERS, *entry_points(group=ENTRY_POINTS).names})
 
 
 def split_levels(parent: Parent, levels: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
