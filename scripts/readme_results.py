@@ -62,20 +62,19 @@ def block(result: dict[str, Any], summary: dict[str, Any], ranking: pd.DataFrame
     model, discovery = summary["model"], summary["discovery"]
     best = ranking[ranking["shortlist"]].head(5)
     first = ", ".join(f"{row.formula} ({row.predicted:.0f})" for row in best.itertuples())
+    machine, unit, n = result["machine"], scale_name(summary), discovery["n_hidden"]
     lines = [
-        f"On {result['machine']['cores']} cores ({result['processor']}) it takes {result['wall_seconds_first']:.0f} s after "
-        f"installation; a second run, with nothing missing, {result['wall_seconds_again']:.0f} s. {headlines(summary)[0]}. "
-        f"The out-of-fold error is {model['mae']:.4f} {scale_name(summary)} (R² {model['r2']:.3f}), and "
-        f"{model['coverage_out_of_fold']:.1%} of the values lie inside their {model['coverage']:.0%} interval. First on the "
-        f"shortlist, in {summary['unit']}: {first}.",
+        f"On {machine['cores']} cores ({result['processor']}) it takes {result['wall_seconds_first']:.0f} s after "
+        f"installation; a second run, with nothing missing, {result['wall_seconds_again']:.0f} s. "
+        f"It {headlines(summary)[0]}. The out-of-fold error is {model['mae']:.4f} {unit} (R² {model['r2']:.3f}), and "
+        f"{model['coverage_out_of_fold']:.1%} of the values lie inside their {model['coverage']:.0%} interval. "
+        f"First on the shortlist, in {summary['unit']}: {first}.",
         "",
-        f"Simulated discovery: the {discovery['n_hidden']} highest values hidden in a pool of {discovery['n_pool']}, every "
-        f"model trained on what remains, mean of {len(discovery['files'])} seeds, errors in {scale_name(summary)}:",
+        f"Simulated discovery: the {n} highest values hidden in a pool of {discovery['n_pool']}, every model trained "
+        f"on what remains, mean of {len(discovery['files'])} seeds, errors in {unit}:",
         "",
-        "| model | found among the first "
-        + str(discovery["n_hidden"])
-        + " | times random | error outside the training "
-        "range | error inside | bias outside | Spearman outside |",
+        f"| model | found among the first {n} | times random | error outside the training range | error inside "
+        "| bias outside | Spearman outside |",
         "|---|---|---|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in discovery_rows(summary)),
         "",
