@@ -5,9 +5,8 @@ architecture and agrees with the package to float32 rounding. What differs is th
 
 - the first layer of every gated network acts on atoms, bonds and angles side by side, so it is split into one product
   an atom, one a bond and one an angle, of which each message only takes the sum;
-- symmetry makes most bonds of a crystal alike: whatever depends only on the two elements and the distance (the radial
-  basis, the vectors of all bonds too long to have angles, the messages of the first convolution) is computed once for
-  each kind of bond, and what depends only on the angle once for each distinct angle, five to seven times fewer;
+- sites, bonds and angles that are alike are computed once and counted (see `equivalence`), which in crystals leaves a
+  third of them;
 - bonds and angles go through a layer in pieces that stay in the cache;
 - nothing deeper than the levels asked for is computed, and no gradients.
 """
@@ -24,8 +23,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
+from atomsets_core.equivalence import MergedGraph, merge_alike
 from atomsets_core.features import Features
-from atomsets_core.graphs import AngleGraph, CrystalGraphs, angle_graph, graph_batches
+from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import featurize_batches, installed_file, weights_digest
 from atomsets_core.structures import Structures
 
@@ -73,7 +73,7 @@ DEPTH = {"a0": 0, "a1": 1, "a2": 2, "site": 3, "a4": 4, "crystal": 4, "energy": 
 """How many of the four atom convolutions a level needs."""
 
 MAX_BONDS = 50_000
-"""Directed bonds and angles in one batch; bounds the memory at about 70 MB."""
+"""Directed bonds and angles in one batch; bounds the memory at about 40 MB."""
 
 PIECE = 2048
 """Bonds or angles that go through a gated network together on a CPU; their 128-wide intermediates fit the L2 cache."""
@@ -168,28 +168,34 @@ class CHGNet:
         """
         depth = max(DEPTH[level] for level in wanted)
         names = {DEPTH[level]: level for level in SITE_LEVELS}
-        graph = _Graph(graphs, self.device, with_angles=depth > 1)
-        radial = self._radial_basis(graph.kind_distance, "ag", CUTOFF)
+        graph = _Graph(merge_alike(graphs, max(depth, 1), ANGLE_CUTOFF), self.device)
+        radial = self._radial_basis(graph.distance, "ag", CUTOFF)
+        weight = (radial @ self._radial_to_weight).mul_(graph.count)
         bonds = angles = None
         if graph.n_short:
-            bonds = radial[graph.kind[graph.one_of_each]] @ self._w["bond_embedding.weight"].T
+            bonds = radial[graph.one_of_each] @ self._w["bond_embedding.weight"].T
             short = self._radial_basis(graph.distance[graph.one_of_each], "bg", ANGLE_CUTOFF)
-            bond_weights = short @ self._w["bond_weights_bg.weight"].T
-            angles = self._angle_basis(graph.kind_angle) @ self._w["angle_embedding.weight"].T
+            bond_weight = short @ self._w["bond_weights_bg.weight"].T
+            angles = self._angle_basis(graph.angle) @ self._w["angle_embedding.weight"].T
         atoms = self._embedding[graph.numbers]
         out = {"a0": atoms}
         for k in range(depth):
-            atoms = self._convolve_atoms(k, graph, radial, atoms, bonds)
+            atoms = self._convolve_atoms(k, graph, radial, weight, atoms, bonds)
             if bonds is not None and angles is not None:
                 # The last bonds reach the last atoms, and the last angles the last bonds.
                 if k + 1 < depth:
-                    bonds = self._convolve_bonds(k, graph, atoms, bonds, bond_weights, angles)
+                    bonds = self._convolve_bonds(k, graph, atoms, bonds, bond_weight, angles)
                 if k + 2 < depth:
                     angles = self._update_angles(k, graph, atoms, bonds, angles)
             out[names[k + 1]] = atoms
         if depth == 4:
-            out.update(self._read_out(graph, atoms))
-        return {level: out[level] for level in wanted}
+            out["a4"], energy = self._read_out(graph, atoms)
+            n_atoms = torch.from_numpy(graphs.n_atoms).to(self.device)
+            if "crystal" in wanted:
+                out["crystal"] = _mean_over_sites(out["a4"][graph.atom], n_atoms)
+            if "energy" in wanted:
+                out["energy"] = _mean_over_sites(energy[graph.atom], n_atoms)
+        return {level: out[level][graph.atom] if level in SITE_LEVELS else out[level] for level in wanted}
 
     def _pieces(self, start: int, stop: int) -> Iterator[slice]:
         return (slice(row, min(row + self._piece, stop)) for row in range(start, stop, self._piece))
@@ -214,59 +220,40 @@ class CHGNet:
         constant = torch.full((len(phase), 1), 1 / math.sqrt(2), device=phase.device)
         return torch.cat([constant, torch.sin(phase), torch.cos(phase)], dim=1).mul_(1 / math.sqrt(math.pi))
 
-    def _convolve_atoms(self, k: int, graph: _Graph, radial: Tensor, atoms: Tensor, bonds: Tensor | None) -> Tensor:
+    def _convolve_atoms(
+        self, k: int, graph: _Graph, radial: Tensor, weight: Tensor, atoms: Tensor, bonds: Tensor | None
+    ) -> Tensor:
         """(n_atoms, 64): atoms plus the weighted messages of their bonds.
 
-        The inputs of a message are the centre, the bond and the neighbour.
+        The inputs of a message are the centre, the bond and the neighbour. Bonds too long to have angles keep their
+        initial vectors, a linear function of the radial basis, and need none of their own.
 
         Args:
             k: 0 to 3.
             graph: the batch.
-            radial: (n_kinds, 31), basis of every kind of bond.
+            radial: (n_bonds, 31).
+            weight: (n_bonds, 64), of the messages, times how many there are of each.
             atoms: (n_atoms, 64).
             bonds: (n_undirected, 64), the short bonds; None where there are no angles.
         """
         gated = self._atom_convs[k]
         from_centre = torch.addmm(gated.bias, atoms, gated.parts[0])
         from_neighbour = atoms @ gated.parts[2]
-        from_kind = radial @ self._radial_to_hidden[k]
-        weight = radial @ self._radial_to_weight
         from_bond = None if bonds is None else bonds @ gated.parts[1]
         total = torch.zeros_like(atoms)
-        # Before the first convolution nothing is known but the elements, so bonds of a kind have the same message.
-        alike = self._first_messages(gated, graph, from_centre, from_kind, from_neighbour) if k == 0 else None
-        n_short = 0 if from_bond is None else graph.n_short
-        for start, stop in ((0, n_short), (n_short, graph.n_bonds)):
+        for start, stop in ((0, graph.n_short), (graph.n_short, graph.n_bonds)):
             for piece in self._pieces(start, stop):
-                centre, kind = graph.centre[piece], graph.kind[piece]
-                if alike is not None:
-                    message = alike.index_select(0, kind)
+                if from_bond is not None and stop == graph.n_short:
+                    hidden = from_bond.index_select(0, graph.undirected[piece])
                 else:
-                    if from_bond is not None and stop == n_short:
-                        hidden = from_bond.index_select(0, graph.undirected[piece])
-                    else:
-                        hidden = from_kind.index_select(0, kind)
-                    hidden += from_centre.index_select(0, centre)
-                    hidden += from_neighbour.index_select(0, graph.neighbour[piece])
-                    message = gated(hidden)
-                message *= weight.index_select(0, kind)
-                total.index_add_(0, centre, message)
+                    hidden = radial[piece] @ self._radial_to_hidden[k]
+                hidden += from_centre.index_select(0, graph.centre[piece])
+                hidden += from_neighbour.index_select(0, graph.neighbour[piece])
+                total.index_add_(0, graph.centre[piece], gated(hidden).mul_(weight[piece]))
         return torch.addmm(atoms, total, self._w[f"atom_conv_layers.{k}.mlp_out.layers.1.weight"].T)
 
-    def _first_messages(
-        self, gated: _Gated, graph: _Graph, from_centre: Tensor, from_kind: Tensor, from_neighbour: Tensor
-    ) -> Tensor:
-        """(n_kinds, 64): the messages of the first convolution, before their weights."""
-        messages = []
-        for piece in self._pieces(0, len(graph.one_of_kind)):
-            bond = graph.one_of_kind[piece]
-            hidden = from_kind[piece] + from_centre.index_select(0, graph.centre[bond])
-            hidden += from_neighbour.index_select(0, graph.neighbour[bond])
-            messages.append(gated(hidden))
-        return torch.cat(messages)
-
     def _angle_messages(
-        self, gated: _Gated, graph: _Graph, atoms: Tensor, bonds: Tensor, angles: Tensor, *, by_kind: bool
+        self, gated: _Gated, graph: _Graph, atoms: Tensor, bonds: Tensor, angles: Tensor
     ) -> Iterator[tuple[slice, Tensor]]:
         """What a gated network says of every angle, in pieces.
 
@@ -277,8 +264,7 @@ class CHGNet:
             graph: the batch.
             atoms: (n_atoms, 64).
             bonds: (n_undirected, 64).
-            angles: (n_angles, 64), or with `by_kind` a row for each distinct angle.
-            by_kind: True before the first update, when angles of the same cosine still are the same.
+            angles: (n_angles, 64).
 
         Yields:
             Rows of the angles, and (rows, 64).
@@ -286,54 +272,40 @@ class CHGNet:
         centre = torch.addmm(gated.bias, atoms, gated.parts[3]).index_select(0, graph.centre[: graph.n_short])
         from_first = (bonds @ gated.parts[0]).index_select(0, graph.undirected) + centre
         from_second = (bonds @ gated.parts[1]).index_select(0, graph.undirected)
-        from_kind = angles @ gated.parts[2] if by_kind else None
-        for piece in self._pieces(0, graph.n_angles):
-            if from_kind is None:
-                hidden = angles[piece] @ gated.parts[2]
-            else:
-                hidden = from_kind.index_select(0, graph.angle_kind[piece])
+        for piece in self._pieces(0, len(angles)):
+            hidden = angles[piece] @ gated.parts[2]
             hidden += from_first.index_select(0, graph.first[piece])
             hidden += from_second.index_select(0, graph.second[piece])
             yield piece, gated(hidden)
 
     def _convolve_bonds(
-        self, k: int, graph: _Graph, atoms: Tensor, bonds: Tensor, weights: Tensor, angles: Tensor
+        self, k: int, graph: _Graph, atoms: Tensor, bonds: Tensor, weight: Tensor, angles: Tensor
     ) -> Tensor:
         """(n_undirected, 64): short bonds plus the weighted messages of their angles."""
         total = torch.zeros_like(bonds)
-        for piece, message in self._angle_messages(self._bond_convs[k], graph, atoms, bonds, angles, by_kind=k == 0):
+        for piece, message in self._angle_messages(self._bond_convs[k], graph, atoms, bonds, angles):
             one, other = graph.undirected[graph.first[piece]], graph.undirected[graph.second[piece]]
-            message *= weights.index_select(0, one)
-            message *= weights.index_select(0, other)
+            message *= weight.index_select(0, one)
+            message *= weight.index_select(0, other)
+            message *= graph.angle_count[piece]
             total.index_add_(0, one, message)
         return torch.addmm(bonds, total, self._w[f"bond_conv_layers.{k}.mlp_out.layers.1.weight"].T)
 
     def _update_angles(self, k: int, graph: _Graph, atoms: Tensor, bonds: Tensor, angles: Tensor) -> Tensor:
-        """(n_angles, 64): angles plus what the angle network says of them."""
-        gated, by_kind = self._angle_updates[k], k == 0
-        updated = torch.empty(graph.n_angles, WIDTH, device=self.device) if by_kind else angles
-        for piece, message in self._angle_messages(gated, graph, atoms, bonds, angles, by_kind=by_kind):
-            if by_kind:
-                message += angles.index_select(0, graph.angle_kind[piece])
-                updated[piece] = message
-            else:
-                updated[piece] += message
-        return updated
+        """(n_angles, 64): `angles`, changed in place."""
+        for piece, message in self._angle_messages(self._angle_updates[k], graph, atoms, bonds, angles):
+            angles[piece] += message
+        return angles
 
-    def _read_out(self, graph: _Graph, atoms: Tensor) -> dict[str, Tensor]:
-        """Levels a4, crystal and energy from the atoms after the last convolution."""
+    def _read_out(self, graph: _Graph, atoms: Tensor) -> tuple[Tensor, Tensor]:
+        """Level a4 (n_atoms, 64) from the last atoms, and the energy of each (n_atoms, 1) in eV."""
         w = self._w
         atoms = layer_norm(atoms, (WIDTH,), w["readout_norm.weight"], w["readout_norm.bias"])
         x = atoms
         for layer in (0, 2, 4):
             x = silu(torch.addmm(w[f"mlp.layers.{layer}.bias"], x, w[f"mlp.layers.{layer}.weight"].T))
         energy = torch.addmm(w["mlp.layers.7.bias"], x, w["mlp.layers.7.weight"].T)
-        reference = w["composition_model.fc.weight"][0, graph.numbers - 1]
-        return {
-            "a4": atoms,
-            "crystal": graph.mean_over_sites(atoms),
-            "energy": graph.mean_over_sites(energy + reference[:, None]),
-        }
+        return atoms, energy + w["composition_model.fc.weight"][0, graph.numbers - 1, None]
 
 
 class _Gated:
@@ -368,61 +340,24 @@ class _Gated:
 
 
 class _Graph:
-    """A `CrystalGraphs` as tensors on a device, short bonds first, with the angles between them.
+    """A `MergedGraph` as tensors on a device; its attributes, with counts as columns."""
 
-    Attributes:
-        numbers: (n_atoms,).
-        centre, neighbour, distance: (n_bonds,); of each, the first n_short rows are bonds between which there are
-            angles. n_short is 0 without angles.
-        kind: (n_bonds,), which of the combinations of centre element, neighbour element and distance (to the last bit
-            of a float32) a bond has.
-        one_of_kind: (n_kinds,), row of a bond of each kind; kind_distance is its distance.
-        undirected: (n_short,), row of the undirected bond; one_of_each (n_undirected,) a directed bond of it.
-        first, second: (n_angles,), rows of the two directed bonds of an angle.
-        angle_kind: (n_angles,), which of the distinct values kind_angle (radians) an angle has.
-    """
-
-    def __init__(self, graphs: CrystalGraphs, device: torch.device, *, with_angles: bool) -> None:
+    def __init__(self, graph: MergedGraph, device: torch.device) -> None:
         def tensor(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values).to(device)
 
-        self.n_bonds, self.n_short, self.n_angles = len(graphs.centre), 0, 0
-        order: np.ndarray | slice = slice(None)
-        angles = angle_graph(graphs, ANGLE_CUTOFF) if with_angles else None
-        if angles is not None and len(angles.first):
-            self.n_short, self.n_angles = len(angles.bond), len(angles.first)
-            order = np.concatenate([angles.bond, np.setdiff1d(np.arange(self.n_bonds), angles.bond)])
-            one_of_each = np.empty(angles.n_undirected, dtype=np.int64)
-            one_of_each[angles.undirected] = np.arange(self.n_short)
-            self.one_of_each, self.undirected = tensor(one_of_each), tensor(angles.undirected)
-            self.first, self.second = tensor(angles.first), tensor(angles.second)
-            angle, kind = np.unique(_angles(graphs, angles), return_inverse=True)
-            self.kind_angle, self.angle_kind = tensor(angle), tensor(kind)
-        centre, neighbour, distance = graphs.centre[order], graphs.neighbour[order], graphs.distance[order]
-        elements = graphs.numbers[centre] * N_ELEMENTS + graphs.numbers[neighbour]
-        bits = distance.view(np.int32).astype(np.int64) * N_ELEMENTS**2
-        _, one_of_kind, kind = np.unique(bits + elements, return_index=True, return_inverse=True)
-        self.kind, self.one_of_kind = tensor(kind), tensor(one_of_kind)
-        self.distance, self.kind_distance = tensor(distance), tensor(distance[one_of_kind])
-        self.centre, self.neighbour = tensor(centre), tensor(neighbour)
-        self.numbers, self._n_atoms = tensor(graphs.numbers), tensor(graphs.n_atoms)
-
-    def mean_over_sites(self, values: Tensor) -> Tensor:
-        """(n_structures, width) float32 from (n_atoms, width), summed in float64."""
-        n = len(self._n_atoms)
-        owner = torch.arange(n, device=values.device).repeat_interleave(self._n_atoms)
-        total = torch.zeros(n, values.shape[1], dtype=torch.float64, device=values.device)
-        return (total.index_add_(0, owner, values.double()) / self._n_atoms[:, None]).float()
+        self.n_bonds, self.n_short = len(graph.centre), graph.n_short
+        self.atom, self.numbers = tensor(graph.atom), tensor(graph.numbers)
+        self.centre, self.neighbour, self.distance = (
+            tensor(values) for values in (graph.centre, graph.neighbour, graph.distance)
+        )
+        self.count, self.angle_count = tensor(graph.count)[:, None], tensor(graph.angle_count)[:, None]
+        self.undirected, self.one_of_each = tensor(graph.undirected), tensor(graph.one_of_each)
+        self.first, self.second, self.angle = tensor(graph.first), tensor(graph.second), tensor(graph.angle)
 
 
-def _angles(graphs: CrystalGraphs, angles: AngleGraph) -> np.ndarray:
-    """(n_angles,) float32, radians, between the two bonds.
-
-    The cosine is shrunk by 1e-6, as in training. Where bonds are in line the angle loses half the digits of the cosine,
-    which therefore has float64.
-    """
-    assert graphs.vector is not None  # noqa: S101 - angle_graph has refused graphs without
-    vector = graphs.vector[angles.bond]
-    unit = vector / np.linalg.norm(vector, axis=1, keepdims=True)
-    cosine = np.einsum("ij,ij->i", unit[angles.first], unit[angles.second])
-    return np.arccos(cosine * (1 - 1e-6)).astype(np.float32)
+def _mean_over_sites(values: Tensor, n_atoms: Tensor) -> Tensor:
+    """(n_structures, width) float32 from (n_atoms, width), summed in float64."""
+    owner = torch.arange(len(n_atoms), device=values.device).repeat_interleave(n_atoms)
+    total = torch.zeros(len(n_atoms), values.shape[1], dtype=torch.float64, device=values.device)
+    return (total.index_add_(0, owner, values.double()) / n_atoms[:, None]).float()

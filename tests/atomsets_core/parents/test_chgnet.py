@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from atomsets_core import equivalence
 from atomsets_core.parents import load_parent
 from atomsets_core.sources.embedded import load_flla
 from atomsets_core.structures import as_structures
@@ -79,6 +80,21 @@ def test_structures_without_angles(parent, peer):
     silicon = Structure(Lattice.from_parameters(3.87, 3.87, 3.87, 60, 60, 60), ["Si", "Si"], [[0, 0, 0], [0.25] * 3])
     assert_parity(parent, peer, [caesium])
     assert_parity(parent, peer, [caesium, silicon])
+
+
+def test_merging_what_is_alike_changes_nothing(parent, monkeypatch):
+    structures = load_flla().structures.take(np.arange(20, 3900, 200))
+    merged = parent.featurize(structures)
+    monkeypatch.setattr(
+        equivalence,
+        "_classes",
+        lambda labels: equivalence._Classes(*[np.arange(len(labels))] * 2, np.ones_like(labels, int)),
+    )
+    whole = parent.featurize(structures)
+    for level in parent.site_levels:
+        np.testing.assert_allclose(merged.sites[level], whole.sites[level], rtol=0, atol=2e-5)
+    for level in parent.structure_levels:
+        np.testing.assert_allclose(merged.structure[level], whole.structure[level], rtol=0, atol=2e-5)
 
 
 def test_all_weights_are_read(peer):
