@@ -65,14 +65,15 @@ def _element_property(element: Element, name: str) -> float:
 def composition_statistics(formulas: Sequence[str]) -> npt.NDArray[np.float64]:
     """(n, 6 x properties + 4): see `_statistics`."""
     table = element_table()
-    return np.array([_statistics(formula, table) for formula in formulas])
+    return np.array([_statistics(formula, table) for formula in formulas]).reshape(-1, 6 * table.shape[1] + 4)
 
 
 def _statistics(formula: str, table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Six statistics of each property, the number of elements, and the 2-, 3- and 5-norm of the fractions."""
-    composition = Composition(formula).fractional_composition
-    numbers = np.array([element.Z for element in composition.elements])
-    fractions = np.array(list(composition.values()))
+    # Sorted, so that of two most abundant elements the lighter counts, however the formula is written.
+    composition = sorted((element.Z, part) for element, part in Composition(formula).fractional_composition.items())
+    numbers = np.array([z for z, _ in composition])
+    fractions = np.array([part for _, part in composition])
     values = table[numbers]
     mean = fractions @ values
     low, high = values.min(axis=0), values.max(axis=0)

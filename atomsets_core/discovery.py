@@ -31,7 +31,7 @@ class Holdout:
 
     Attributes:
         train: row numbers to learn from.
-        pool: row numbers to rank, the hidden first.
+        pool: row numbers to rank, in random order: a head that gives equal predictions must not gain from the order.
         hidden: (len(pool),) bool, the wanted rows of the pool.
     """
 
@@ -64,22 +64,25 @@ def value_holdout(
         Disjoint training rows and pool; every training value is worse than every hidden one or equal to the boundary.
 
     Raises:
-        ValueError: an unknown goal, or a share that leaves a part empty.
+        ValueError: an unknown goal, or a share that leaves a part empty, also by the groups it shares with the pool.
     """
     if goal not in ("maximize", "minimize"):
         raise ValueError(f"a value holdout needs the goal maximize or minimize, not {goal!r}")
     n = len(y)
     k = round(quantile * n)
     order = np.argsort(-y if goal == "maximize" else y, kind="stable")
-    rest = np.random.default_rng(seed).permutation(order[k:])
+    random = np.random.default_rng(seed)
+    rest = random.permutation(order[k:])
     n_seen = int(pool_share * len(rest))
     if k < 1 or n_seen < 1 or len(rest) - n_seen < 5:
         raise ValueError(f"{n} values are too few to hide {quantile:.0%} and pool {pool_share:.0%} of the rest")
-    pool = np.concatenate([order[:k], rest[:n_seen]])
+    pool = random.permutation(np.concatenate([order[:k], rest[:n_seen]]))
     train = np.sort(rest[n_seen:])
     if groups is not None:
         train = train[~np.isin(groups[train].astype(str), groups[pool].astype(str))]
-    return Holdout(train, pool, np.arange(len(pool)) < k)
+        if len(train) < 5:
+            raise ValueError(f"{len(train)} rows are left to learn from when those of a group in the pool are dropped")
+    return Holdout(train, pool, np.isin(pool, order[:k]))
 
 
 def simulate(
@@ -104,7 +107,8 @@ def simulate(
         seed: of the holdout and of the models.
 
     Returns:
-        JSON: seed, sizes, and for each head its scores and its hits among the first 1, 2, ... of the pool.
+        JSON: seed, sizes, and for each head its scores (None where one is not defined) and its hits among the first
+        1, 2, ... of the pool.
     """
     split = value_holdout(y, goal=goal, quantile=quantile, pool_share=pool_share, seed=seed, groups=features.formula)
     sign = 1.0 if goal == "maximize" else -1.0
@@ -149,7 +153,7 @@ def _heads(
 
 
 def score(y: FloatArray, predicted: FloatArray, hidden: npt.NDArray[np.bool_], sign: float) -> dict[str, Any]:
-    """Scores of one head on one pool.
+    """Scores of one head on one pool; None where one is not defined, such as the correlation of one value.
 
     Args:
         y: (n,) true values of the pool.
@@ -157,13 +161,14 @@ def score(y: FloatArray, predicted: FloatArray, hidden: npt.NDArray[np.bool_], s
         hidden: (n,) bool, the values outside the training range.
         sign: +1 where high values are wanted, -1 where low ones are.
     """
-    return {
-        **_ranking_scores(hidden, sign * predicted),
+    scores = {
         "mae_outside": metrics.mean_absolute_error(y[hidden], predicted[hidden]),
         "mae_inside": metrics.mean_absolute_error(y[~hidden], predicted[~hidden]),
         "bias_outside": metrics.bias(y[hidden], predicted[hidden]),
         "spearman_outside": metrics.spearman(y[hidden], predicted[hidden]),
     }
+    defined = {name: value if np.isfinite(value) else None for name, value in scores.items()}
+    return {**_ranking_scores(hidden, sign * predicted), **defined}
 
 
 def _ranking_scores(hidden: npt.NDArray[np.bool_], utility: FloatArray) -> dict[str, Any]:
@@ -176,13 +181,16 @@ def _ranking_scores(hidden: npt.NDArray[np.bool_], utility: FloatArray) -> dict[
 
 
 def summarize(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each head: the mean over seeds of every score, and the standard error of the R-precision."""
+    """One row for each head: the mean of every score over the seeds that define it, and the R-precision's error.
+
+    None where no seed defines it; the error is the standard error of the mean.
+    """
     rows = []
     for head in runs[0]["heads"]:
         scores = [run["heads"][head] for run in runs]
         row: dict[str, Any] = {"head": head}
         for name in ("r_precision", "enrichment", "mae_outside", "mae_inside", "bias_outside", "spearman_outside"):
-            values = [s[name] for s in scores if name in s]
+            values = [s[name] for s in scores if s.get(name) is not None]
             row[name] = float(np.mean(values)) if values else None
         spread = [s["r_precision"] for s in scores]
         row["r_precision_se"] = float(np.std(spread, ddof=1) / np.sqrt(len(spread))) if len(spread) > 1 else None

@@ -16,15 +16,21 @@ from safetensors import SafetensorError
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
+from atomsets_core.batches import TrainingData
 from atomsets_core.calibration import Calibrator, Domain, calibrate, crossed_coverage, fit_domain
 from atomsets_core.features import Features
 from atomsets_core.parents import load_parent, split_levels
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Structures, as_structures
-from atomsets_core.training import Progress, TrainingData, TrainingOptions, apply, resolve_device, set_seed, train
+from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply, resolve_device, train
 
 FORMAT_VERSION = 1
+"""Of the files of a saved model."""
+
+RECIPE_VERSION = 1
+"""Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
+
 TRANSFORMS = ("none", "log10")
 
 FloatArray = npt.NDArray[np.float64]
@@ -164,6 +170,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         X: Features | Structures | Sequence[Structure],
         y: npt.ArrayLike,
         progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Train on structures (or their features) and their values.
 
@@ -171,6 +178,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             X: n structures, or features with the levels of `self.features`.
             y: (n,) values in the unit of the target.
             progress: called after each epoch.
+            checkpoint: where to keep an unfinished training; one that was cut off goes on and ends the same.
 
         Raises:
             ValueError: labels that are not finite (or positive under log10), lengths that differ, too few rows,
@@ -192,12 +200,14 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
                 raise ValueError(f"{n_folds} folds need at least as many members; there are {self.members}")
             used = self.fold_[None, :] != (np.arange(self.members) % n_folds)[:, None]
         data = self._data(features)
-        set_seed(self.seed)
+        torch.manual_seed(self.seed)
         self.network_ = self._network(data.sites.shape[1], data.structure.shape[1]).to(resolve_device(self.device))
         options = TrainingOptions(
             self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.loss, self.seed
         )
-        self.losses_ = train(self.network_, data, target[:, None], used, options, progress)
+        self.losses_ = train(
+            self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
+        )
         self.domain_ = fit_domain(features.pooled(self._levels()))
         self.calibrator_: Calibrator | None = None
         self.oof_: Prediction | None = None
@@ -244,15 +254,19 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         mean = np.nanmean(unseen, axis=0)
         spread = np.nanstd(unseen, axis=0, ddof=1) if (~used).sum(axis=0).min() > 1 else np.zeros(len(target))
         residual = target - mean
-        self.calibrator_ = calibrate(residual, spread, self.coverage)
-        self.coverage_ = crossed_coverage(residual, spread, self.fold_, self.coverage)
-        self.oof_ = self._prediction(mean, spread, self.domain_.distance_within())
+        distance = self.domain_.distance_within()
+        remoteness = distance / self.domain_.threshold
+        self.calibrator_ = calibrate(residual, spread, self.coverage, remoteness)
+        self.coverage_ = crossed_coverage(residual, spread, self.fold_, self.coverage, remoteness)
+        self.oof_ = self._prediction(mean, spread, distance)
 
     def _prediction(self, mean: FloatArray, spread: FloatArray, distance: FloatArray) -> Prediction:
         if self.calibrator_ is None:
             std, half = spread, np.full(len(mean), np.nan)
         else:
-            std, half = self.calibrator_.std(spread), self.calibrator_.half_width(spread)
+            remoteness = distance / self.domain_.threshold
+            std = self.calibrator_.std(spread, remoteness)
+            half = self.calibrator_.half_width(spread, remoteness)
         value, lower, upper = (self._inverse(x) for x in (mean, mean - half, mean + half))
         return Prediction(value, lower, upper, mean, std, distance, distance <= self.domain_.threshold)
 

@@ -73,8 +73,8 @@ class AngleGraph:
     second: IntArray
 
 
-class Neighbours(NamedTuple):
-    """Directed neighbour list of one structure: see `CrystalGraphs`, but rows count from 0 and float64."""
+class Bonds(NamedTuple):
+    """Directed bonds of one structure: see `CrystalGraphs`, but rows count from 0 and all is float64."""
 
     centre: IntArray
     neighbour: IntArray
@@ -83,18 +83,25 @@ class Neighbours(NamedTuple):
     image: IntArray | None = None
 
 
-def neighbours(lattice: FloatArray, frac: FloatArray, cutoff: float, *, vectors: bool = False) -> Neighbours:
+def neighbours(
+    lattice: FloatArray, frac: FloatArray, cutoff: float
+) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
     """Directed neighbour list of one structure, images of the atom itself included.
 
     Args:
         lattice: (3, 3) row vectors, Angstrom.
         frac: (n_atoms, 3) fractional coordinates.
         cutoff: Angstrom, inclusive.
-        vectors: give the bond vectors and images too.
 
     Returns:
-        centre (ascending), neighbour and distance (Angstrom), each (n_bonds,); vector and image (n_bonds, 3).
+        centre (ascending), neighbour and distance (Angstrom), each (n_bonds,).
     """
+    bonds = find_bonds(lattice, frac, cutoff)
+    return bonds.centre, bonds.neighbour, bonds.distance
+
+
+def find_bonds(lattice: FloatArray, frac: FloatArray, cutoff: float, *, vectors: bool = False) -> Bonds:
+    """The same as `neighbours`, with `vectors` also the vectors and images of the bonds."""
     cell = np.ascontiguousarray(lattice, dtype=np.float64)
     cart = np.ascontiguousarray((frac % 1.0) @ cell)
     centre, neighbour, image, distance = find_points_in_spheres(
@@ -103,10 +110,10 @@ def neighbours(lattice: FloatArray, frac: FloatArray, cutoff: float, *, vectors:
     keep = (centre != neighbour) | (distance > SELF_TOLERANCE)
     centre, neighbour, distance = centre[keep], neighbour[keep], distance[keep]
     if not vectors:
-        return Neighbours(centre, neighbour, distance)
+        return Bonds(centre, neighbour, distance)
     image = image[keep]
     vector = cart[neighbour] + image @ cell - cart[centre]
-    return Neighbours(centre, neighbour, distance, vector, image.astype(np.int64))
+    return Bonds(centre, neighbour, distance, vector, image.astype(np.int64))
 
 
 def graph_batches(
@@ -132,13 +139,13 @@ def graph_batches(
         Row numbers of the structures in the batch, and their graph.
     """
     rows: list[int] = []
-    parts: list[Neighbours] = []
+    parts: list[Bonds] = []
     size = 0
     for i in range(len(structures)):
         start, stop = structures.offsets[i], structures.offsets[i + 1]
         reason = _hopeless(structures.lattice[i], int(stop - start), cutoff)
         if not reason:
-            part = neighbours(structures.lattice[i], structures.frac[start:stop], cutoff, vectors=vectors)
+            part = find_bonds(structures.lattice[i], structures.frac[start:stop], cutoff, vectors=vectors)
             reason = _unusable(part, int(stop - start), cutoff)
         if reason:
             refused.append(Refusal(str(structures.material_id[i]), "featurize", reason, str(structures.hashes[i])))
@@ -154,7 +161,7 @@ def graph_batches(
         yield np.array(rows), _join(structures, rows, parts)
 
 
-def count_angles(part: Neighbours | CrystalGraphs, cutoff: float) -> int:
+def count_angles(part: Bonds | CrystalGraphs, cutoff: float) -> int:
     """Ordered pairs of different directed bonds that share a centre and are both shorter than `cutoff` Angstrom."""
     per_atom = np.bincount(part.centre[part.distance < cutoff])
     return int((per_atom * (per_atom - 1)).sum())
@@ -215,7 +222,7 @@ def _hopeless(lattice: FloatArray, n_atoms: int, cutoff: float) -> str:
     return ""
 
 
-def _unusable(part: Neighbours, n_atoms: int, cutoff: float) -> str:
+def _unusable(part: Bonds, n_atoms: int, cutoff: float) -> str:
     centre, neighbour, distance = part[:3]
     if len(distance):
         nearest = int(distance.argmin())
@@ -230,7 +237,7 @@ def _unusable(part: Neighbours, n_atoms: int, cutoff: float) -> str:
     return ""
 
 
-def _join(structures: Structures, rows: list[int], parts: list[Neighbours]) -> CrystalGraphs:
+def _join(structures: Structures, rows: list[int], parts: list[Bonds]) -> CrystalGraphs:
     chosen = structures.take(rows)
     n_bonds = np.array([len(part.centre) for part in parts], dtype=np.int64)
     shift = np.repeat(chosen.offsets[:-1], n_bonds)

@@ -34,11 +34,12 @@ def usable_labels(pulled: Pulled, target: str, transform: str) -> tuple[npt.NDAr
         )
     raw = pulled.columns[target]
     values = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    missing = raw.isna().to_numpy()
     refused = []
     usable = np.isfinite(values) & ((values > 0) | (transform != "log10"))
     for row in np.flatnonzero(~usable):
         value = raw.iloc[row]
-        if pd.isna(value):
+        if missing[row]:
             reason = f"{target} is missing"
         elif np.isnan(values[row]):
             reason = f"{target} is not a number: {str(value)[:60]!r}"

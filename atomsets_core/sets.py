@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": nn.functional.silu}
-POOLINGS = ("mean", "set2set", "sum", "max", "min", "std")
+POOLINGS = ("mean", "set2set", "attention", "sum", "max", "min", "std")
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,30 @@ class WeightedSet2Set(nn.Module):
         return query
 
 
+class WeightedAttention(nn.Module):
+    """Attention with one learned query a head; the site weights enter as log w beside the energies.
+
+    a_ih = w_i exp(e_ih) / sum_j w_j exp(e_jh), and head h averages its own share of the columns.
+    """
+
+    def __init__(self, members: int, inputs: int, heads: int) -> None:
+        super().__init__()
+        if inputs % heads:
+            raise ValueError(f"{inputs} columns can't be shared by {heads} attention heads")
+        self.heads = heads
+        self.energy = MemberLinear(members, inputs, heads)
+
+    def forward(self, x: Tensor, weights: Tensor, owner: Tensor, n: int) -> Tensor:
+        """(members, n_sites, inputs) -> (members, n, inputs)."""
+        energy = self.energy(x)
+        highest = extreme(energy.detach(), owner, n, largest=True)
+        attention = weights[None, :, None] * torch.exp(energy - highest.index_select(1, owner))
+        total = segment_sum(attention, owner, n)
+        by_head = x.reshape(*x.shape[:2], self.heads, -1) * attention[..., None]
+        pooled = segment_sum(by_head.flatten(2), owner, n).reshape(*total.shape, -1)
+        return (pooled / total[..., None]).flatten(2)
+
+
 def _hard_sigmoid(x: Tensor) -> Tensor:
     return torch.clamp(0.2 * x + 0.5, 0.0, 1.0)
 
@@ -152,6 +176,8 @@ class AtomSetsNetwork(nn.Module):
         outputs: numbers predicted a structure.
         set2set_steps: attention steps.
         set2set_hidden: units of the attention.
+        heads: of the pooling "attention".
+        dropout: share of the hidden units left out at random in training.
     """
 
     def __init__(
@@ -168,6 +194,8 @@ class AtomSetsNetwork(nn.Module):
         outputs: int = 1,
         set2set_steps: int = 3,
         set2set_hidden: int = 16,
+        heads: int = 4,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         unknown = [name for name in pooling if name not in POOLINGS]
@@ -178,18 +206,21 @@ class AtomSetsNetwork(nn.Module):
         if site_width + structure_width == 0:
             raise ValueError("a network needs at least one site level or structure level")
         self.members, self.pooling, self.alpha = members, tuple(pooling), alpha
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)
         self.site_input = Standardize(members, site_width)
         self.structure_input = Standardize(members, structure_width)
         self.target = Standardize(members, outputs)
         self.phi = nn.ModuleList()
-        self.set2set = None
+        self.set2set: WeightedSet2Set | None = None
+        self.attention: WeightedAttention | None = None
         width = structure_width
         if site_width:
             widths = [site_width, *phi]
             self.phi.extend(MemberLinear(members, a, b) for a, b in pairwise(widths))
             if "set2set" in pooling:
                 self.set2set = WeightedSet2Set(members, widths[-1], set2set_steps, set2set_hidden)
+            if "attention" in pooling:
+                self.attention = WeightedAttention(members, widths[-1], heads)
             width += sum(2 * set2set_hidden if name == "set2set" else widths[-1] for name in pooling)
         widths = [width, *rho]
         self.rho = nn.ModuleList(MemberLinear(members, a, b) for a, b in pairwise(widths))
@@ -201,13 +232,13 @@ class AtomSetsNetwork(nn.Module):
         if len(self.phi):
             x = self.site_input(batch.sites)
             for layer in self.phi:
-                x = self.activation(layer(x))
+                x = self.dropout(self.activation(layer(x)))
             parts = [self._pool(name, x, batch) for name in self.pooling]
         if batch.structure.shape[1]:
             parts.append(self.structure_input(batch.structure))
         x = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         for layer in self.rho:
-            x = self.activation(layer(x))
+            x = self.dropout(self.activation(layer(x)))
         result: Tensor = self.out(x)
         return result
 
@@ -228,6 +259,9 @@ class AtomSetsNetwork(nn.Module):
         if name == "set2set" and self.set2set is not None:
             pooled: Tensor = self.set2set(x, weights, owner, n)
             return pooled
+        if name == "attention" and self.attention is not None:
+            attended: Tensor = self.attention(x, weights, owner, n)
+            return attended
         return extreme(x, owner, n, largest=name == "max")
 
     def n_parameters(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,26 @@ def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str
     return joined[[position[h] for h in hashes]]
 
 
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint of a training as a file of a store."""
+
+    store: Store
+    name: str
+
+    def load(self) -> bytes | None:
+        """What was saved last."""
+        return self.store.read(self.name) if self.store.exists(self.name) else None
+
+    def save(self, data: bytes) -> None:
+        """Replace it."""
+        self.store.write(self.name, data)
+
+    def remove(self) -> None:
+        """The training is over."""
+        self.store.remove(self.name)
+
+
 def read_labelled(store: Store) -> tuple[pa.Table, np.ndarray]:
     """The training table and its values, (n,) float64, in the unit of the target."""
     table = store.read_table(LABELLED)
@@ -126,7 +147,8 @@ def train_model(
     model = AtomSetsRegressor(**parameters)
     levels = parameters["features"].partition(":")[2].split("+")
     features = gather_features(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
-    model.fit(features, values)
+    checkpoint = StoredCheckpoint(store, f"{folder}/checkpoint.safetensors")
+    model.fit(features, values, checkpoint=checkpoint)
     out_of_fold = table.append_column("fold", pa.array(model.fold_, pa.int32()))
     if model.oof_ is not None:
         for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
@@ -135,6 +157,7 @@ def train_model(
     store.write_table(f"{folder}/out_of_fold.parquet", out_of_fold)
     # model.json is written last: a folder with it is complete.
     model.save(store, folder, dict(about))
+    checkpoint.remove()
     return {
         "n_train": len(values),
         "seconds": time.perf_counter() - started,

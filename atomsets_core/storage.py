@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import posixpath
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ class Store:
 
     def url(self, name: str) -> str:
         """Path or URL of a file in the store, for messages and for other processes."""
-        return f"{self.root.rstrip('/')}/{name}"
+        return f"{self.root.rstrip('/')}/{posixpath.normpath(name)}"
 
     def local(self, name: str) -> Path:
         """Path of a file in a local store.
@@ -52,10 +53,14 @@ class Store:
         """
         if not self.is_local:
             raise StorageError(f"{self.root} is not a local folder")
-        return Path(self._path, name)
+        return Path(self._full(name))
 
     def _full(self, name: str) -> str:
-        return f"{self._path.rstrip('/')}/{name}"
+        """Path of a file within the file system of the store; never outside its root."""
+        inside = posixpath.normpath(name)
+        if inside.startswith(("/", "..")):
+            raise ValueError(f"{name!r} is not a name within {self.root}")
+        return f"{self._path.rstrip('/')}/{inside}"
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -64,10 +69,10 @@ class Store:
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names (relative to the store) of the files directly in a folder, sorted; none if there is no folder."""
         try:
-            found = self._fs.ls(self._full(folder), detail=False)
+            found = self._fs.ls(self._full(folder), detail=True)
         except FileNotFoundError:
             return []
-        names = [str(path).rsplit("/", 1)[-1] for path in found]
+        names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
     def read(self, name: str) -> bytes:
@@ -97,7 +102,7 @@ class Store:
         """
         try:
             if self.is_local:
-                _write_local(Path(self._path, name), data)
+                _write_local(Path(self._full(name)), data)
             else:
                 self._fs.pipe_file(self._full(name), data)
         except OSError as error:
@@ -132,7 +137,7 @@ class Store:
         data = self.read(name)
         try:
             return pq.read_table(pa.BufferReader(data), columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
 
     def write_table(self, name: str, table: pa.Table, **options: Any) -> bytes:
@@ -154,7 +159,7 @@ class Store:
             return
         import fcntl
 
-        path = Path(self._path, name)
+        path = Path(self._full(name))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")

@@ -105,13 +105,14 @@ class Structures:
         return out
 
     def take(self, indices: Sequence[int] | IntArray) -> Structures:
-        """The structures at these positions, in this order."""
-        indices = np.asarray(indices, dtype=np.int64)
-        rows = ragged_rows(self.offsets, indices)
+        """The structures at these positions, in this order (positions, also from the end, or a boolean mask)."""
+        chosen = np.asarray(indices)
+        positions = np.arange(len(self))[chosen if chosen.dtype == bool else chosen.astype(np.int64)]
+        rows = ragged_rows(self.offsets, positions)
         return Structures(
-            self.material_id[indices],
-            self.lattice[indices],
-            self.n_atoms[indices],
+            self.material_id[positions],
+            self.lattice[positions],
+            self.n_atoms[positions],
             self.numbers[rows],
             self.frac[rows],
         )
@@ -287,14 +288,18 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
             raise ValueError(f"column {name!r} holds {column.type}, not lists of numbers")
         lengths[name] = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
-        values = pc.list_flatten(column)
-        flat[name] = np.asarray(pc.fill_null(values.cast(pa.float64()), np.nan), dtype=np.float64)
+        try:
+            # unsafe: a whole number too long for a float is refused below, not an error of the whole table
+            values = pc.list_flatten(column).cast(pa.float64(), safe=False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"column {name!r} holds {column.type}, not lists of numbers") from error
+        flat[name] = np.asarray(pc.fill_null(values, np.nan), dtype=np.float64)
 
     starts = {name: np.concatenate([[0], np.cumsum(lengths[name])]).astype(np.int64) for name in STRUCTURE_COLUMNS}
     per_cell, sites = lengths["lattice"], lengths["Z"]
-    numbers_ok = np.isfinite(flat["Z"])
-    bad_number = np.zeros(n, dtype=bool)
-    bad_number[np.repeat(np.arange(n), sites)[~numbers_ok]] = True
+    site_row = np.repeat(np.arange(n), sites)
+    with np.errstate(invalid="ignore"):
+        whole = np.asarray((np.abs(flat["Z"]) < 1e6) & (flat["Z"] % 1 == 0))
     reasons: dict[int, str] = {}
     for row in np.flatnonzero((per_cell != 6) & (per_cell != 9)):
         reasons[int(row)] = f"lattice has {per_cell[row]} numbers, 6 or 9 are needed"
@@ -304,8 +309,12 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
         reasons.setdefault(
             int(row), f"{lengths['frac'][row]} coordinates for {sites[row]} sites, {3 * sites[row]} are needed"
         )
-    for row in np.flatnonzero(bad_number):
-        reasons.setdefault(int(row), "an atomic number is missing")
+    for site in np.flatnonzero(~whole):
+        number = flat["Z"][site]
+        reasons.setdefault(
+            int(site_row[site]),
+            "an atomic number is missing" if np.isnan(number) else f"unknown element: atomic number {number:g}",
+        )
 
     good = np.array([row for row in range(n) if row not in reasons], dtype=np.int64)
     cells = np.empty((len(good), 3, 3))
@@ -332,8 +341,11 @@ def lattice_vectors(parameters: FloatArray) -> FloatArray:
         parameters: (n, 6): a, b, c in Angstrom and alpha, beta, gamma in degrees.
 
     Returns:
-        (n, 3, 3) float64, NaN where the angles can't close a cell.
+        (n, 3, 3) float64, NaN where a length is negative or the angles can't close a cell.
     """
+    smallest, largest = np.array([0, 0, 0, 1e-9, 1e-9, 1e-9]), np.array([np.inf] * 3 + [180 - 1e-9] * 3)
+    possible = np.all((parameters >= smallest) & (parameters <= largest), axis=1, keepdims=True)
+    parameters = np.where(possible, parameters, np.nan)
     lengths, angles = parameters[:, :3], np.radians(parameters[:, 3:])
     cos, sin = np.cos(angles), np.sin(angles)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -382,7 +394,7 @@ def _check(batch: Structures) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
         if no_sites[i]:
             reason = "it has no sites"
         elif bad_cell[i]:
-            reason = "the lattice has a NaN or infinite entry, or angles that close no cell"
+            reason = "the lattice has a NaN or infinite entry, a negative length, or angles that close no cell"
         elif flat_cell[i]:
             reason = f"the cell has no volume ({volume[i]:.3g} cubic Angstrom)"
         elif bad_site[i]:

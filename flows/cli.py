@@ -6,9 +6,13 @@ Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request
 from __future__ import annotations
 
 import json
+import resource
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -23,7 +27,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from flows.server import quiet_environment, start_early
+from atomsets_core.structures import Refusal
+from flows.server import quiet_environment, quiet_warnings, start_early
 
 app = typer.Typer(
     name="atomsets",
@@ -86,6 +91,110 @@ def screen(
     show(summary, target)
     if as_json:
         print(json.dumps({**summary, "out": target}))
+
+
+@app.command()
+def train(
+    structures: Annotated[str, typer.Argument(help="Labelled structures: a file or folder, or embedded:elastic.")],
+    target: Annotated[str, typer.Option(help="Column of the values to learn.")],
+    out: Annotated[str, typer.Option(help="Folder of the model.")],
+    features: Annotated[str, typer.Option(help="Parent and levels.")] = "megnet:V0+V1+V2+V3",
+    labels: Annotated[str | None, typer.Option(help="CSV with the values, for structures that come alone.")] = None,
+    unit: Annotated[str, typer.Option(help="Unit of the values.")] = "",
+    transform: Annotated[str, typer.Option(help="none, or log10 for positive values over decades.")] = "none",
+    seed: Annotated[int, typer.Option(help="Of folds, initial weights and order.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON line on stdout.")] = False,
+) -> None:
+    """Train a model on structures with a column of values, and save it.
+
+    Example:
+      atomsets train embedded:elastic --target K_VRH --unit GPa --transform log10 --out models/k
+    """
+    from atomsets_core.estimators import AtomSetsRegressor
+    from atomsets_core.models import out_of_fold_scores, save_trained, train_on
+    from atomsets_core.sources import SourceError, pull
+    from atomsets_core.storage import StorageError, Store
+
+    started = time.perf_counter()
+    quiet_warnings()
+    model = AtomSetsRegressor(features, transform=transform, seed=seed)
+    try:
+        check_writable(out)
+        pulled = pull(structures, labels=labels)
+        with Bars() as bars:
+            bars.start("train", model.epochs)
+            trained = train_on(pulled, target, model, progress=lambda *_: bars.advance("train"))
+        save_trained(trained, Store(out), ".", target, unit, pulled.provenance)
+    except (SourceError, StorageError, ValueError) as error:
+        fail(2, str(error))
+    scores = out_of_fold_scores(model, trained.values)
+    seconds = time.perf_counter() - started
+    scale = "decades" if transform == "log10" else unit or "unit of the target"
+    console.print(
+        f"learned from {model.n_train_} of {pulled.n_seen} entries in {seconds:.0f} s; out-of-fold error "
+        f"{scores['mae']:.4g} {scale}, R² {scores['r2']:.3f}; {scores['coverage']:.1%} of values inside their "
+        f"{model.coverage:.0%} interval",
+        highlight=False,
+        soft_wrap=True,
+    )
+    tell_refused(trained.refused)
+    if as_json:
+        print(json.dumps({"n_train": model.n_train_, "seconds": seconds, "peak_memory_mb": peak_memory(), **scores}))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder of a saved model.")],
+    structures: Annotated[str, typer.Argument(help="Structures: a file or folder, or embedded:flla.")],
+    out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print counts as one JSON line on stdout.")] = False,
+) -> None:
+    """Apply a saved model to structures.
+
+    Example:
+      atomsets predict models/k my-structures/ --out predictions.csv
+    """
+    from atomsets_core.estimators import AtomSetsRegressor
+    from atomsets_core.models import predict_on
+    from atomsets_core.sources import SourceError, pull
+    from atomsets_core.storage import StorageError, Store
+
+    quiet_warnings()
+    if out.suffix not in (".csv", ".parquet"):
+        fail(2, f"--out {out}: the name must end in .csv or .parquet")
+    try:
+        loaded = AtomSetsRegressor.load(Store(model), ".")
+        frame, refused = predict_on(pull(structures), loaded)
+        store = Store(out.parent)
+        if out.suffix == ".csv":
+            store.write(out.name, frame.to_csv(index=False, float_format="%.6g").encode())
+        else:
+            store.write_table(out.name, pa.Table.from_pandas(frame, preserve_index=False))
+    except (SourceError, StorageError, ValueError) as error:
+        fail(2, str(error))
+    console.print(
+        f"{len(frame)} predictions in {out}, {int(frame['in_domain'].sum())} inside the domain of the model",
+        highlight=False,
+        soft_wrap=True,
+    )
+    tell_refused(refused)
+    if as_json:
+        print(json.dumps({"predicted": len(frame), "failed": len(refused), "out": str(out)}))
+
+
+def tell_refused(refused: Sequence[Refusal]) -> None:
+    """Say how many entries could not be used, and why the first few."""
+    if refused:
+        console.print(f"{len(refused)} entries could not be used:", highlight=False)
+        for refusal in refused[:5]:
+            console.print(f"  {escape(refusal.material_id)}: {escape(refusal.reason)}", highlight=False, soft_wrap=True)
+        if len(refused) > 5:
+            console.print(f"  and {len(refused) - 5} more", highlight=False)
+
+
+def peak_memory() -> int:
+    """Largest memory this process had, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def check_writable(target: str) -> None:

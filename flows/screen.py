@@ -25,7 +25,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from atomsets_core import shards, stages
-from atomsets_core.estimators import FORMAT_VERSION
+from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.labels import ledger_table
 from atomsets_core.parents import load_parent
 from atomsets_core.report import write_report
@@ -300,4 +300,6 @@ def _unique(structures: Structures, hashes: set[str]) -> Structures:
 
 def _key(*parts: Any) -> str:
     """16 hex digits from everything a result depends on."""
-    return hashlib.sha256(json.dumps([FORMAT_VERSION, *parts], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([FORMAT_VERSION, RECIPE_VERSION, *parts], sort_keys=True).encode()).hexdigest()[
+        :16
+    ]

@@ -20,7 +20,11 @@ def quiet_environment(verbose: bool) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    # pymatgen says so whenever it sorts the elements of a noble-gas compound.
+    quiet_warnings()
+
+
+def quiet_warnings() -> None:
+    """Keep off the console what pymatgen says whenever it sorts the elements of a noble-gas compound."""
     warnings.filterwarnings("ignore", message="No Pauling electronegativity")
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from atomsets_core import metrics
 from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.estimators import transform_target
+from atomsets_core.models import OVERLAP
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
 from atomsets_core.wording import discovery_header, discovery_rows, scale_name
@@ -34,12 +35,6 @@ PACKAGES = (
     "scikit-learn",
     "maml",
 )
-
-OVERLAP = {
-    "megnet": "The MEGNet parent was trained on the formation energies of 133,420 Materials Project structures "
-    "(mp-2019.4.1). It may have seen these structures, with their formation energies; it never saw any other property. "
-    "Scores for formation energy itself would be flattered by that."
-}
 
 
 def summarize_run(

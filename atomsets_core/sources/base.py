@@ -75,7 +75,7 @@ def without_duplicates(pulled: Pulled) -> Pulled:
         Refusal(
             str(pulled.structures.material_id[row]),
             "pull",
-            f"duplicate id: entry {row} repeats entry {first[pulled.structures.material_id[row]]}, the first was kept",
+            "duplicate id: an earlier entry has it too, and that one was kept",
             str(pulled.structures.hashes[row]),
         )
         for row in repeated

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from atomsets_core.batches import TrainingData
 from atomsets_core.sets import AtomSetsNetwork
-from atomsets_core.training import TrainingData, TrainingOptions, apply, train
+from atomsets_core.training import TrainingOptions, _Training, apply, train
 
 LEVELS = ("V0", "V1", "V2", "V3")
 
@@ -95,4 +96,120 @@ def test_mistakes_are_named(problem):
     with pytest.raises(ValueError, match="no loss 'cubic'"):
         fitted(data, y, everything(1, 60), loss="cubic")
     with pytest.raises(ValueError, match=r"diverged in epoch \d+.*lower model.learning_rate"):
+        fitted(data, y, everything(1, 60), learning_rate=1e30)
+    with pytest.raises(ValueError, match="no row has a label"):
         fitted(data, y * np.nan, everything(1, 60))
+
+
+class Memory:
+    """A checkpoint that can be read between two trainings."""
+
+    def __init__(self):
+        self.saved = []
+
+    def load(self):
+        return self.saved[-1] if self.saved else None
+
+    def save(self, data):
+        self.saved.append(data)
+
+
+def test_a_training_that_was_cut_off_ends_where_it_would_have_ended(problem):
+    _, data, y = problem
+    used = everything(2, 60)
+    validation = np.zeros((2, 60), dtype=bool)
+    validation[:, 50:], used[:, 50:] = True, False
+    how = {"epochs": 12, "checkpoint_every": 5, "patience": 50}
+
+    def run(checkpoint, stop_after=None):
+        def progress(epoch, _loss):
+            if epoch == stop_after:
+                raise KeyboardInterrupt
+
+        torch.manual_seed(0)
+        network = AtomSetsNetwork(2, data.sites.shape[1], phi=(16,), rho=(16,), dropout=0.2)
+        losses = train(
+            network, data, y, used, options(**how), validation=validation, progress=progress, checkpoint=checkpoint
+        )
+        return apply(network, data), losses
+
+    undisturbed, losses = run(None)
+    memory = Memory()
+    with pytest.raises(KeyboardInterrupt):
+        run(memory, stop_after=8)
+    assert len(memory.saved) == 1
+    resumed, resumed_losses = run(memory)
+    np.testing.assert_array_equal(resumed, undisturbed)
+    assert resumed_losses == losses
+    memory.saved.append(memory.saved[0][:-10])
+    np.testing.assert_array_equal(run(memory)[0], undisturbed)
+
+
+def test_a_step_in_parts_gives_the_same_gradient(problem, monkeypatch):
+    _, data, y = problem
+    whole, _ = fitted(data, y, everything(2, 60))
+    accumulate = _Training._accumulate
+    failures = []
+
+    def short_of_memory(self, rows):
+        if self.micro > 4:
+            failures.append(self.micro)
+            raise torch.OutOfMemoryError("no memory")
+        return accumulate(self, rows)
+
+    monkeypatch.setattr(_Training, "_accumulate", short_of_memory)
+    parts, _ = fitted(data, y, everything(2, 60))
+    assert failures == [16, 8]
+    np.testing.assert_allclose(apply(parts, data), apply(whole, data), atol=1e-3)
+
+
+def test_every_member_gets_its_own_best_epoch_back(problem):
+    _, data, y = problem
+    used, validation = everything(2, 60), np.zeros((2, 60), dtype=bool)
+    validation[0, :10], validation[1, 10:20] = True, True
+    used[validation] = False
+    kept = []
+
+    def errors(network):
+        found = np.abs(apply(network, data)[:, :, 0] - y[:, 0])
+        return np.array([found[member, validation[member]].mean() for member in range(2)])
+
+    torch.manual_seed(0)
+    network = AtomSetsNetwork(2, data.sites.shape[1], phi=(64,), rho=(64,))
+    how = options(epochs=40, patience=5, learning_rate=1e-2)
+    losses = train(network, data, y, used, how, validation=validation, progress=lambda *_: kept.append(errors(network)))
+    assert 5 <= len(losses) <= 40
+    np.testing.assert_allclose(errors(network), np.min(kept, axis=0), rtol=1e-4)
+
+
+def test_missing_targets_are_left_out(problem):
+    _, data, y = problem
+    two = np.column_stack([y[:, 0], -y[:, 0]])
+    gaps = two.copy()
+    gaps[::2, 1] = np.nan
+
+    def fit(targets):
+        torch.manual_seed(0)
+        network = AtomSetsNetwork(2, data.sites.shape[1], phi=(16,), rho=(16,), outputs=2)
+        train(network, data, targets, everything(2, 60), options(epochs=20))
+        return apply(network, data)
+
+    found = fit(gaps)
+    assert np.isfinite(found).all()
+    wrong = two.copy()
+    wrong[::2, 1] += 100.0
+    np.testing.assert_array_equal(fit(np.where(np.isnan(gaps), np.nan, wrong)), found)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classes_are_learned(problem, classes):
+    _, data, y = problem
+    label = np.digitize(y[:, 0], np.quantile(y[:, 0], np.arange(1, classes) / classes))
+    target = label[:, None].astype(float) if classes == 2 else np.eye(3)[label]
+    torch.manual_seed(0)
+    network = AtomSetsNetwork(1, data.sites.shape[1], phi=(16,), rho=(16,), outputs=target.shape[1])
+    loss = "logistic" if classes == 2 else "cross_entropy"
+    train(network, data, target, everything(1, 60), options(epochs=60, loss=loss))
+    scores = apply(network, data)[0]
+    found = scores[:, 0] > 0 if classes == 2 else scores.argmax(axis=1)
+    assert (found == label).mean() > 0.9

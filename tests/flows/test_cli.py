@@ -90,3 +90,50 @@ def test_killed_in_the_middle_of_featurisation_it_makes_only_what_is_missing(tmp
     assert summary["counts"]["training"]["learned_from"] == 1181
     assert re.search(r"AtomSets +\d\.\d+", again.stderr), "the discovery table is printed"
     assert "Traceback" not in again.stderr
+
+
+def test_train_and_predict(tmp_path, elastic):
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    source, model, out = tmp_path / "few.parquet", tmp_path / "model", tmp_path / "predictions.csv"
+    pq.write_table(elastic.to_arrow().slice(0, 40), source)
+    train = ["train", str(source), "--target", "K_VRH", "--unit", "GPa", "--transform", "log10", "--json"]
+    done = CliRunner().invoke(app, [*train, "--out", str(model)])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["n_train"] == 40
+    assert {path.name for path in model.iterdir()} == {
+        "MODEL.md",
+        "failures.parquet",
+        "model.json",
+        "model.safetensors",
+        "out_of_fold.csv",
+    }
+    card = (model / "MODEL.md").read_text()
+    assert "trained on 40 structures" in card
+    assert "The MEGNet parent was trained on the formation energies" in card
+
+    done = CliRunner().invoke(app, ["predict", str(model), str(source), "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"predicted": 40, "failed": 0, "out": str(out)}
+    frame = pd.read_csv(out)
+    truth = elastic.columns["K_VRH"].to_numpy()[:40]
+    assert abs(frame["predicted"] / truth - 1).median() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "embedded:elastic", "--target", "nothing", "--out", "{out}"], "no column 'nothing'"),
+        (
+            ["train", "embedded:elastic", "--target", "K_VRH", "--out", "{out}", "--features", "megnet:V9"],
+            "no level 'V9'",
+        ),
+        (["predict", "{out}/nowhere", "embedded:flla", "--out", "{out}/p.csv"], "model.json does not exist"),
+        (["predict", "{out}", "embedded:flla", "--out", "{out}/p.xls"], "must end in .csv or .parquet"),
+    ],
+)
+def test_wrong_requests_of_train_and_predict_end_with_2(tmp_path, arguments, message):
+    result = CliRunner().invoke(app, [argument.format(out=tmp_path) for argument in arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
