@@ -1,8 +1,27 @@
 """Frozen pretrained networks that features come from, one file each."""
 
-from atomsets_core.parents import megnet
-from atomsets_core.parents.base import Parent, load_parent, parent_names, register_parent, split_levels
+from atomsets_core.parents import chgnet, megnet, sevennet
+from atomsets_core.parents.base import (
+    Parent,
+    featurize_batches,
+    load_parent,
+    parent_names,
+    register_parent,
+    split_levels,
+    weights_digest,
+)
 
+# Registering reads no weights: a package that is missing is only missed by load_parent.
 register_parent(megnet.NAME, megnet.load)
+register_parent(chgnet.NAME, chgnet.load)
+register_parent(sevennet.NAME, sevennet.load)
 
-__all__ = ["Parent", "load_parent", "parent_names", "register_parent", "split_levels"]
+__all__ = [
+    "Parent",
+    "featurize_batches",
+    "load_parent",
+    "parent_names",
+    "register_parent",
+    "split_levels",
+    "weights_digest",
+]

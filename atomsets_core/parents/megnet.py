@@ -14,8 +14,6 @@ crystal has a hundred times more bonds than atoms and all the time goes into the
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -29,7 +27,8 @@ from torch.nn.functional import softplus
 
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
-from atomsets_core.structures import Refusal, Structures
+from atomsets_core.parents.base import featurize_batches, installed_file, weights_digest
+from atomsets_core.structures import Structures
 
 NAME = "megnet"
 CODE_VERSION = "1"
@@ -41,8 +40,8 @@ CUTOFF = 5.0
 N_ELEMENTS = 95
 """Rows of the embedding table: atomic numbers 0 to 94."""
 
-UNTRAINED = {84: "Po", 85: "At", 86: "Rn", 87: "Fr", 88: "Ra"}
-"""Elements absent from the training set of the weights: their embedding is the random start."""
+UNTRAINED = frozenset({84, 85, 86, 87, 88})
+"""Po, At, Rn, Fr, Ra: elements absent from the training set of the weights: their embedding is the random start."""
 
 SITE_LEVELS = {"V0": 16, "V1": 32, "V2": 32, "V3": 32}
 STRUCTURE_LEVELS = {"v": 96, "f2": 32, "f1": 16, "energy": 1}
@@ -70,15 +69,7 @@ def load(device: str = "cpu") -> MEGNet:
 
 def weights_file() -> Path:
     """Where the installed `maml` keeps the weights (found without importing it)."""
-    spec = importlib.util.find_spec("maml")
-    if spec is None or not spec.origin:
-        raise FileNotFoundError(
-            "the MEGNet weights come with the package maml, which is not installed: pip install maml"
-        )
-    path = Path(spec.origin).parent / "describers/data/megnet_models/formation_energy.hdf5"
-    if not path.is_file():
-        raise FileNotFoundError(f"the installed maml carries no MEGNet weights at {path}")
-    return path
+    return installed_file("maml", "describers/data/megnet_models/formation_energy.hdf5", "maml")
 
 
 @lru_cache(maxsize=1)
@@ -113,7 +104,7 @@ class MEGNet:
 
     def __init__(self, weights: dict[str, np.ndarray], device: str = "cpu") -> None:
         self.device = torch.device(device)
-        self.digest = _digest(weights)
+        self.digest = weights_digest(NAME, CODE_VERSION, weights)
         self._w = {name: torch.from_numpy(value).to(self.device) for name, value in weights.items()}
         self._embedding = weights["embedding_1/embeddings"]
         self._piece = PIECE if self.device.type == "cpu" else MAX_BONDS
@@ -124,42 +115,15 @@ class MEGNet:
     @torch.inference_mode()
     def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
         """See `Parent.featurize`. Refused are atomic numbers above 94, overlapping and isolated atoms."""
-        wanted = list(levels) if levels is not None else [*SITE_LEVELS, *STRUCTURE_LEVELS]
-        unknown = [level for level in wanted if level not in SITE_LEVELS and level not in STRUCTURE_LEVELS]
-        if unknown:
-            raise ValueError(
-                f"megnet has no level {unknown[0]!r}; it has {', '.join([*SITE_LEVELS, *STRUCTURE_LEVELS])}"
-            )
-        refused, covered = _refuse_heavy(structures)
-        rows: list[np.ndarray] = []
-        parts: dict[str, list[np.ndarray]] = {level: [] for level in wanted}
-        if set(wanted) <= {"V0"}:
-            rows.append(covered)
-            if wanted:
-                parts["V0"].append(self._embedding[structures.take(covered).numbers])
-        else:
-            subset = structures.take(covered)
-            for batch, graphs in graph_batches(subset, CUTOFF, MAX_BONDS, refused):
-                rows.append(covered[batch])
-                for level, values in self.forward(graphs, wanted).items():
-                    parts[level].append(values.cpu().numpy())
-        kept = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
-        accepted = structures.take(kept)
-        widths = {**SITE_LEVELS, **STRUCTURE_LEVELS}
-        arrays = {
-            level: np.concatenate(values) if values else np.empty((0, widths[level]), dtype=np.float32)
-            for level, values in parts.items()
-        }
-        return Features(
-            material_id=accepted.material_id,
-            structure_hash=accepted.hashes,
-            formula=accepted.formulas,
-            n_atoms=accepted.n_atoms,
-            sites={level: arrays[level] for level in wanted if level in SITE_LEVELS},
-            structure={level: arrays[level] for level in wanted if level in STRUCTURE_LEVELS},
-            digest=self.digest,
-            refused=tuple(refused),
-            flagged=_flag_untrained(accepted),
+        return featurize_batches(
+            self,
+            structures,
+            levels,
+            covered=np.arange(N_ELEMENTS) > 0,
+            batches=lambda batch, refused: graph_batches(batch, CUTOFF, MAX_BONDS, refused),
+            forward=self.forward,
+            embedding={"V0": self._embedding},
+            untrained=UNTRAINED,
         )
 
     def forward(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, Tensor]:
@@ -343,31 +307,3 @@ class _Graph:
 
 def _hard_sigmoid(x: Tensor) -> Tensor:
     return torch.clamp(0.2 * x + 0.5, 0.0, 1.0)
-
-
-def _digest(weights: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(f"{NAME} {CODE_VERSION}".encode())
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name]).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _refuse_heavy(structures: Structures) -> tuple[list[Refusal], np.ndarray]:
-    owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
-    too_heavy = np.unique(owner[structures.numbers >= N_ELEMENTS])
-    refused = []
-    for i in too_heavy:
-        z = int(structures.numbers[structures.offsets[i] : structures.offsets[i + 1]].max())
-        reason = f"megnet has no element with atomic number {z}: it covers 1 to {N_ELEMENTS - 1}"
-        refused.append(Refusal(str(structures.material_id[i]), "featurize", reason, str(structures.hashes[i])))
-    return refused, np.setdiff1d(np.arange(len(structures)), too_heavy)
-
-
-def _flag_untrained(structures: Structures) -> dict[str, str]:
-    owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
-    hit = np.isin(structures.numbers, list(UNTRAINED))
-    found: dict[str, set[str]] = {}
-    for i, z in zip(owner[hit], structures.numbers[hit], strict=True):
-        found.setdefault(str(structures.hashes[i]), set()).add(UNTRAINED[int(z)])
-    return {key: f"megnet never saw {', '.join(sorted(elements))} in training" for key, elements in found.items()}

@@ -1,0 +1,92 @@
+"""SevenNet-0 gives the numbers of its own package."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+
+from atomsets_core.parents import load_parent
+from atomsets_core.parents.sevennet import SILU_SCALE
+from atomsets_core.sources.embedded import load_flla
+from atomsets_core.structures import as_structures
+
+peer_module = pytest.importorskip("sevenn.calculator")
+
+
+@pytest.fixture(scope="module")
+def parent():
+    return load_parent("sevennet")
+
+
+@pytest.fixture(scope="module")
+def peer():
+    """The package's own calculator; `answers` holds what its five gates gave last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        calculator = peer_module.SevenNetCalculator("7net-0", device="cpu")
+    calculator.answers = {}
+
+    def keep(level):
+        return lambda _module, _inputs, output: calculator.answers.__setitem__(level, output["x"].detach().clone())
+
+    for k in range(5):
+        calculator.model._modules[f"{k}_equivariant_gate"].register_forward_hook(keep(f"s{k}"))
+    return calculator
+
+
+def assert_parity(parent, peer, structures):
+    features = parent.featurize(as_structures(structures))
+    assert not features.refused
+    for i, structure in enumerate(structures):
+        atoms = structure.to_ase_atoms()
+        atoms.calc = peer
+        energy = atoms.get_potential_energy() / len(atoms)
+        sites = slice(features.offsets[i], features.offsets[i + 1])
+        for level in parent.site_levels:
+            scalars = peer.answers[level][:, :128].numpy()
+            np.testing.assert_allclose(features.sites[level][sites], scalars, rtol=0, atol=1e-4)
+        assert features.structure["energy"][i, 0] == pytest.approx(energy, abs=1e-5)
+
+
+def test_materials_project_structures(parent, peer):
+    structures = load_flla().structures.take(np.arange(7, 3900, 390)).to_pymatgen()
+    assert_parity(parent, peer, [structure for structure in structures if len(structure) <= 24])
+
+
+def test_bonds_to_the_own_image(parent, peer):
+    iron = Structure(Lattice.from_parameters(2.48, 2.48, 2.48, 109.47, 109.47, 109.47), ["Fe"], [[0, 0, 0]])
+    salt = Structure(Lattice.from_parameters(3.99, 3.99, 3.99, 60, 60, 60), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    assert_parity(parent, peer, [iron, salt])
+
+
+def test_more_lengths_than_fit_a_batch(parent, monkeypatch):
+    """A structure larger than a batch takes another way to its radial weights, to the same numbers."""
+    structures = load_flla().structures.take([100])
+    expected = parent.featurize(structures)
+    monkeypatch.setattr("atomsets_core.parents.sevennet.MAX_BONDS", 1)
+    found = parent.featurize(structures)
+    for level in parent.site_levels:
+        np.testing.assert_allclose(found.sites[level], expected.sites[level], rtol=0, atol=1e-5)
+
+
+def test_scale_of_the_silu_is_that_of_the_training():
+    """e3nn draws a million normal numbers from seed 0 and scales the activation to second moment 1 on them."""
+    normal = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert pytest.approx(torch.nn.functional.silu(normal).pow(2).mean().pow(-0.5).item(), rel=1e-12) == SILU_SCALE
+
+
+def test_no_code_is_unpickled(tmp_path, monkeypatch):
+    from atomsets_core.parents import sevennet
+
+    class Payload:
+        def __reduce__(self):
+            return print, ("run while loading",)
+
+    torch.save({"config": Payload(), "model_state_dict": {}}, tmp_path / "bad.pth")
+    monkeypatch.setattr(sevennet, "weights_file", lambda: tmp_path / "bad.pth")
+    sevennet.read_weights.cache_clear()
+    with pytest.raises(Exception, match="Weights only load failed"):
+        sevennet.read_weights()
+    sevennet.read_weights.cache_clear()
