@@ -99,8 +99,8 @@ class FeatureOptions(Section):
 
     parent: str = Field("megnet", description="Pretrained network that features come from.")
     levels: list[str] = Field(
-        default_factory=lambda: ["V0", "V1", "V2", "V3"],
-        description="Its levels, joined: V0 V1 V2 V3 on sites; v f2 f1 on structures.",
+        default_factory=list,
+        description="Its levels, joined, e.g. V0 V1 V2 V3 or v of megnet; by default those the parent is best with.",
     )
     shard_size: Annotated[int, Field(ge=1, le=4096)] = Field(
         256, description="Structures in a shard, the unit of work."
@@ -125,9 +125,14 @@ class FeatureOptions(Section):
         return self
 
     @property
+    def chosen(self) -> tuple[str, ...]:
+        """The levels, the parent's own choice where none are named."""
+        return tuple(self.levels) or load_parent(self.parent).default_levels
+
+    @property
     def spec(self) -> str:
         """As the estimators take it, e.g. "megnet:V0+V1"."""
-        return f"{self.parent}:{'+'.join(self.levels)}"
+        return f"{self.parent}:{'+'.join(self.chosen)}"
 
 
 class Model(Section):

@@ -87,7 +87,7 @@ class _Run:
     def __post_init__(self) -> None:
         options = self.campaign.features
         self.features = Store(options.store or self.store.url("features"))
-        self.parent, self.levels = options.parent, tuple(options.levels)
+        self.parent, self.levels = options.parent, options.chosen
         self.digest = load_parent(self.parent).digest
 
     def screen(self) -> dict[str, Any]:

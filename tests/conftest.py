@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+# As on the workers; two threads on two busy cores wait for each other.
+torch.set_num_threads(1)
 
 # Before prefect is imported anywhere: no console noise, no analytics.
 os.environ["DO_NOT_TRACK"] = "1"

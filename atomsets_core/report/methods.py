@@ -19,6 +19,18 @@ PARENTS = {
         "framework for molecules and crystals, Chem. Mater. 31, 3564 (2019)",
         "doi": "10.1021/acs.chemmater.9b01294",
     },
+    "chgnet": {
+        "name": "CHGNet",
+        "citation": "B. Deng, P. Zhong, K. Jun, J. Riebesell, K. Han, C. J. Bartel, G. Ceder, CHGNet as a pretrained "
+        "universal neural network potential for charge-informed atomistic modelling, Nat. Mach. Intell. 5, 1031 (2023)",
+        "doi": "10.1038/s42256-023-00716-3",
+    },
+    "sevennet": {
+        "name": "SevenNet-0",
+        "citation": "Y. Park, J. Kim, S. Hwang, S. Han, Scalable parallel algorithm for graph neural network "
+        "interatomic potentials in molecular dynamics simulations, J. Chem. Theory Comput. 20, 4857 (2024)",
+        "doi": "10.1021/acs.jctc.4c00190",
+    },
 }
 
 
@@ -26,6 +38,11 @@ def parents(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Name and reference of each parent in the feature specification, e.g. "megnet:V0+V1"."""
     names = [part.partition(":")[0].strip() for part in summary["model"]["features"].split(",")]
     return [PARENTS.get(name, {"name": name}) for name in names]
+
+
+def levels(summary: Mapping[str, Any]) -> list[str]:
+    """The levels that were used, e.g. from "megnet:V0+V1"."""
+    return str(summary["model"]["features"]).partition(":")[2].split("+")
 
 
 def references(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -104,7 +121,7 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "Features",
-            f"{listed([p['name'] for p in parents(summary)])}, levels {', '.join(settings['features']['levels'])}",
+            f"{listed([p['name'] for p in parents(summary)])}, levels {', '.join(levels(summary))}",
         ),
         (
             "Model",
@@ -134,7 +151,7 @@ def paragraph(summary: Mapping[str, Any]) -> str:
     widths = {part: "-".join(map(str, model[part])) or "none" for part in ("phi", "rho")}
     text = [
         f"Candidates for {wanted(summary)} were ranked with AtomSets models (Chen & Ong, 2021) on features of the "
-        f"pretrained {names} graph network (levels {', '.join(settings['features']['levels'])}), using "
+        f"pretrained {names} graph network (levels {', '.join(levels(summary))}), using "
         f"atomsets-screening {summary['versions'].get('atomsets-screening', '')}.",
         f"The models were trained on {training['learned_from']:,} values of {scale} from "
         f"{source_name(summary, 'training')}.",
