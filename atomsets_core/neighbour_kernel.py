@@ -57,7 +57,7 @@ def fill(
     Returns:
         The structure to go on with, and the number of bonds; -1 bonds when the lists are too short for it alone.
     """
-    total, atoms = 0, 0
+    total, atoms = np.int64(0), np.int64(0)  # of one type from the start: numba compiles for a literal 0 apart
     for i in range(first, len(atom_start) - 1):
         n_bonds[i] = 0
         if skip[i]:
@@ -69,8 +69,9 @@ def fill(
             return (i, total) if total > 0 else (i, -1)
         status[i], which = _judge(centre[total : total + found], distance[total : total + found], high - low, overlap)
         if status[i] == FINE:
-            centre[total : total + found] += atoms
-            neighbour[total : total + found] += atoms
+            for b in range(total, total + found):
+                centre[b] += atoms
+                neighbour[b] += atoms
             n_bonds[i] = found
             total += found
             atoms += high - low
@@ -104,29 +105,29 @@ def _judge(centre: Any, distance: Any, n_atoms: int, overlap: float) -> Any:
 @compiled
 def _one(cell: Any, frac: Any, cutoff: float, total: int, centre: Any, neighbour: Any, distance: Any) -> int:
     """Append one structure's bonds at row `total`; their number, or -1 where the lists are too short."""
-    cart, point, source = _images(cell, frac, cutoff)
-    n_atoms, n_points = len(frac), len(source)
-    corner = np.empty(3)
-    size = np.empty(3, dtype=np.int64)
+    n_atoms = len(frac)
+    low, high = _image_range(cell, frac, cutoff)
+    cart, corner, size = _positions(cell, frac, cutoff)
+    point, n_points = _images(cell, cart, low, high, corner, size)
     edge = 0.5 * cutoff
+    boxes = np.empty(3, np.int64)
     for _ in range(64):
         for axis in range(3):
-            corner[axis] = cart[:, axis].min() - cutoff - 1e-6
-            size[axis] = int((cart[:, axis].max() + cutoff + 1e-6 - corner[axis]) / edge) + 1
-        if float(size[0]) * float(size[1]) * float(size[2]) <= 64 + 8 * n_points:
+            boxes[axis] = int(size[axis] / edge) + 1
+        if float(boxes[0]) * float(boxes[1]) * float(boxes[2]) <= 64 + 8 * n_points:
             break
         edge *= 2.0
     reach = 2 if edge < cutoff else 1
-    x, y, z, index, box_start = _sort_into_boxes(point, source, corner, size, edge)
+    x, y, z, index, box_start = _sort_into_boxes(point, n_points, corner, boxes, edge)
     limit = cutoff * cutoff + SQUARE_TOLERANCE
     bond = total
     for i in range(n_atoms):
         cx, cy, cz = cart[i, 0], cart[i, 1], cart[i, 2]
         bx, by, bz = int((cx - corner[0]) / edge), int((cy - corner[1]) / edge), int((cz - corner[2]) / edge)
-        z_low, z_high = max(bz - reach, 0), min(bz + reach + 1, size[2])
-        for jx in range(max(bx - reach, 0), min(bx + reach + 1, size[0])):
-            for jy in range(max(by - reach, 0), min(by + reach + 1, size[1])):
-                column = (jx * size[1] + jy) * size[2]
+        z_low, z_high = max(bz - reach, 0), min(bz + reach + 1, boxes[2])
+        for jx in range(max(bx - reach, 0), min(bx + reach + 1, boxes[0])):
+            for jy in range(max(by - reach, 0), min(by + reach + 1, boxes[1])):
+                column = (jx * boxes[1] + jy) * boxes[2]
                 start, stop = box_start[column + z_low], box_start[column + z_high]
                 if bond + (stop - start) > len(centre):
                     return -1
@@ -144,74 +145,93 @@ def _one(cell: Any, frac: Any, cutoff: float, total: int, centre: Any, neighbour
 
 
 @compiled
-def _images(cell: Any, frac: Any, cutoff: float) -> Any:
-    """Positions in the cell, and those of every image within the cutoff of the box around them, with their atom."""
-    n = len(frac)
-    wrapped = np.empty((n, 3))
-    cart = np.empty((n, 3))
-    for i in range(n):
-        for axis in range(3):
-            value = frac[i, axis] - math.floor(frac[i, axis])
-            wrapped[i, axis] = value if value < 1.0 else 0.0
-        for axis in range(3):
-            cart[i, axis] = (
-                wrapped[i, 0] * cell[0, axis] + wrapped[i, 1] * cell[1, axis] + wrapped[i, 2] * cell[2, axis]
-            )
-    low = np.empty(3, dtype=np.int64)
-    high = np.empty(3, dtype=np.int64)
-    smallest, largest, reach = np.empty(3), np.empty(3), np.empty(3)
-    for axis in range(3):
-        u, v = cell[(axis + 1) % 3], cell[(axis + 2) % 3]
-        cross = np.array([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]])
-        volume = abs(cross[0] * cell[axis, 0] + cross[1] * cell[axis, 1] + cross[2] * cell[axis, 2])
-        # The cutoff in fractions of the distance between lattice planes.
-        reach[axis] = cutoff * math.sqrt(cross[0] ** 2 + cross[1] ** 2 + cross[2] ** 2) / volume + 1e-6
-        smallest[axis], largest[axis] = wrapped[:, axis].min(), wrapped[:, axis].max()
-        low[axis] = math.ceil(smallest[axis] - largest[axis] - reach[axis])
-        high[axis] = math.floor(largest[axis] - smallest[axis] + reach[axis])
-    box_low, box_high = np.empty(3), np.empty(3)
-    for axis in range(3):
-        box_low[axis] = cart[:, axis].min() - cutoff - 1e-6
-        box_high[axis] = cart[:, axis].max() + cutoff + 1e-6
-    point = np.empty((64 + 32 * n, 3))
-    source = np.empty(64 + 32 * n, dtype=np.int64)
-    count = 0
-    for a in range(low[0], high[0] + 1):
-        for b in range(low[1], high[1] + 1):
-            for c in range(low[2], high[2] + 1):
-                sx = a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
-                sy = a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
-                sz = a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
-                if count + n > len(source):
-                    point = np.concatenate((point, np.empty_like(point)))
-                    source = np.concatenate((source, np.empty_like(source)))
-                for i in range(n):
-                    px, py, pz = sx + cart[i, 0], sy + cart[i, 1], sz + cart[i, 2]
-                    point[count, 0], point[count, 1], point[count, 2] = px, py, pz
-                    source[count] = i
-                    inside = (px > box_low[0]) & (px < box_high[0]) & (py > box_low[1]) & (py < box_high[1])
-                    count += inside & (pz > box_low[2]) & (pz < box_high[2])
-    return cart, point[:count], source[:count]
+def _wrapped(value: float) -> float:
+    value -= math.floor(value)
+    return value if value < 1.0 else 0.0
 
 
 @compiled
-def _sort_into_boxes(point: Any, source: Any, corner: Any, size: Any, edge: float) -> Any:
+def _positions(cell: Any, frac: Any, cutoff: float) -> Any:
+    """Positions in the cell (n, 3), and corner and size of the box around them that holds every neighbour."""
+    cart = np.empty((len(frac), 3))
+    corner, size = np.empty(3), np.empty(3)
+    margin = cutoff + 1e-6
+    for axis in range(3):
+        least, most = np.inf, -np.inf
+        for i in range(len(frac)):
+            value = _wrapped(frac[i, 0]) * cell[0, axis] + _wrapped(frac[i, 1]) * cell[1, axis]
+            value += _wrapped(frac[i, 2]) * cell[2, axis]
+            cart[i, axis] = value
+            least, most = min(least, value), max(most, value)
+        corner[axis], size[axis] = least - margin, most - least + 2.0 * margin
+    return cart, corner, size
+
+
+@compiled
+def _image_range(cell: Any, frac: Any, cutoff: float) -> Any:
+    """First and last image along each lattice vector that can hold a neighbour of an atom in the cell."""
+    low, high = np.empty(3, np.int64), np.empty(3, np.int64)
+    for axis in range(3):
+        u, v = (axis + 1) % 3, (axis + 2) % 3
+        x = cell[u, 1] * cell[v, 2] - cell[u, 2] * cell[v, 1]
+        y = cell[u, 2] * cell[v, 0] - cell[u, 0] * cell[v, 2]
+        z = cell[u, 0] * cell[v, 1] - cell[u, 1] * cell[v, 0]
+        volume = abs(x * cell[axis, 0] + y * cell[axis, 1] + z * cell[axis, 2])
+        # The cutoff in units of the distance between lattice planes.
+        reach = cutoff * math.sqrt(x * x + y * y + z * z) / volume + 1e-6
+        least, most = np.inf, -np.inf
+        for i in range(len(frac)):
+            value = _wrapped(frac[i, axis])
+            least, most = min(least, value), max(most, value)
+        high[axis] = math.floor(most - least + reach)
+        low[axis] = -high[axis]
+    return low, high
+
+
+@compiled
+def _images(cell: Any, cart: Any, low: Any, high: Any, corner: Any, size: Any) -> Any:
+    """Images of the atoms inside the box: x, y, z and atom of each, flat, and their number."""
+    n = len(cart)
+    point = np.empty(4 * (64 + 32 * n))
+    count = 0
+    top_x, top_y, top_z = corner[0] + size[0], corner[1] + size[1], corner[2] + size[2]
+    for a in range(low[0], high[0] + 1):
+        for b in range(low[1], high[1] + 1):
+            for c in range(low[2], high[2] + 1):
+                if 4 * (count + n) > len(point):
+                    longer = np.empty(2 * len(point))
+                    for j in range(4 * count):
+                        longer[j] = point[j]
+                    point = longer
+                sx = a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
+                sy = a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
+                sz = a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
+                for i in range(n):
+                    x, y, z = sx + cart[i, 0], sy + cart[i, 1], sz + cart[i, 2]
+                    j = 4 * count
+                    point[j], point[j + 1], point[j + 2], point[j + 3] = x, y, z, i
+                    inside = (x > corner[0]) & (x < top_x) & (y > corner[1]) & (y < top_y)
+                    count += inside & (z > corner[2]) & (z < top_z)
+    return point, count
+
+
+@compiled
+def _sort_into_boxes(point: Any, n: int, corner: Any, boxes: Any, edge: float) -> Any:
     """Points box after box (the last axis runs fastest), and the first point of each box."""
-    n = len(source)
-    n_boxes = size[0] * size[1] * size[2]
-    box = np.empty(n, dtype=np.int64)
-    start = np.zeros(n_boxes + 1, dtype=np.int64)
+    n_boxes = boxes[0] * boxes[1] * boxes[2]
+    box = np.empty(n, np.int64)
+    start = np.zeros(n_boxes + 2, np.int64)
     for p in range(n):
-        jx, jy = int((point[p, 0] - corner[0]) / edge), int((point[p, 1] - corner[1]) / edge)
-        box[p] = (jx * size[1] + jy) * size[2] + int((point[p, 2] - corner[2]) / edge)
-        start[box[p] + 1] += 1
+        jx, jy = int((point[4 * p] - corner[0]) / edge), int((point[4 * p + 1] - corner[1]) / edge)
+        box[p] = (jx * boxes[1] + jy) * boxes[2] + int((point[4 * p + 2] - corner[2]) / edge)
+        start[box[p] + 2] += 1
     for j in range(n_boxes):
-        start[j + 1] += start[j]
-    place = start[:-1].copy()
+        start[j + 2] += start[j + 1]
     x, y, z = np.empty(n), np.empty(n), np.empty(n)
-    index = np.empty(n, dtype=np.int64)
+    index = np.empty(n, np.int64)
+    # start[j + 1] counts up from the first point of box j to its last, and so ends as start of box j + 1.
     for p in range(n):
-        q = place[box[p]]
-        place[box[p]] += 1
-        x[q], y[q], z[q], index[q] = point[p, 0], point[p, 1], point[p, 2], source[p]
+        q = start[box[p] + 1]
+        start[box[p] + 1] += 1
+        x[q], y[q], z[q], index[q] = point[4 * p], point[4 * p + 1], point[4 * p + 2], int(point[4 * p + 3])
     return x, y, z, index, start

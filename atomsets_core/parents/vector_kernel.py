@@ -25,6 +25,9 @@ LANES = 16 if _HOST.get("avx512f") else 8 if _HOST.get("avx2") else 4
 ROWS = 6 if LANES == 8 else 12
 """Rows of a small product: 2 x ROWS sums stay in registers (of which AVX2 has 16, the others 32)."""
 
+TABLE_WIDTH = 96
+"""Columns of the table that the mixtures read."""
+
 LN2 = math.log(2.0)
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
@@ -119,14 +122,14 @@ def _elementwise(width: int, n_sources: int, operation: Callable[..., Any]) -> A
 
 
 def _product(n_in: int, n_out: int) -> Any:
-    """Intrinsic f(x, x0, weight, bias, out, out0): ROWS rows of x @ weight + bias."""
+    """Intrinsic f(x, x0, w, weight, bias, out, out0): ROWS rows of x @ w[weight:] + w[bias:]."""
     panel = min(2, n_out // LANES)
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        zero = cgutils.intp_t(0)
-        x = _at(context, b, signature.args[0], args[0], args[1])
-        weight, bias = (_at(context, b, signature.args[i], args[i], zero) for i in (2, 3))
-        out = _at(context, b, signature.args[4], args[4], args[5])
+        kinds = signature.args
+        x, out = _at(context, b, kinds[0], args[0], args[1]), _at(context, b, kinds[5], args[5], args[6])
+        weight, bias = (_at(context, b, kinds[2], args[2], args[i]) for i in (3, 4))
+        zero, one = cgutils.intp_t(0), cgutils.intp_t(1)
         for column in range(0, n_out, panel * LANES):
             columns = [column + LANES * j for j in range(panel)]
             start = [_load(b, bias, c) for c in columns] * ROWS
@@ -134,26 +137,45 @@ def _product(n_in: int, n_out: int) -> Any:
             b.branch(loop)
             b.position_at_end(loop)
             k, sums = b.phi(cgutils.intp_t), [b.phi(_VECTOR) for _ in start]
-            k.add_incoming(zero, entry)
             row = b.gep(weight, [b.mul(k, cgutils.intp_t(n_out))])
             weights = [_load(b, row, c) for c in columns]
             new = []
-            for r in range(ROWS):
-                value = _splat(b, b.load(b.gep(x, [b.add(k, cgutils.intp_t(r * n_in))])))
-                new += [_call(b, "fmuladd", value, w, s) for w, s in zip(weights, sums[r * panel :], strict=False)]
-            after = b.add(k, cgutils.intp_t(1))
-            k.add_incoming(after, loop)
-            for phi, first, later in zip(sums, start, new, strict=True):
+            for i, partial in enumerate(sums):
+                if i % panel == 0:
+                    value = _splat(b, b.load(b.gep(x, [b.add(k, cgutils.intp_t(i // panel * n_in))])))
+                new.append(_call(b, "fmuladd", value, weights[i % panel], partial))
+            after = b.add(k, one)
+            for phi, first, later in zip([k, *sums], [zero, *start], [after, *new], strict=True):
                 phi.add_incoming(first, entry)
                 phi.add_incoming(later, loop)
             b.cbranch(b.icmp_signed("<", after, cgutils.intp_t(n_in)), loop, done)
             b.position_at_end(done)
-            for i, value in enumerate(new):
-                _store(b, value, out, i // panel * n_out + columns[i % panel])
+            for i, total in enumerate(new):
+                _store(b, total, out, i // panel * n_out + columns[i % panel])
         return context.get_dummy_value()
 
-    def typed(context: Any, x: Any, x0: Any, weight: Any, bias: Any, out: Any, out0: Any) -> Any:  # noqa: ARG001
-        return types.void(x, types.intp, weight, bias, out, types.intp), generate
+    def typed(context: Any, x: Any, x0: Any, w: Any, weight: Any, bias: Any, out: Any, out0: Any) -> Any:  # noqa: ARG001
+        return types.void(x, types.intp, w, types.intp, types.intp, out, types.intp), generate
+
+    return intrinsic(typed)
+
+
+def _mixture(width: int, stride: int) -> Any:
+    """Intrinsic f(target, t0, table, row, a, b, c, d): four rows, `stride` apart, summed with weights a to d."""
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        target = _at(context, b, signature.args[0], args[0], args[1])
+        table = _at(context, b, signature.args[2], args[2], args[3])
+        weights = [_splat(b, weight) for weight in args[4:]]
+        for step in range(0, width, LANES):
+            total = b.fmul(weights[0], _load(b, table, step))
+            for i in (1, 2, 3):
+                total = _call(b, "fmuladd", weights[i], _load(b, table, step + i * stride), total)
+            _store(b, total, target, step)
+        return context.get_dummy_value()
+
+    def typed(context: Any, x: Any, x0: Any, t: Any, t0: Any, w0: Any, w1: Any, w2: Any, w3: Any) -> Any:  # noqa: ARG001
+        return types.void(x, types.intp, t, types.intp, *[types.float32] * 4), generate
 
     return intrinsic(typed)
 
@@ -173,4 +195,7 @@ add_64 = _elementwise(64, 1, lambda b, t, x: b.fadd(t, x))
 
 product_32_32, product_32_64 = _product(32, 32), _product(32, 64)
 product_64_32, product_64_64, product_96_64 = _product(64, 32), _product(64, 64), _product(96, 64)
-"""product_96_64(x, i, weight, bias, out, j): ROWS rows of x (96 wide) @ weight + bias (64 wide)."""
+"""product_96_64(x, i, w, j, k, out, l): ROWS rows of x (96 wide) @ w[j:] + w[k:] (64 wide)."""
+
+mix_64, mix_32 = _mixture(64, TABLE_WIDTH), _mixture(32, TABLE_WIDTH)
+"""mix_64(target, i, table, j, a, b, c, d): 64 numbers of four consecutive rows of a table, summed with weights."""
