@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +140,79 @@ def graph_batches(
     Yields:
         Row numbers of the structures in the batch, and their graph.
     """
+    # The compiled lists know neither vectors nor angles.
+    kernel = None if vectors else neighbour_kernel()
+    if kernel is None:
+        yield from _batches_one_by_one(structures, cutoff, max_bonds, refused, vectors, angle_cutoff)
+    else:
+        yield from _batches_compiled(kernel, structures, cutoff, max_bonds, refused)
+
+
+@cache
+def neighbour_kernel() -> Any:
+    """The module of compiled neighbour lists; None without numba."""
+    try:
+        return importlib.import_module("atomsets_core.neighbour_kernel")
+    except ImportError:
+        return None
+
+
+def _batches_compiled(
+    kernel: Any, structures: Structures, cutoff: float, max_bonds: int, refused: list[Refusal]
+) -> Iterator[tuple[IntArray, CrystalGraphs]]:
+    n = len(structures)
+    skip = _are_hopeless(structures.lattice, structures.n_atoms, cutoff)
+    columns = [np.ascontiguousarray(structures.lattice), np.ascontiguousarray(structures.frac), structures.offsets]
+    n_bonds, status, culprit = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros((n, 3))
+    room = max_bonds + 65_536
+    centre, neighbour, distance = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64), np.empty(room)
+    first = 0
+    while first < n:
+        start = first
+        first, total = kernel.fill(
+            *columns,
+            skip,
+            start,
+            float(cutoff),
+            OVERLAP,
+            max_bonds,
+            centre,
+            neighbour,
+            distance,
+            n_bonds,
+            status,
+            culprit,
+        )
+        for i in start + np.flatnonzero(status[start:first] != kernel.FINE):
+            if skip[i]:
+                reason = _hopeless(structures.lattice[i], int(structures.n_atoms[i]), cutoff)
+            else:
+                reason = _describe(kernel, int(status[i]), culprit[i], cutoff)
+            refused.append(Refusal(str(structures.material_id[i]), "featurize", reason, str(structures.hashes[i])))
+        if total < 0:
+            room *= 2
+            centre, neighbour, distance = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64), np.empty(room)
+        elif total:
+            rows = start + np.flatnonzero(status[start:first] == kernel.FINE)
+            chosen = structures.take(rows)
+            bonds = centre[:total].copy(), neighbour[:total].copy(), distance[:total].astype(np.float32)
+            yield rows, CrystalGraphs(chosen.numbers, chosen.n_atoms, n_bonds[rows], *bonds)
+
+
+def _describe(kernel: Any, status: int, culprit: FloatArray, cutoff: float) -> str:
+    if status == kernel.OVERLAPPING:
+        return _overlapping(int(culprit[0]), int(culprit[1]), float(culprit[2]))
+    return _isolated(int(culprit[0]), cutoff)
+
+
+def _batches_one_by_one(
+    structures: Structures,
+    cutoff: float,
+    max_bonds: int,
+    refused: list[Refusal],
+    vectors: bool,
+    angle_cutoff: float,
+) -> Iterator[tuple[IntArray, CrystalGraphs]]:
     rows: list[int] = []
     parts: list[Bonds] = []
     size = 0
@@ -211,15 +286,21 @@ def _undirected(centre: IntArray, neighbour: IntArray, image: IntArray) -> tuple
     return number, int(is_new.sum())
 
 
+def _are_hopeless(lattice: FloatArray, n_atoms: IntArray, cutoff: float) -> npt.NDArray[np.bool_]:
+    """(n,) whether a neighbour list would be meaningless or would exhaust the memory, from (n, 3, 3) and (n,)."""
+    extent = np.abs(lattice).sum(axis=1) / cutoff + 2.0
+    return (n_atoms > DENSEST * np.abs(np.linalg.det(lattice))) | (np.prod(extent, axis=1) > EMPTIEST)
+
+
 def _hopeless(lattice: FloatArray, n_atoms: int, cutoff: float) -> str:
-    """Why a neighbour list would be meaningless or would exhaust the memory; "" when it would not."""
+    """Why `_are_hopeless`; "" for a structure that is not."""
+    if not _are_hopeless(lattice[None], np.array([n_atoms]), cutoff)[0]:
+        return ""
     density = n_atoms / abs(float(np.linalg.det(lattice)))
     if density > DENSEST:
         return f"overlapping atoms: {density:.3g} atoms per cubic Angstrom"
     extent = np.abs(lattice).sum(axis=0) / cutoff + 2.0
-    if float(np.prod(extent)) > EMPTIEST:
-        return f"isolated atoms: {n_atoms} in a cell of {'x'.join(f'{e * cutoff:.0f}' for e in extent)} Angstrom"
-    return ""
+    return f"isolated atoms: {n_atoms} in a cell of {'x'.join(f'{e * cutoff:.0f}' for e in extent)} Angstrom"
 
 
 def _unusable(part: Bonds, n_atoms: int, cutoff: float) -> str:
@@ -227,14 +308,19 @@ def _unusable(part: Bonds, n_atoms: int, cutoff: float) -> str:
     if len(distance):
         nearest = int(distance.argmin())
         if distance[nearest] < OVERLAP:
-            return (
-                f"overlapping atoms: sites {centre[nearest]} and {neighbour[nearest]} "
-                f"are {distance[nearest]:.3f} Angstrom apart"
-            )
+            return _overlapping(int(centre[nearest]), int(neighbour[nearest]), float(distance[nearest]))
     lonely = np.bincount(centre, minlength=n_atoms) == 0
     if lonely.any():
-        return f"isolated atom: site {int(lonely.argmax())} has no neighbour within {cutoff:g} Angstrom"
+        return _isolated(int(lonely.argmax()), cutoff)
     return ""
+
+
+def _overlapping(first: int, second: int, distance: float) -> str:
+    return f"overlapping atoms: sites {first} and {second} are {distance:.3f} Angstrom apart"
+
+
+def _isolated(site: int, cutoff: float) -> str:
+    return f"isolated atom: site {site} has no neighbour within {cutoff:g} Angstrom"
 
 
 def _join(structures: Structures, rows: list[int], parts: list[Bonds]) -> CrystalGraphs:

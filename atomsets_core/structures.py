@@ -7,6 +7,8 @@ the edge, where people hand them in.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -98,10 +100,15 @@ class Structures:
     def formulas(self) -> npt.NDArray[np.object_]:
         """(n,) str: reduced formulas, e.g. "Fe2O3"."""
         out = np.empty(len(self), dtype=object)
-        for i, (start, stop) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
-            elements, counts = np.unique(self.numbers[start:stop], return_counts=True)
-            divisor = int(np.gcd.reduce(counts))
-            out[i] = _reduced_formula(tuple(elements.tolist()), tuple((counts // divisor).tolist()))
+        owner = np.repeat(np.arange(len(self)), self.n_atoms)
+        # Atoms of each element of each structure, element after element, structure after structure.
+        keys, counts = np.unique(owner * 256 + np.clip(self.numbers, 0, 255), return_counts=True)
+        starts = np.searchsorted(keys, np.arange(len(self) + 1) * 256).tolist()
+        elements, amounts = (keys % 256).tolist(), counts.tolist()
+        for i, (start, stop) in enumerate(itertools.pairwise(starts)):
+            amount = amounts[start:stop]
+            divisor = math.gcd(*amount)
+            out[i] = _reduced_formula(tuple(elements[start:stop]), tuple([count // divisor for count in amount]))
         return out
 
     def take(self, indices: Sequence[int] | IntArray) -> Structures:
@@ -186,9 +193,39 @@ def list_array(values: npt.NDArray[Any], offsets: IntArray, kind: pa.DataType) -
 
 @lru_cache(maxsize=200_000)
 def _reduced_formula(elements: tuple[int, ...], counts: tuple[int, ...]) -> str:
+    """Pymatgen's reduced formula, in a twentieth of its time for the usual case."""
     if any(not 1 <= z <= LARGEST_ATOMIC_NUMBER for z in elements):
         return "?"
-    return Composition({Element.from_Z(z): count for z, count in zip(elements, counts, strict=True)}).reduced_formula
+    known = _electronegativity()
+    order = sorted(zip(elements, counts, strict=True), key=lambda item: known[item[0]])
+    if any(known[z][0] != known[z][0] for z in elements) or (len(elements) < 3 and max(counts) == 1):
+        # Noble gases have no electronegativity to sort by; O2, Na2O2 and their like are exceptions.
+        return _composition(elements, counts).reduced_formula
+    anion = ""
+    if len(order) > 2 and known[order[-1][0]][0] - known[order[-2][0]][0] < 1.65:
+        groups = math.gcd(order[-1][1], order[-2][1])
+        if groups > 1:
+            anion = f"({_written([(z, count // groups) for z, count in order[-2:]])}){groups}"
+            order = order[:-2]
+    return _written(order) + anion
+
+
+def _composition(elements: Sequence[int], counts: Sequence[int]) -> Composition:
+    return Composition({Element.from_Z(z): count for z, count in zip(elements, counts, strict=True)})
+
+
+def _written(order: Sequence[tuple[int, int]]) -> str:
+    known = _electronegativity()
+    return "".join(f"{known[z][1]}{count if count > 1 else ''}" for z, count in order)
+
+
+@lru_cache(maxsize=1)
+def _electronegativity() -> list[tuple[float, str]]:
+    """Pauling's value (NaN where there is none) and symbol of each element, by atomic number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        elements = [Element.from_Z(z) for z in range(1, LARGEST_ATOMIC_NUMBER + 1)]
+        return [(0.0, "?"), *((float(element.X), element.symbol) for element in elements)]
 
 
 def as_structures(items: Structures | Iterable[Structure], ids: Sequence[str] | None = None) -> Structures:

@@ -4,6 +4,7 @@ from atomsets_core.parents import chgnet, megnet, sevennet
 from atomsets_core.parents.base import (
     Parent,
     featurize_batches,
+    in_torch,
     load_parent,
     parent_names,
     register_parent,
@@ -19,6 +20,7 @@ register_parent(sevennet.NAME, sevennet.load)
 __all__ = [
     "Parent",
     "featurize_batches",
+    "in_torch",
     "load_parent",
     "parent_names",
     "register_parent",

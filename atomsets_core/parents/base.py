@@ -22,11 +22,18 @@ from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs
 from atomsets_core.structures import IntArray, Refusal, Structures
 
+Levels = Mapping[str, npt.NDArray[np.float32]]
+"""Level -> values of one batch: (n_atoms, width) on sites, (n_structures, width) on structures."""
+
+Compute = Callable[[Structures, Sequence[str], list[Refusal]], Iterator[tuple[IntArray, Levels]]]
+"""A network at work: from structures and the levels asked for to the rows and levels of batch after batch, in any
+order; the list gets the refused."""
+
 GraphBatches = Callable[[Structures, list[Refusal]], Iterator[tuple[IntArray, CrystalGraphs]]]
 """Graphs of the structures in batches, as `graphs.graph_batches` gives them; the list gets the refused."""
 
 Forward = Callable[[CrystalGraphs, Sequence[str]], Mapping[str, Tensor]]
-"""The network: the levels asked for of one batch of graphs."""
+"""A network in torch: the levels asked for of one batch of graphs."""
 
 
 class Parent(Protocol):
@@ -122,8 +129,7 @@ def featurize_batches(
     levels: Sequence[str] | None,
     *,
     covered: npt.NDArray[np.bool_],
-    batches: GraphBatches,
-    forward: Forward,
+    compute: Compute,
     embedding: Mapping[str, npt.NDArray[np.float32]] | None = None,
     untrained: frozenset[int] = frozenset(),
 ) -> Features:
@@ -134,8 +140,7 @@ def featurize_batches(
         structures: the request.
         levels: the request; None for every level.
         covered: covered[z] is True where the network has the element with atomic number z; shorter is padded False.
-        batches: makes the graphs.
-        forward: the network.
+        compute: the network.
         embedding: site level -> (n, width) table by atomic number. If no other level is asked for, no graph is made,
             and no structure is refused for its geometry.
         untrained: atomic numbers that the network takes but was not trained on; structures with one are flagged.
@@ -155,10 +160,10 @@ def featurize_batches(
         for level in wanted:
             parts[level].append(np.asarray(tables[level][numbers], dtype=np.float32))
     else:
-        for batch, graphs in batches(structures.take(accepted), refused):
+        for batch, found in compute(structures.take(accepted), wanted, refused):
             rows.append(accepted[batch])
-            for level, values in forward(graphs, wanted).items():
-                parts[level].append(values.cpu().numpy())
+            for level in wanted:
+                parts[level].append(found[level])
     kept = structures.take(np.concatenate(rows) if rows else np.empty(0, dtype=np.int64))
     widths = {**parent.site_levels, **parent.structure_levels}
     arrays = {
@@ -176,6 +181,18 @@ def featurize_batches(
         refused=tuple(refused),
         flagged=_flag_elements(parent.name, kept, untrained),
     )
+
+
+def in_torch(batches: GraphBatches, forward: Forward) -> Compute:
+    """A `Compute` that makes graphs and runs them through a network in torch, one batch after the other."""
+
+    def compute(
+        structures: Structures, wanted: Sequence[str], refused: list[Refusal]
+    ) -> Iterator[tuple[IntArray, Levels]]:
+        for rows, graphs in batches(structures, refused):
+            yield rows, {level: values.cpu().numpy() for level, values in forward(graphs, wanted).items()}
+
+    return compute
 
 
 def _refuse_elements(

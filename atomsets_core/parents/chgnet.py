@@ -26,7 +26,7 @@ from torch.nn.functional import layer_norm, silu
 from atomsets_core.equivalence import MergedGraph, merge_alike
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
-from atomsets_core.parents.base import featurize_batches, installed_file, weights_digest
+from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
 from atomsets_core.structures import Structures
 
 NAME = "chgnet"
@@ -148,10 +148,12 @@ class CHGNet:
             structures,
             levels,
             covered=np.arange(N_ELEMENTS) > 0,
-            batches=lambda batch, refused: graph_batches(
-                batch, CUTOFF, MAX_BONDS, refused, vectors=True, angle_cutoff=ANGLE_CUTOFF
+            compute=in_torch(
+                lambda batch, refused: graph_batches(
+                    batch, CUTOFF, MAX_BONDS, refused, vectors=True, angle_cutoff=ANGLE_CUTOFF
+                ),
+                self.forward,
             ),
-            forward=self.forward,
             embedding={"a0": self._embedding.cpu().numpy()},
             untrained=UNTRAINED,
         )

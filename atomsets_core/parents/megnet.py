@@ -1,41 +1,33 @@
 """MEGNet pretrained on formation energies (Chen et al., Chem. Mater. 31, 3564 (2019)), as a frozen parent.
 
 The forward pass is that of the original Keras model `formation_energy` (mp-2019.4.1), whose weights the `maml` wheel
-carries; the numbers agree with the original to float32 rounding. What differs is the order of the work, because a
-crystal has a hundred times more bonds than atoms and all the time goes into them:
-
-- the first layer of the bond update is split into atom, neighbour, bond and state parts, so that only the 32-wide bond
-  part is done once a bond;
-- the `- ln 2` of the shifted softplus is folded into the bias of the layer that follows;
-- the initial bond vector depends on one number, the distance: it is read from a fine table by cubic interpolation
-  (error below 1e-6) instead of being computed through 100 Gaussians and two layers;
-- bonds go through the whole chain of a block in pieces that stay in the cache.
+carries; the numbers agree with the original to float32 rounding. It is written twice: compiled for CPUs
+(`megnet_kernel`), and in torch for accelerators and for machines without numba (`megnet_torch`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
+import importlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
 
-import h5py
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.nn.functional import softplus
 
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
-from atomsets_core.parents.base import featurize_batches, installed_file, weights_digest
-from atomsets_core.structures import Structures
+from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
+from atomsets_core.parents.megnet_torch import TorchForward
+from atomsets_core.parents.megnet_weights import CUTOFF, SITE_LEVELS, STRUCTURE_LEVELS, Weights, read_weights
+from atomsets_core.parents.megnet_weights import weights_file as weights_file
+from atomsets_core.structures import IntArray, Refusal, Structures
 
 NAME = "megnet"
 CODE_VERSION = "1"
 """Part of the digest: raised when the meaning of the numbers below changes."""
-
-CUTOFF = 5.0
-"""Angstrom."""
 
 N_ELEMENTS = 95
 """Rows of the embedding table: atomic numbers 0 to 94."""
@@ -43,19 +35,20 @@ N_ELEMENTS = 95
 UNTRAINED = frozenset({84, 85, 86, 87, 88})
 """Po, At, Rn, Fr, Ra: elements absent from the training set of the weights: their embedding is the random start."""
 
-SITE_LEVELS = {"V0": 16, "V1": 32, "V2": 32, "V3": 32}
-STRUCTURE_LEVELS = {"v": 96, "f2": 32, "f1": 16, "energy": 1}
-
 MAX_BONDS = 200_000
-"""Directed bonds in one batch; bounds the memory at about 60 MB."""
+"""Directed bonds in one batch of the torch path; bounds its memory at about 60 MB."""
 
-PIECE = 4096
-"""Bonds that go through a block's chain together on a CPU; their 64-wide intermediates fit the L2 cache."""
+MAX_BONDS_COMPILED = 32_768
+"""The same for the compiled path, a thread: its 4 MB of bonds stay in the cache that the cores share."""
 
-TABLE_STEP = 2.5e-3
-"""Angstrom between the knots of the bond table."""
+BONDS_OF_DENSITY = 4.0 / 3.0 * np.pi * CUTOFF**3
+"""Bonds of an atom per (atom per cubic Angstrom)."""
 
-LN2 = math.log(2.0)
+
+class Forward(Protocol):
+    """What turns a batch of graphs into levels."""
+
+    def __call__(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]: ...  # noqa: D102
 
 
 def load(device: str = "cpu") -> MEGNet:
@@ -67,24 +60,14 @@ def load(device: str = "cpu") -> MEGNet:
     return MEGNet(read_weights(), device)
 
 
-def weights_file() -> Path:
-    """Where the installed `maml` keeps the weights (found without importing it)."""
-    return installed_file("maml", "describers/data/megnet_models/formation_energy.hdf5", "maml")
-
-
-@lru_cache(maxsize=1)
-def read_weights() -> dict[str, np.ndarray]:
-    """All 167,761 parameters as float32, keyed "dense_1/kernel", "meg_net_layer_1/weight_e_0", ..."""
-    weights: dict[str, np.ndarray] = {}
-
-    def keep(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            parts = name.removesuffix(":0").split("/")
-            weights[f"{parts[1]}/{parts[-1]}"] = item[()]
-
-    with h5py.File(weights_file(), "r") as file:
-        file.visititems(keep)
-    return weights
+def compiled_forward(weights: Weights) -> Forward | None:
+    """The compiled forward pass; None without numba."""
+    try:
+        module = importlib.import_module("atomsets_core.parents.megnet_compiled")
+    except ImportError:
+        return None
+    forward: Forward = module.CompiledForward(weights)
+    return forward
 
 
 class MEGNet:
@@ -102,17 +85,15 @@ class MEGNet:
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("V0", "V1", "V2", "V3")
 
-    def __init__(self, weights: dict[str, np.ndarray], device: str = "cpu") -> None:
+    def __init__(self, weights: Weights, device: str = "cpu", *, compiled: bool = True) -> None:
+        """Ready on `device`; `compiled` allows the compiled forward pass where there is one."""
         self.device = torch.device(device)
         self.digest = weights_digest(NAME, CODE_VERSION, weights)
-        self._w = {name: torch.from_numpy(value).to(self.device) for name, value in weights.items()}
         self._embedding = weights["embedding_1/embeddings"]
-        self._piece = PIECE if self.device.type == "cpu" else MAX_BONDS
-        with torch.inference_mode():
-            self._blocks = [_Block(self._w, k) for k in (1, 2, 3)]
-            self._table = self._bond_table()
+        fast = compiled_forward(weights) if compiled and self.device.type == "cpu" else None
+        self.compiled = fast is not None
+        self.forward: Forward = fast or TorchForward(weights, self.device)
 
-    @torch.inference_mode()
     def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
         """See `Parent.featurize`. Refused are atomic numbers above 94, overlapping and isolated atoms."""
         return featurize_batches(
@@ -120,190 +101,55 @@ class MEGNet:
             structures,
             levels,
             covered=np.arange(N_ELEMENTS) > 0,
-            batches=lambda batch, refused: graph_batches(batch, CUTOFF, MAX_BONDS, refused),
-            forward=self.forward,
+            compute=self._work_through,
             embedding={"V0": self._embedding},
             untrained=UNTRAINED,
         )
 
-    def forward(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, Tensor]:
-        """The levels `wanted` of one batch of graphs; nothing deeper than them is computed.
+    def _work_through(
+        self, structures: Structures, wanted: Sequence[str], refused: list[Refusal]
+    ) -> Iterator[tuple[IntArray, Levels]]:
+        """Levels in order: group after group with the compiled pass, on as many threads as torch has been given."""
+        for batches, more in self._groups(structures, wanted):
+            refused += more
+            yield from batches
 
-        Returns:
-            level -> (n_atoms, width) for site levels, (n_structures, width) for structure levels, float32.
-        """
-        out: dict[str, Tensor] = {}
-        graph = _Graph(graphs, self.device)
-        depth = max(int(level[1]) if level in SITE_LEVELS else 4 for level in wanted)
-        atoms = self._w["embedding_1/embeddings"][graph.numbers]
-        out["V0"] = atoms
-        atoms = self._pair(atoms, 1)
-        state = self._pair(torch.zeros(graph.n_structures, 2, device=self.device), 5)
-        bonds = None
-        for k in range(1, min(depth, 3) + 1):
-            # The bond update of the last block is only needed by the readout.
-            atoms, bonds, state, out[f"V{k}"] = self._block(k, graph, atoms, bonds, state, keep_bonds=k < depth)
-        if depth == 4 and bonds is not None:
-            pooled_atoms = self._set2set(atoms, graph.atom_structure, graph.n_structures, 1)
-            pooled_bonds = self._set2set(bonds, graph.bond_structure, graph.n_structures, 2)
-            out["v"] = torch.cat([pooled_atoms, pooled_bonds, state], dim=1)
-            out["f2"] = self._dense(out["v"], 19)
-            out["f1"] = self._dense(out["f2"], 20)
-            out["energy"] = out["f1"] @ self._w["dense_21/kernel"] + self._w["dense_21/bias"]
-        return {level: out[level] for level in wanted}
+    def _groups(self, structures: Structures, wanted: Sequence[str]) -> Iterator[_Group]:
+        if not self.compiled:
+            yield self._one_group(structures, MAX_BONDS, wanted, 0, len(structures))
+            return
+        threads = torch.get_num_threads()
+        limit = min(MAX_BONDS_COMPILED, MAX_BONDS)
+        bounds = _cut(structures, limit, threads)
+        work = partial(self._one_group, structures, limit, wanted)
+        if threads == 1 or len(bounds) <= 2:
+            yield from map(work, bounds[:-1], bounds[1:])
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(work, bounds[:-1], bounds[1:])
 
-    def _dense(self, x: Tensor, number: int) -> Tensor:
-        return softplus(torch.addmm(self._w[f"dense_{number}/bias"], x, self._w[f"dense_{number}/kernel"])) - LN2
-
-    def _pair(self, x: Tensor, number: int) -> Tensor:
-        return self._dense(self._dense(x, number), number + 1)
-
-    def _bond_table(self) -> Tensor:
-        """(knots, 32): the bond vector before the first block, at distances -step, 0, step, ... past the cutoff."""
-        knots = int(CUTOFF / TABLE_STEP) + 4
-        distance = (torch.arange(knots, dtype=torch.float64, device=self.device) - 1) * TABLE_STEP
-        centres = torch.linspace(0.0, 6.0, 100, dtype=torch.float64, device=self.device)
-        x = torch.exp(-(((distance[:, None] - centres) / 0.5) ** 2))
-        for number in (3, 4):
-            kernel, bias = self._w[f"dense_{number}/kernel"].double(), self._w[f"dense_{number}/bias"].double()
-            x = softplus(x @ kernel + bias) - LN2
-        return x.float()
-
-    def _initial_bonds(self, distance: Tensor) -> Tensor:
-        """(bonds, 32) from distances (bonds,) in Angstrom: four-point Lagrange interpolation in the table."""
-        position = distance.double() / TABLE_STEP
-        knot = position.long()
-        t = (position - knot).float()[:, None]
-        table, knot = self._table, knot + 1
-        # Weights of the knots at -1, 0, 1 and 2 steps from the one below.
-        out = table[knot - 1] * (-t * (t - 1) * (t - 2) / 6)
-        out += table[knot] * ((t + 1) * (t - 1) * (t - 2) / 2)
-        out += table[knot + 1] * (-(t + 1) * t * (t - 2) / 2)
-        out += table[knot + 2] * ((t + 1) * t * (t - 1) / 6)
-        return out
-
-    def _block(
-        self, k: int, graph: _Graph, atoms: Tensor, bonds: Tensor | None, state: Tensor, *, keep_bonds: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Block k with its dense layers in front and its skip.
-
-        Args:
-            k: 1, 2 or 3.
-            graph: the batch.
-            atoms: (n_atoms, 32).
-            bonds: (n_bonds, 32), changed in place; None before the first block.
-            state: (n_structures, 32).
-            keep_bonds: whether the updated bonds are needed by anything after this block.
-
-        Returns:
-            atoms, bonds and state after the skip, and the block's raw output on the atoms, (n_atoms, 32).
-        """
-        block = self._blocks[k - 1]
-        if k == 1:
-            atoms_in, state_in = atoms, state
-        else:
-            first = 6 * k - 5
-            atoms_in, state_in = self._pair(atoms, first), self._pair(state, first + 4)
-        from_centre = atoms_in @ block.centre + (state_in @ block.state + block.bias_0)[graph.atom_structure]
-        from_neighbour = atoms_in @ block.neighbour
-        bond_sum = torch.zeros(len(atoms), 32, device=self.device)
-        if bonds is None:
-            bonds = torch.empty(graph.n_bonds, 32, device=self.device)
-        for start in range(0, graph.n_bonds, self._piece):
-            piece = slice(start, min(start + self._piece, graph.n_bonds))
-            centre, neighbour = graph.centre[piece], graph.neighbour[piece]
-            if k == 1:
-                bonds[piece] = self._initial_bonds(graph.distance[piece])
-                hidden = bonds[piece] @ block.bond
-            else:
-                hidden = softplus(torch.addmm(block.ff_bias_0, bonds[piece], block.ff_0))
-                hidden = softplus(torch.addmm(block.ff_bias_1, hidden, block.ff_1)) @ block.bond
-            hidden += from_centre.index_select(0, centre)
-            hidden += from_neighbour.index_select(0, neighbour)
-            hidden = softplus(hidden)
-            hidden = softplus(torch.addmm(block.bias_1, hidden, block.hidden))
-            update = torch.addmm(block.bias_2, hidden, block.out)
-            bond_sum.index_add_(0, centre, update)
-            if keep_bonds:
-                bonds[piece] += update
-        bond_mean = bond_sum / graph.bonds_of_atom
-        state_bonds = graph.sum_atoms(bond_sum) / graph.bonds_of_structure
-        x = torch.cat([bond_mean, atoms_in, state_in[graph.atom_structure]], dim=1)
-        new_atoms = self._mlp(x, k, "v")
-        state_atoms = graph.sum_atoms(new_atoms) / graph.atoms_of_structure
-        new_state = self._mlp(torch.cat([state_bonds, state_atoms, state_in], dim=1), k, "u")
-        return atoms + new_atoms, bonds, state + new_state, new_atoms
-
-    def _mlp(self, x: Tensor, k: int, kind: str) -> Tensor:
-        for layer in (0, 1, 2):
-            weight = self._w[f"meg_net_layer_{k}/weight_{kind}_{layer}"]
-            x = torch.addmm(self._w[f"meg_net_layer_{k}/bias_{kind}_{layer}"], x, weight)
-            if layer < 2:
-                x = softplus(x) - LN2
-        return x
-
-    def _set2set(self, x: Tensor, owner: Tensor, n: int, number: int) -> Tensor:
-        """(n, 32): the original's set2set with two steps of 16 units, its cell state zero in every step."""
-        w, name = self._w, f"set2_set_{number}"
-        memory = torch.addmm(w[f"{name}/x_to_m_bias"], x, w[f"{name}/x_to_m_weight"])
-        query = torch.zeros(n, 32, device=x.device)
-        for _ in range(2):
-            gates = torch.addmm(w[f"{name}/recurrent_bias"], query, w[f"{name}/recurrent_kernel"])
-            gate_in, _, gate_cell, gate_out = gates.chunk(4, dim=1)
-            cell = _hard_sigmoid(gate_in) * torch.tanh(gate_cell)
-            hidden = _hard_sigmoid(gate_out) * torch.tanh(cell)
-            energy = (memory * hidden.index_select(0, owner)).sum(dim=1)
-            # exp in float64 needs no shift by the maximum: |energy| stays far below 700.
-            weight = torch.exp(energy.double())
-            total = torch.zeros(n, dtype=torch.float64, device=x.device).index_add_(0, owner, weight)
-            share = (weight / total.index_select(0, owner)).float()
-            read = torch.zeros(n, 16, device=x.device).index_add_(0, owner, memory * share[:, None])
-            query = torch.cat([hidden, read], dim=1)
-        return query
+    def _one_group(
+        self, structures: Structures, max_bonds: int, wanted: Sequence[str], start: int, stop: int
+    ) -> _Group:
+        refused: list[Refusal] = []
+        group = structures if (start, stop) == (0, len(structures)) else structures.take(np.arange(start, stop))
+        batches: list[tuple[IntArray, Levels]] = [
+            (rows + start, self.forward(graphs, wanted))
+            for rows, graphs in graph_batches(group, CUTOFF, max_bonds, refused)
+        ]
+        return batches, refused
 
 
-class _Block:
-    """Weights of one block's bond chain, split and with ln 2 folded into the biases."""
-
-    def __init__(self, w: dict[str, Tensor], k: int) -> None:
-        name = f"meg_net_layer_{k}"
-        first = w[f"{name}/weight_e_0"]
-        self.centre, self.neighbour, self.bond, self.state = (first[i : i + 32].contiguous() for i in (0, 32, 64, 96))
-        self.bias_0 = w[f"{name}/bias_e_0"]
-        if k > 1:
-            number = 6 * k - 3
-            self.ff_0, self.ff_bias_0 = w[f"dense_{number}/kernel"], w[f"dense_{number}/bias"]
-            self.ff_1 = w[f"dense_{number + 1}/kernel"]
-            self.ff_bias_1 = w[f"dense_{number + 1}/bias"] - LN2 * self.ff_1.sum(0)
-            self.bias_0 = self.bias_0 - LN2 * self.bond.sum(0)
-        self.hidden = w[f"{name}/weight_e_1"]
-        self.bias_1 = w[f"{name}/bias_e_1"] - LN2 * self.hidden.sum(0)
-        self.out = w[f"{name}/weight_e_2"]
-        self.bias_2 = w[f"{name}/bias_e_2"] - LN2 * self.out.sum(0)
+_Group = tuple[Sequence[tuple[IntArray, Levels]], list[Refusal]]
+"""Rows and levels of each batch of a group, and what was refused of it."""
 
 
-class _Graph:
-    """A `CrystalGraphs` as tensors on a device, with the index vectors that the blocks share."""
-
-    def __init__(self, graphs: CrystalGraphs, device: torch.device) -> None:
-        def tensor(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values).to(device)
-
-        self.numbers, self.centre = tensor(graphs.numbers), tensor(graphs.centre)
-        self.neighbour, self.distance = tensor(graphs.neighbour), tensor(graphs.distance)
-        self.n_structures, self.n_bonds = len(graphs.n_atoms), len(graphs.centre)
-        n_atoms, n_bonds = tensor(graphs.n_atoms), tensor(graphs.n_bonds)
-        structure = torch.arange(self.n_structures, device=device)
-        self.atom_structure = structure.repeat_interleave(n_atoms)
-        self.bond_structure = structure.repeat_interleave(n_bonds)
-        self.bonds_of_atom = torch.bincount(self.centre, minlength=len(graphs.numbers)).float()[:, None]
-        self.atoms_of_structure = n_atoms.float()[:, None]
-        self.bonds_of_structure = n_bonds.float()[:, None]
-
-    def sum_atoms(self, values: Tensor) -> Tensor:
-        out = torch.zeros(self.n_structures, values.shape[1], device=values.device)
-        return out.index_add_(0, self.atom_structure, values)
-
-
-def _hard_sigmoid(x: Tensor) -> Tensor:
-    return torch.clamp(0.2 * x + 0.5, 0.0, 1.0)
+def _cut(structures: Structures, bonds: int, threads: int) -> list[int]:
+    """Bounds of groups of about `bonds` bonds as the densities let expect; smaller when there are few a thread."""
+    volume = np.maximum(np.abs(np.linalg.det(structures.lattice)), 1e-3)
+    expected = np.cumsum(BONDS_OF_DENSITY * structures.n_atoms**2 / volume)
+    if not len(expected):
+        return [0]
+    size = min(float(bonds), max(expected[-1] / (2 * threads), 1.0))
+    group = np.floor(expected / size)
+    return [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(structures)]

@@ -28,7 +28,7 @@ from torch.nn.functional import silu
 
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
-from atomsets_core.parents.base import featurize_batches, installed_file, weights_digest
+from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
 from atomsets_core.structures import Structures
 
 NAME = "sevennet"
@@ -154,8 +154,9 @@ class SevenNet:
             structures,
             levels,
             covered=self._covered,
-            batches=lambda batch, refused: graph_batches(batch, CUTOFF, MAX_BONDS, refused, vectors=True),
-            forward=self.forward,
+            compute=in_torch(
+                lambda batch, refused: graph_batches(batch, CUTOFF, MAX_BONDS, refused, vectors=True), self.forward
+            ),
         )
 
     def forward(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, Tensor]:

@@ -1,0 +1,237 @@
+"""Neighbour lists of many structures in one compiled loop: a list of linked boxes, as pymatgen's, without its overhead.
+
+A pair counts when the square of its distance is below cutoff^2 + 1e-8, which is pymatgen's inclusive cutoff.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from atomsets_core.compiled import compiled
+
+SQUARE_TOLERANCE = 1e-8
+"""Square Angstrom, added to the square of the cutoff."""
+
+FINE, OVERLAPPING, ISOLATED, SKIPPED = 0, 1, 2, 3
+"""What `fill` found about a structure."""
+
+
+@compiled
+def fill(
+    lattice: Any,
+    frac: Any,
+    atom_start: Any,
+    skip: Any,
+    first: int,
+    cutoff: float,
+    overlap: float,
+    max_bonds: int,
+    centre: Any,
+    neighbour: Any,
+    distance: Any,
+    n_bonds: Any,
+    status: Any,
+    culprit: Any,
+) -> Any:
+    """Neighbour lists of structures `first`, first + 1, ... until they hold `max_bonds` bonds.
+
+    Args:
+        lattice: (n, 3, 3) float64, row vectors, Angstrom.
+        frac: (n_atoms_total, 3) float64.
+        atom_start: (n + 1,) int64, first atom of each structure.
+        skip: (n,) bool, structures to leave out.
+        first: structure to begin with.
+        cutoff: Angstrom, inclusive.
+        overlap: Angstrom, distance below which two atoms overlap.
+        max_bonds: a structure that would exceed it is left to the next call, unless it is the first with bonds.
+        centre: (capacity,) int64, filled: atoms counted from the first accepted structure of this call.
+        neighbour: (capacity,) int64, filled.
+        distance: (capacity,) float64, filled: Angstrom.
+        n_bonds: (n,) int64, filled: bonds of each structure.
+        status: (n,) int64, filled: FINE, OVERLAPPING, ISOLATED or SKIPPED.
+        culprit: (n, 3) float64, filled: the two atoms that overlap and their distance, or the atom without neighbours.
+
+    Returns:
+        The structure to go on with, and the number of bonds; -1 bonds when the lists are too short for it alone.
+    """
+    total, atoms = np.int64(0), np.int64(0)  # of one type from the start: numba compiles for a literal 0 apart
+    for i in range(first, len(atom_start) - 1):
+        n_bonds[i] = 0
+        if skip[i]:
+            status[i] = SKIPPED
+            continue
+        low, high = atom_start[i], atom_start[i + 1]
+        found = _one(lattice[i], frac[low:high], cutoff, total, centre, neighbour, distance)
+        if found < 0 or (total > 0 and total + found > max_bonds):
+            return (i, total) if total > 0 else (i, -1)
+        status[i], which = _judge(centre[total : total + found], distance[total : total + found], high - low, overlap)
+        if status[i] == FINE:
+            for b in range(total, total + found):
+                centre[b] += atoms
+                neighbour[b] += atoms
+            n_bonds[i] = found
+            total += found
+            atoms += high - low
+        elif status[i] == OVERLAPPING:
+            row = total + which
+            culprit[i, 0], culprit[i, 1], culprit[i, 2] = centre[row], neighbour[row], distance[row]
+        else:
+            culprit[i, 0] = which
+    return len(atom_start) - 1, total
+
+
+@compiled
+def _judge(centre: Any, distance: Any, n_atoms: int, overlap: float) -> Any:
+    """Status of a structure, and the shortest bond or the atom without neighbours."""
+    nearest = -1
+    for b in range(len(distance)):
+        if distance[b] < overlap and (nearest < 0 or distance[b] < distance[nearest]):
+            nearest = b
+    if nearest >= 0:
+        return OVERLAPPING, nearest
+    expected = 0
+    for b in range(len(centre)):
+        if centre[b] > expected:
+            break
+        if centre[b] == expected:
+            expected += 1
+    # The atoms before `expected` have a bond; all have one when it has run past the last.
+    return (FINE, 0) if expected == n_atoms else (ISOLATED, expected)
+
+
+@compiled
+def _one(cell: Any, frac: Any, cutoff: float, total: int, centre: Any, neighbour: Any, distance: Any) -> int:
+    """Append one structure's bonds at row `total`; their number, or -1 where the lists are too short."""
+    n_atoms = len(frac)
+    low, high = _image_range(cell, frac, cutoff)
+    cart, corner, size = _positions(cell, frac, cutoff)
+    point, n_points = _images(cell, cart, low, high, corner, size)
+    edge = 0.5 * cutoff
+    boxes = np.empty(3, np.int64)
+    for _ in range(64):
+        for axis in range(3):
+            boxes[axis] = int(size[axis] / edge) + 1
+        if float(boxes[0]) * float(boxes[1]) * float(boxes[2]) <= 64 + 8 * n_points:
+            break
+        edge *= 2.0
+    reach = 2 if edge < cutoff else 1
+    x, y, z, index, box_start = _sort_into_boxes(point, n_points, corner, boxes, edge)
+    limit = cutoff * cutoff + SQUARE_TOLERANCE
+    bond = total
+    for i in range(n_atoms):
+        cx, cy, cz = cart[i, 0], cart[i, 1], cart[i, 2]
+        bx, by, bz = int((cx - corner[0]) / edge), int((cy - corner[1]) / edge), int((cz - corner[2]) / edge)
+        z_low, z_high = max(bz - reach, 0), min(bz + reach + 1, boxes[2])
+        for jx in range(max(bx - reach, 0), min(bx + reach + 1, boxes[0])):
+            for jy in range(max(by - reach, 0), min(by + reach + 1, boxes[1])):
+                column = (jx * boxes[1] + jy) * boxes[2]
+                start, stop = box_start[column + z_low], box_start[column + z_high]
+                if bond + (stop - start) > len(centre):
+                    return -1
+                for p in range(start, stop):
+                    dx, dy, dz = x[p] - cx, y[p] - cy, z[p] - cz
+                    square = dx * dx + dy * dy + dz * dz
+                    # Written always, kept when it is a bond: cheaper than a branch that can't be predicted.
+                    centre[bond] = i
+                    neighbour[bond] = index[p]
+                    distance[bond] = square
+                    bond += (square < limit) & ((index[p] != i) | (square > 1e-16))
+    for b in range(total, bond):
+        distance[b] = math.sqrt(distance[b])
+    return bond - total
+
+
+@compiled
+def _wrapped(value: float) -> float:
+    value -= math.floor(value)
+    return value if value < 1.0 else 0.0
+
+
+@compiled
+def _positions(cell: Any, frac: Any, cutoff: float) -> Any:
+    """Positions in the cell (n, 3), and corner and size of the box around them that holds every neighbour."""
+    cart = np.empty((len(frac), 3))
+    corner, size = np.empty(3), np.empty(3)
+    margin = cutoff + 1e-6
+    for axis in range(3):
+        least, most = np.inf, -np.inf
+        for i in range(len(frac)):
+            value = _wrapped(frac[i, 0]) * cell[0, axis] + _wrapped(frac[i, 1]) * cell[1, axis]
+            value += _wrapped(frac[i, 2]) * cell[2, axis]
+            cart[i, axis] = value
+            least, most = min(least, value), max(most, value)
+        corner[axis], size[axis] = least - margin, most - least + 2.0 * margin
+    return cart, corner, size
+
+
+@compiled
+def _image_range(cell: Any, frac: Any, cutoff: float) -> Any:
+    """First and last image along each lattice vector that can hold a neighbour of an atom in the cell."""
+    low, high = np.empty(3, np.int64), np.empty(3, np.int64)
+    for axis in range(3):
+        u, v = (axis + 1) % 3, (axis + 2) % 3
+        x = cell[u, 1] * cell[v, 2] - cell[u, 2] * cell[v, 1]
+        y = cell[u, 2] * cell[v, 0] - cell[u, 0] * cell[v, 2]
+        z = cell[u, 0] * cell[v, 1] - cell[u, 1] * cell[v, 0]
+        volume = abs(x * cell[axis, 0] + y * cell[axis, 1] + z * cell[axis, 2])
+        # The cutoff in units of the distance between lattice planes.
+        reach = cutoff * math.sqrt(x * x + y * y + z * z) / volume + 1e-6
+        least, most = np.inf, -np.inf
+        for i in range(len(frac)):
+            value = _wrapped(frac[i, axis])
+            least, most = min(least, value), max(most, value)
+        high[axis] = math.floor(most - least + reach)
+        low[axis] = -high[axis]
+    return low, high
+
+
+@compiled
+def _images(cell: Any, cart: Any, low: Any, high: Any, corner: Any, size: Any) -> Any:
+    """Images of the atoms inside the box: x, y, z and atom of each, flat, and their number."""
+    n = len(cart)
+    point = np.empty(4 * (64 + 32 * n))
+    count = 0
+    top_x, top_y, top_z = corner[0] + size[0], corner[1] + size[1], corner[2] + size[2]
+    for a in range(low[0], high[0] + 1):
+        for b in range(low[1], high[1] + 1):
+            for c in range(low[2], high[2] + 1):
+                if 4 * (count + n) > len(point):
+                    longer = np.empty(2 * len(point))
+                    for j in range(4 * count):
+                        longer[j] = point[j]
+                    point = longer
+                sx = a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
+                sy = a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
+                sz = a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
+                for i in range(n):
+                    x, y, z = sx + cart[i, 0], sy + cart[i, 1], sz + cart[i, 2]
+                    j = 4 * count
+                    point[j], point[j + 1], point[j + 2], point[j + 3] = x, y, z, i
+                    inside = (x > corner[0]) & (x < top_x) & (y > corner[1]) & (y < top_y)
+                    count += inside & (z > corner[2]) & (z < top_z)
+    return point, count
+
+
+@compiled
+def _sort_into_boxes(point: Any, n: int, corner: Any, boxes: Any, edge: float) -> Any:
+    """Points box after box (the last axis runs fastest), and the first point of each box."""
+    n_boxes = boxes[0] * boxes[1] * boxes[2]
+    box = np.empty(n, np.int64)
+    start = np.zeros(n_boxes + 2, np.int64)
+    for p in range(n):
+        jx, jy = int((point[4 * p] - corner[0]) / edge), int((point[4 * p + 1] - corner[1]) / edge)
+        box[p] = (jx * boxes[1] + jy) * boxes[2] + int((point[4 * p + 2] - corner[2]) / edge)
+        start[box[p] + 2] += 1
+    for j in range(n_boxes):
+        start[j + 2] += start[j + 1]
+    x, y, z = np.empty(n), np.empty(n), np.empty(n)
+    index = np.empty(n, np.int64)
+    # start[j + 1] counts up from the first point of box j to its last, and so ends as start of box j + 1.
+    for p in range(n):
+        q = start[box[p] + 1]
+        start[box[p] + 1] += 1
+        x[q], y[q], z[q], index[q] = point[4 * p], point[4 * p + 1], point[4 * p + 2], int(point[4 * p + 3])
+    return x, y, z, index, start

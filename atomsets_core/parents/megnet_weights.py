@@ -1,0 +1,68 @@
+"""Weights of the original MEGNet, and the small things that both of its forward passes need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from atomsets_core.parents.base import installed_file
+
+Weights = Mapping[str, np.ndarray]
+
+CUTOFF = 5.0
+"""Angstrom."""
+
+SITE_LEVELS = {"V0": 16, "V1": 32, "V2": 32, "V3": 32}
+STRUCTURE_LEVELS = {"v": 96, "f2": 32, "f1": 16, "energy": 1}
+
+TABLE_STEP = 2.5e-3
+"""Angstrom between the knots of the bond table."""
+
+LN2 = math.log(2.0)
+
+
+def weights_file() -> Path:
+    """Where the installed `maml` keeps the weights (found without importing it)."""
+    return installed_file("maml", "describers/data/megnet_models/formation_energy.hdf5", "maml")
+
+
+@lru_cache(maxsize=1)
+def read_weights() -> dict[str, np.ndarray]:
+    """All 167,761 parameters as float32, keyed "dense_1/kernel", "meg_net_layer_1/weight_e_0", ..."""
+    weights: dict[str, np.ndarray] = {}
+
+    def keep(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            parts = name.removesuffix(":0").split("/")
+            weights[f"{parts[1]}/{parts[-1]}"] = item[()]
+
+    with h5py.File(weights_file(), "r") as file:
+        file.visititems(keep)
+    return weights
+
+
+def depth_of(levels: Sequence[str]) -> int:
+    """Number of blocks that the levels need, 4 for all three and the readout."""
+    return max(int(level[1]) if level in SITE_LEVELS else 4 for level in levels)
+
+
+def shifted_softplus(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """softplus(x) - ln 2."""
+    return np.logaddexp(0.0, x) - LN2
+
+
+def bond_table(weights: Weights) -> npt.NDArray[np.float64]:
+    """(knots, 32): the bond vector before the first block, at distances -step, 0, step, ... past the cutoff."""
+    knots = int(CUTOFF / TABLE_STEP) + 4
+    distance = (np.arange(knots) - 1) * TABLE_STEP
+    x = np.exp(-(((distance[:, None] - np.linspace(0.0, 6.0, 100)) / 0.5) ** 2))
+    for number in (3, 4):
+        kernel, bias = weights[f"dense_{number}/kernel"], weights[f"dense_{number}/bias"]
+        x = shifted_softplus(x @ kernel.astype(np.float64) + bias)
+    return x
