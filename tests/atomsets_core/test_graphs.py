@@ -42,7 +42,7 @@ def test_same_pairs_in_real_crystals(elastic, cutoff):
 @pytest.mark.parametrize("seed", range(8))
 def test_same_pairs_in_skewed_cells_and_outside_the_cell(seed):
     rng = np.random.default_rng(seed)
-    angles = [*rng.choice([50, 70, 90, 110], 2), 60.0]
+    angles = [*rng.choice([70, 80, 90, 100], 2), 60.0]
     lattice = Lattice.from_parameters(*rng.uniform(2.5, 12, 3), *angles)
     # A body-centred arrangement, shaken and moved by whole cells: never overlapping, always skewed.
     frac = np.array([[0, 0, 0], [0.5, 0.5, 0.5]]) + rng.uniform(-0.1, 0.1, (2, 3)) + rng.integers(-3, 4, (2, 3))
