@@ -240,7 +240,7 @@ def time_workers(structures: Structures, rounds: int) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """Most memory this process has held. (Not `getrusage`: a new process begins with its parent's figure.)"""
+    """Most memory this process has held; not `getrusage`'s, where a new process begins with its parent's figure."""
     for line in Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else []:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024

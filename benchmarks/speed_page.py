@@ -97,14 +97,16 @@ def limits(threads: dict[str, Any]) -> str:
 def workers(samples: dict[str, Any]) -> list[str]:
     """One and two worker processes."""
     lines = [
-        "| Worker processes of one thread | one, structures/s | two, structures/s | two over one | memory when ready, at most, MB |",
+        "| Worker processes of one thread | one, structures/s | two, structures/s | two over one "
+        "| memory when ready, at most, MB |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, sample in samples.items():
         row = sample["workers"]
         rates = [f"{rate:,.0f}" for rate in row["structures_per_second"].values()]
         lines.append(
-            f"| {NAMES[name]} | {' | '.join(rates)} | {row['two_over_one']:.2f} | {row['ready_mb']:.0f}, {row['peak_mb']:.0f} |"
+            f"| {NAMES[name]} | {' | '.join(rates)} | {row['two_over_one']:.2f} "
+            f"| {row['ready_mb']:.0f}, {row['peak_mb']:.0f} |"
         )
     return lines
 
