@@ -122,7 +122,7 @@ def test_every_failure_has_a_row_with_its_reason(finished):
         "zero-label": "K_VRH is 0: log10 needs a positive value",
         "mp-10003": "duplicate id",
         "unknown-element": "unknown element: atomic number 0",
-        "heavy": "no element with atomic number 95",
+        "heavy": "megnet does not cover Am (atomic number 95)",
         "isolated": "isolated atom",
         "overlapping": "overlapping atoms",
         "nan-coordinate": "a coordinate is NaN",
