@@ -78,9 +78,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         everything = read_structures(options.structures)
         samples["materials_project"] = pick(everything, options.n, rng)
     result: dict[str, Any] = {
-        "command": "python benchmarks/featurize.py " + ("--structures FILE" if options.structures else ""),
+        "command": f"python benchmarks/featurize.py --n {options.n} --rounds {options.rounds}"
+        + (" --structures FILE" if options.structures else "")
+        + (" --whole" if options.whole else ""),
         "date": time.strftime("%Y-%m-%d"),
         "seed": options.seed,
+        "shared_machine": os.getloadavg()[0] > 0.5,
         "rounds": options.rounds,
         "load_before": os.getloadavg()[0],
         "processor": processor(),
@@ -224,23 +227,26 @@ def time_workers(structures: Structures, rounds: int) -> dict[str, Any]:
         path = Path(folder) / "structures.parquet"
         pq.write_table(structures.to_arrow(), path)
         rates: dict[int, list[float]] = {1: [], 2: []}
+        used: dict[int, list[float]] = {1: [], 2: []}
         memory, before = [], []
-        for _ in range(min(rounds, 3)):
+        for _ in range(min(rounds, 2)):
             for n in (1, 2):
                 outs = run_workers(path, n)
                 rates[n].append(n * len(structures) / (max(o["stop"] for o in outs) - min(o["start"] for o in outs)))
+                used[n] += [o["used"] for o in outs]
                 memory += [o["peak_mb"] for o in outs]
                 before += [o["before_mb"] for o in outs]
     return {
         "structures_per_second": {str(n): max(rate) for n, rate in rates.items()},
         "two_over_one": statistics.median(two / one for one, two in zip(rates[1], rates[2], strict=True)),
+        "two_over_one_processor_time": 2 * min(used[1]) / min(used[2]),
         "peak_mb": max(memory),
         "ready_mb": max(before),
     }
 
 
 def peak_mb() -> float:
-    """Most memory this process has held; not `getrusage`'s, where a new process begins with its parent's figure."""
+    """Most memory this process has held; `getrusage` would begin with the figure of the parent process."""
     for line in Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else []:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
@@ -263,11 +269,12 @@ def worker(path: Path, begin: float) -> None:
     parent.featurize(structures.take(np.arange(2)))
     before = peak_mb()
     time.sleep(max(0.0, begin - time.time()))
-    start = time.time()
+    start, used = time.time(), time.process_time()
     for _ in range(3):
         parent.featurize(structures)
+    used = (time.process_time() - used) / 3
     stop = start + (time.time() - start) / 3
-    print(json.dumps({"start": start, "stop": stop, "peak_mb": peak_mb(), "before_mb": before}))
+    print(json.dumps({"start": start, "stop": stop, "used": used, "peak_mb": peak_mb(), "before_mb": before}))
 
 
 def time_whole(path: Path) -> dict[str, float]:
