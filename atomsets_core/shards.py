@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -153,14 +153,6 @@ def read_shard(store: Store, entry: ShardEntry, levels: Sequence[str] | None = N
         KeyError: a level that the shard doesn't hold.
     """
     return _from_arrow(verify_shard(store, entry), entry, entry.levels if levels is None else levels)
-
-
-def iter_features(
-    store: Store, entries: Iterable[ShardEntry], levels: Sequence[str] | None = None
-) -> Iterator[Features]:
-    """The shards one after another, each verified, one in memory at a time."""
-    for entry in entries:
-        yield read_shard(store, entry, levels)
 
 
 def discard(store: Store, entry: ShardEntry) -> None:
