@@ -28,7 +28,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,parents]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,parents,embeddings,optimade,generate,slurm,kubernetes]'
 	@touch $@ $(VENV)/.run
 
 clean:
