@@ -28,7 +28,7 @@ from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply,
 FORMAT_VERSION = 1
 """Of the files of a saved model."""
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
 
 TRANSFORMS = ("none", "log10")

@@ -1,4 +1,4 @@
-"""From predictions to a ranked list and a diverse shortlist."""
+"""From predictions to a ranked list, a diverse shortlist and batches to try next."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-GOALS = ("maximize", "minimize", "target")
-ACQUISITIONS = ("ucb", "mean", "ei")
+from atomsets_core.objectives import GOALS, Objective
+
+ACQUISITIONS = ("ucb", "mean", "ei", "probability", "thompson")
+DIVERSITIES = ("none", "k-centre", "determinantal")
 
 FloatArray = npt.NDArray[np.float64]
+
+__all__ = ["ACQUISITIONS", "DIVERSITIES", "GOALS", "acquisition", "choose_batch", "diverse_shortlist"]
 
 
 def acquisition(
@@ -21,39 +25,60 @@ def acquisition(
     kappa: float = 1.0,
     best: float | None = None,
     target: float | None = None,
+    window: tuple[float, float] | None = None,
+    random: np.random.Generator | None = None,
 ) -> FloatArray:
     """(n,) scores, higher is better, on the scale the model works on.
 
     Args:
         mean: (n,) predictions.
         std: (n,) calibrated standard deviations.
-        goal: "maximize", "minimize", or "target" for values near `target`.
-        kind: "ucb": mean + kappa std (for minimize, -mean + kappa std); "mean": kappa 0; "ei": expected improvement
-            over `best` (Jones et al., J. Glob. Optim. 13, 455 (1998)).
+        goal: one of `objectives.GOALS`.
+        kind: "mean": the utility of the prediction (greedy); "ucb": that plus kappa std; "ei": expected improvement
+            over `best` (Jones et al., J. Glob. Optim. 13, 455 (1998)), or over the threshold of the goal exceed;
+            "probability": of being better than `best` (Kushner, J. Basic Eng. 86, 97 (1964)), above the threshold or
+            within the window; "thompson": the utility of a value drawn for each row by itself.
         kappa: weight of the uncertainty.
-        best: best training value, needed by "ei".
-        target: wanted value, needed by the goal "target"; the score is then minus the distance to it, reduced by
-            kappa std for "ucb".
+        best: best training value, needed by "ei" and "probability" for maximize and minimize.
+        target: wanted value of the goal target, threshold of the goal exceed.
+        window: ends of the goal window.
+        random: draws for "thompson".
 
     Raises:
-        ValueError: an unknown goal or kind, or a value it needs is missing.
+        ValueError: an unknown goal or kind, one that doesn't go with the other, or a value it needs is missing.
     """
-    if goal not in GOALS:
-        raise ValueError(f"no goal {goal!r}; there are {', '.join(GOALS)}")
     if kind not in ACQUISITIONS:
         raise ValueError(f"no acquisition {kind!r}; there are {', '.join(ACQUISITIONS)}")
+    low, high = window or (None, None)
+    objective = Objective(goal, target, low, high)
+    if kind == "thompson":
+        if random is None:
+            raise ValueError("the acquisition 'thompson' needs a random generator")
+        return objective.utility(mean + std * random.normal(size=len(mean)))
+    if kind in ("mean", "ucb"):
+        # Far below a threshold, or within a window, the prediction itself still tells good from better.
+        utility = mean - _needed(target) if goal == "exceed" else objective.utility(mean)
+        return utility + (kappa if kind == "ucb" else 0.0) * std
+    spread = np.maximum(std, 1e-12)
+    if goal == "window":
+        if kind == "ei":
+            raise ValueError("the goal 'window' takes the acquisition mean, ucb, probability or thompson")
+        return norm.cdf((_needed(high) - mean) / spread) - norm.cdf((_needed(low) - mean) / spread)
     if goal == "target":
-        if target is None or kind == "ei":
-            raise ValueError("the goal 'target' needs a target value and the acquisition 'ucb' or 'mean'")
-        return -np.abs(mean - target) + (kappa if kind == "ucb" else 0.0) * std
-    sign = 1.0 if goal == "maximize" else -1.0
-    if kind == "ei":
-        if best is None:
-            raise ValueError("the acquisition 'ei' needs the best training value")
-        gain = sign * (mean - best)
-        z = gain / np.maximum(std, 1e-12)
-        return gain * norm.cdf(z) + std * norm.pdf(z)
-    return sign * mean + (kappa if kind == "ucb" else 0.0) * std
+        raise ValueError("the goal 'target' takes the acquisition ucb, mean or thompson")
+    reference = target if goal == "exceed" else best
+    if reference is None:
+        raise ValueError(f"the acquisition {kind!r} needs the best training value")
+    gain = (mean - reference) * (-1.0 if goal == "minimize" else 1.0)
+    if kind == "probability":
+        return norm.cdf(gain / spread)
+    return gain * norm.cdf(gain / spread) + std * norm.pdf(gain / spread)
+
+
+def _needed(value: float | None) -> float:
+    if value is None:
+        raise ValueError("the goal needs its value")
+    return value
 
 
 def diverse_shortlist(
@@ -93,3 +118,65 @@ def diverse_shortlist(
         chosen.append(int(np.argmax(np.where(open_, value, -np.inf))))
         nearest = np.minimum(nearest, np.linalg.norm(features - features[chosen[-1]], axis=1))
     return np.array(chosen, dtype=np.int64)
+
+
+def choose_batch(
+    score: FloatArray, vectors: npt.NDArray[np.floating], size: int, diversity: str = "none", offered: int = 4
+) -> npt.NDArray[np.int64]:
+    """Row numbers of a batch to try next, the best score first.
+
+    Args:
+        score: (n,) higher is better.
+        vectors: (n, width) in which rows are alike or not.
+        size: rows wanted; all of them where there are no more.
+        diversity: "none": the best scores. "k-centre": of the best `offered` x size rows, the one farthest from those
+            chosen, again and again (Gonzalez, Theor. Comput. Sci. 38, 293 (1985)). "determinantal": of the same rows,
+            greedily the largest determinant of likeness times quality (Chen et al., NeurIPS 2018).
+        offered: how many rows are looked at for each place.
+
+    Raises:
+        ValueError: an unknown diversity.
+    """
+    if diversity not in DIVERSITIES:
+        raise ValueError(f"no diversity {diversity!r}; there are {', '.join(DIVERSITIES)}")
+    order = np.argsort(-score, kind="stable")
+    if diversity == "none" or size >= len(order) or size < 2:
+        return order[: max(size, 0)].astype(np.int64)
+    shortlist = order[: offered * size]
+    points = np.asarray(vectors, dtype=np.float64)[shortlist]
+    pick = _k_centre(points, size) if diversity == "k-centre" else _determinantal(score[shortlist], points, size)
+    return shortlist[pick].astype(np.int64)
+
+
+def _k_centre(points: FloatArray, size: int) -> list[int]:
+    chosen = [0]
+    nearest = np.linalg.norm(points - points[0], axis=1)
+    while len(chosen) < min(size, len(points)):
+        nearest[chosen] = -1.0
+        chosen.append(int(np.argmax(nearest)))
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
+
+
+def _determinantal(score: FloatArray, points: FloatArray, size: int) -> list[int]:
+    """Greedy maximum of log det of quality x likeness x quality, row after row by its Cholesky factor."""
+    quality = np.exp(1.5 * (score - score.mean()) / (score.std() or 1.0))
+    gaps = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    likeness = np.exp(-gaps / (np.median(gaps[gaps > 0]) if (gaps > 0).any() else 1.0))
+    kernel = quality[:, None] * likeness * quality[None]
+    left = np.diag(kernel).copy()
+    factors = np.zeros((0, len(points)))
+    chosen: list[int] = []
+    while len(chosen) < min(size, len(points)):
+        open_ = left.copy()
+        open_[chosen] = -np.inf
+        row = int(np.argmax(open_))
+        if open_[row] <= 1e-10:
+            # What is left adds nothing: twins of rows already chosen. The best scores fill the batch.
+            chosen += [int(i) for i in np.argsort(-score, kind="stable") if i not in chosen][: size - len(chosen)]
+            break
+        update = (kernel[row] - factors.T @ factors[:, row]) / np.sqrt(left[row])
+        factors = np.vstack([factors, update])
+        left = left - update**2
+        chosen.append(row)
+    return chosen

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atomsets_core.discovery import simulate
+from atomsets_core.discovery import Design, Rows, answer, scored
+from atomsets_core.discovery.choice import campaign_heads
 from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.features import Features
 from atomsets_core.parents import load_parent
@@ -176,7 +177,17 @@ def simulate_seed(
     seed: int,
     name: str,
 ) -> dict[str, Any]:
-    """One simulated discovery on the labelled structures, its scores written as JSON.
+    """One simulated discovery on the labelled structures with every head of a campaign, its scores written as JSON.
+
+    Args:
+        store_url: of the campaign.
+        feature_url: of the features.
+        parent: see `gather_features`.
+        digest: see there.
+        parameters: of the campaign's model.
+        options: goal, quantile and pool_share of the `Design`, and kappa of the acquisition ucb.
+        seed: of the holdout and of the heads.
+        name: of the file.
 
     Returns:
         seconds.
@@ -187,7 +198,11 @@ def simulate_seed(
     levels = parameters["features"].partition(":")[2].split("+")
     features = gather_features(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
     target = transform_target(values, parameters["transform"])
-    store.write_json(name, simulate(AtomSetsRegressor(**parameters), features, target, **options, seed=seed))
+    design = Design(options["goal"], options["quantile"], options["pool_share"])
+    rows = Rows(features)
+    answers = {head: answer(fit, rows, target, design, seed) for head, fit in campaign_heads(parameters).items()}
+    found = scored(answers, target, features.formula, design, seed, kappa=options["kappa"])
+    store.write_json(name, {**found, "seconds": {head: part["seconds"] for head, part in answers.items()}})
     return {"seconds": time.perf_counter() - started}
 
 

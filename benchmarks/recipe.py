@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atomsets_core.discovery import simulate, summarize
-from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.discovery import AtomSetsHead, Design, Rows, answer, scored, summarize
 from atomsets_core.parents import load_parent
 from atomsets_core.sources.embedded import load_elastic
 
@@ -37,6 +36,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "V0 to V3 and v": {"features": "megnet:V0+V1+V2+V3+v"},
     "squared error": {"loss": "squared"},
     "SiLU": {"activation": "silu"},
+    "linear readout (no layer after pooling)": {"rho": ()},
     "widths 64-64, 64-64 (publication)": {"phi": (64, 64), "rho": (64, 64)},
     "widths 256, 256": {"phi": (256,), "rho": (256,)},
     "mean and max pooling": {"pooling": ("mean", "max")},
@@ -63,11 +63,12 @@ def main() -> None:
     rows = []
     for name, change in CHANGES.items():
         started = time.perf_counter()
+        design, head = Design(), AtomSetsHead(change)
         runs = [
-            simulate(AtomSetsRegressor(**change), features, y, goal="maximize", quantile=0.1, pool_share=0.2, seed=seed)
+            scored({name: answer(head, Rows(features), y, design, seed)}, y, features.formula, design, seed)
             for seed in range(options.seeds)
         ]
-        row = {k: v for k, v in summarize(runs)[0].items() if k not in ("hits", "head")}
+        row = {k: v for k, v in summarize(runs)[0].items() if k not in ("hits", "head", "intervals", "acquisition")}
         rows.append(
             {"choice": name, "change": change, **row, "seconds": (time.perf_counter() - started) / options.seeds}
         )

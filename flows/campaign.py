@@ -76,8 +76,10 @@ class Objective(Section):
 
     goal: Literal["maximize", "minimize", "target"] = Field("maximize", description="What to do with the property.")
     value: float | None = Field(None, description="The wanted value, for the goal target, in the unit of the property.")
-    acquisition: Literal["ucb", "mean", "ei"] = Field(
-        "ucb", description="ucb: prediction + kappa std; mean: prediction alone; ei: expected improvement."
+    acquisition: Literal["auto", "ucb", "mean", "ei", "probability"] = Field(
+        "auto",
+        description="ucb: prediction + kappa std; mean: prediction alone; ei: expected improvement; probability: of "
+        "beating the best training value; auto: the one that did best in the simulated discovery, ucb without one.",
     )
     kappa: Annotated[float, Field(ge=0)] = Field(0.5, description="Weight of the uncertainty in ucb.")
     shortlist: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="Candidates on the shortlist.")
@@ -89,7 +91,7 @@ class Objective(Section):
     def _target_has_value(self) -> Objective:
         if (self.goal == "target") != (self.value is not None):
             raise ValueError("value goes with the goal target, and that goal needs it")
-        if self.goal == "target" and self.acquisition == "ei":
+        if self.goal == "target" and self.acquisition in ("ei", "probability"):
             raise ValueError("the goal target takes the acquisition ucb or mean")
         return self
 
@@ -170,6 +172,11 @@ class Discovery(Section):
     quantile: Annotated[float, Field(gt=0, le=0.5)] = Field(0.1, description="Share of the values that is hidden.")
     pool_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="Share of the other values among which the hidden are to be found."
+    )
+    choose: bool = Field(
+        True,
+        description="Let the check decide between the model as described below and the same with a linear readout; "
+        "false: as described.",
     )
 
 

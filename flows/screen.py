@@ -25,6 +25,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from atomsets_core import shards, stages
+from atomsets_core.discovery.choice import KINDS, choose, recipes
 from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.labels import ledger_table
 from atomsets_core.parents import load_parent
@@ -83,6 +84,7 @@ class _Run:
     done: dict[str, int] = field(default_factory=lambda: {"shards_made": 0})
     refused: list[tuple[str, Refusal]] = field(default_factory=list)
     discoveries: list[str] = field(default_factory=list)
+    data: str = ""
 
     def __post_init__(self) -> None:
         options = self.campaign.features
@@ -98,19 +100,22 @@ class _Run:
         with cluster.connect(options.address, options.workers, options.memory_per_worker):
             with self.timed("featurize training"):
                 training, values = self.featurize_training(chosen)
-            model, futures = self.submit_model(training, values)
+            futures = self.submit_discoveries(training, values)
             with self.timed("featurize candidates"):
                 found = self.featurize("candidates", chosen.candidates)
-            with self.timed("train and simulate discovery"):
-                self.wait("train", futures)
+            with self.timed("simulate discovery"):
+                self.wait("simulate discovery", futures)
+                choice = self.choose()
+            with self.timed("train"):
+                model = self.train(choice)
             with self.timed("predict"):
                 predictions = self.predict(model, found)
         with self.timed("rank"):
-            ranking = self.rank(chosen, predictions, values)
+            ranking = self.rank(chosen, predictions, values, choice)
         self.store.write_table("failures.parquet", ledger_table(self.refused))
         summary = summarize_run(
             self.campaign, self.store, model, self.discoveries, chosen, ranking, self.refused,
-            digest=self.digest, done=self.done, seconds=self.seconds, started=started,
+            digest=self.digest, done=self.done, seconds=self.seconds, started=started, choice=choice,
         )  # fmt: skip
         self.store.write_json("summary.json", summary)
         with self.timed("report"):
@@ -194,47 +199,76 @@ class _Run:
         """The manifest as it is now."""
         return shards.read_entries(self.features, self.parent, self.digest).values()
 
-    def submit_model(self, training: Structures, values: np.ndarray) -> tuple[str, list[PrefectFuture]]:
-        """Start what is missing of the model and of the simulated discoveries.
-
-        Returns:
-            Folder of the model, and the futures to wait for.
-        """
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of the model as the campaign describes it."""
         campaign = self.campaign
-        parameters = {
+        return {
             **campaign.model.model_dump(),
             "features": campaign.features.spec,
             "transform": campaign.training.transform,
         }
-        data = hashlib.sha256(json.dumps([list(training.hashes), values.tolist()]).encode()).hexdigest()
-        model = f"models/{_key(data, self.digest, parameters)}"
-        where = (self.store.root, self.features.root, self.parent, self.digest, parameters)
+
+    def submit_discoveries(self, training: Structures, values: np.ndarray) -> list[PrefectFuture]:
+        """Start what is missing of the simulated discoveries; the futures to wait for."""
+        campaign = self.campaign
+        self.data = hashlib.sha256(json.dumps([list(training.hashes), values.tolist()]).encode()).hexdigest()
+        if campaign.objective.goal == "target":
+            self.done["discoveries_simulated"] = 0
+            return []
+        options = {
+            "goal": campaign.objective.goal,
+            "quantile": campaign.discovery.quantile,
+            "pool_share": campaign.discovery.pool_share,
+            "kappa": campaign.objective.kappa,
+        }
+        key = _key(self.data, self.digest, self.parameters, options)
+        self.discoveries = [f"discovery/{key}-seed-{seed}.json" for seed in range(campaign.discovery.seeds)]
+        where = (self.store.root, self.features.root, self.parent, self.digest, self.parameters)
+        futures = [
+            simulate_discovery.submit(*where, options, seed, name)
+            for seed, name in enumerate(self.discoveries)
+            if not self.store.exists(name)
+        ]
+        self.done["discoveries_simulated"] = len(futures)
+        return futures
+
+    def choose(self) -> dict[str, Any]:
+        """The model and acquisition that did best in the simulated discoveries, as far as the campaign leaves it open.
+
+        Returns:
+            As of `discovery.choice.choose`; without simulated discoveries only "head" and "acquisition".
+        """
+        kind = self.campaign.objective.acquisition
+        heads = list(recipes(self.parameters))
+        if not self.campaign.discovery.choose:
+            heads = heads[:1]
+        kinds = list(KINDS) if kind == "auto" else [kind]
+        found = choose([self.store.read_json(name) for name in self.discoveries], heads, kinds)
+        if found is None:
+            return {"head": heads[0], "acquisition": "ucb" if kind == "auto" else kind}
+        if not found["better_than_random"]:
+            note(f"in the simulated discovery the ranking was no better than a blind choice ({found['head']})")
+        return found
+
+    def train(self, choice: Mapping[str, Any]) -> str:
+        """Train the chosen model unless it is there; its folder."""
+        campaign = self.campaign
+        parameters = recipes(self.parameters)[choice["head"]]
+        model = f"models/{_key(self.data, self.digest, parameters)}"
         about = {
             "campaign": campaign.name,
             "target": campaign.training.target,
             "unit": campaign.training.unit,
             "training_source": campaign.training.source,
-            "training_data_sha256": data,
+            "training_data_sha256": self.data,
         }
-        futures: list[PrefectFuture] = []
-        if not self.store.exists(f"{model}/model.json"):
-            futures.append(train_model.submit(*where, model, about))
-        self.done["models_trained"] = len(futures)
-        if campaign.objective.goal != "target":
-            options = {
-                "goal": campaign.objective.goal,
-                "quantile": campaign.discovery.quantile,
-                "pool_share": campaign.discovery.pool_share,
-            }
-            self.discoveries = [
-                f"discovery/{_key(data, self.digest, parameters, options)}-seed-{seed}.json"
-                for seed in range(campaign.discovery.seeds)
-            ]
-            for seed, name in enumerate(self.discoveries):
-                if not self.store.exists(name):
-                    futures.append(simulate_discovery.submit(*where, options, seed, name))
-        self.done["discoveries_simulated"] = len(futures) - self.done["models_trained"]
-        return model, futures
+        missing = not self.store.exists(f"{model}/model.json")
+        if missing:
+            where = (self.store.root, self.features.root, self.parent, self.digest, parameters)
+            self.wait("train", [train_model.submit(*where, model, about)])
+        self.done["models_trained"] = int(missing)
+        return model
 
     def predict(self, model: str, found: Mapping[str, ShardEntry]) -> list[str]:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
@@ -249,12 +283,14 @@ class _Run:
         self.done["shards_predicted"] = len(todo)
         return names
 
-    def rank(self, chosen: Selection, predictions: Sequence[str], values: np.ndarray) -> pd.DataFrame:
+    def rank(
+        self, chosen: Selection, predictions: Sequence[str], values: np.ndarray, choice: Mapping[str, Any]
+    ) -> pd.DataFrame:
         """Rank all candidates with a prediction."""
         objective = self.campaign.objective
         return rank(
             self.store, predictions, chosen.candidates, chosen.columns,
-            goal=objective.goal, value=objective.value, kind=objective.acquisition, kappa=objective.kappa,
+            goal=objective.goal, value=objective.value, kind=choice["acquisition"], kappa=objective.kappa,
             best=float(values.min() if objective.goal == "minimize" else values.max()),
             transform=self.campaign.training.transform, size=objective.shortlist, diversity=objective.diversity,
             unit=self.campaign.training.unit, features=(self.features, self.parent, self.digest, self.levels),

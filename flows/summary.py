@@ -16,6 +16,7 @@ import pandas as pd
 
 from atomsets_core import metrics
 from atomsets_core.discovery import summarize as summarize_discovery
+from atomsets_core.discovery.choice import recipes
 from atomsets_core.estimators import transform_target
 from atomsets_core.models import OVERLAP
 from atomsets_core.storage import Store
@@ -50,8 +51,9 @@ def summarize_run(
     done: Mapping[str, int],
     seconds: Mapping[str, float],
     started: float,
+    choice: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The summary of a finished run, as JSON values.
+    """The summary of a finished run, as JSON values; its settings are those that were used, choices made.
 
     Raises:
         RuntimeError: pulled candidates are not the sum of ranked, filtered and failed ones, or likewise for training.
@@ -62,7 +64,8 @@ def summarize_run(
     return {
         "campaign": campaign.name,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": campaign.model_dump(mode="json"),
+        "settings": settings(campaign, choice),
+        "choice": dict(choice),
         "target": campaign.training.target,
         "unit": campaign.training.unit,
         "transform": campaign.training.transform,
@@ -82,7 +85,7 @@ def summarize_run(
             "n_hidden": runs[0]["n_hidden"],
             "n_pool": runs[0]["n_pool"],
             "n_train": [run["n_train"] for run in runs],
-            "heads": summarize_discovery(runs),
+            "heads": sorted(summarize_discovery(runs), key=lambda row: row["head"] != choice["head"]),
         }
         if runs
         else None,
@@ -92,6 +95,14 @@ def summarize_run(
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},
     }
+
+
+def settings(campaign: Campaign, choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The campaign's settings with the chosen model and acquisition in place of what was left open."""
+    raw = campaign.model_dump(mode="json")
+    raw["objective"]["acquisition"] = choice["acquisition"]
+    raw["model"]["rho"] = list(recipes(raw["model"])[choice["head"]]["rho"])
+    return raw
 
 
 def count(

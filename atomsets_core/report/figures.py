@@ -111,7 +111,8 @@ def discovery(results: Results) -> Figure:
     """Hidden best values found, against how many were looked at."""
     found, figure = results.summary["discovery"], go.Figure()
     budget = np.arange(1, found["n_pool"] + 1)
-    runs = np.array([next(iter(run["heads"].values()))["hits"] for run in results.discoveries], dtype=np.float64)
+    own = next(iter(results.heads()))
+    runs = np.array([run["heads"][own]["hits"] for run in results.discoveries], dtype=np.float64)
     if len(runs) > 1:
         figure.add_scatter(
             x=np.concatenate([budget, budget[::-1]]),

@@ -16,6 +16,19 @@ FEW = 20
 """Rows below which a share of them says little."""
 
 
+NO_BETTER = (
+    "Warning: where the answer is known, this ranking was no better than a blind choice. Don't spend calculations on "
+    "its order; more values, or features that know more of this property, may help."
+)
+
+ACQUISITION_WORDS = {
+    "mean": "the prediction alone",
+    "ucb": "the prediction plus a part of its uncertainty",
+    "ei": "the expected improvement over the best known value",
+    "probability": "the probability of beating the best known value",
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """A heading and one or more sentences."""
@@ -92,6 +105,7 @@ def trust(results: Results) -> list[Finding]:
         _typical_error(results),
         _intervals(results),
         _beyond(results),
+        _choice(results),
         _baselines(results),
         _shortlist(results),
         Finding("What the parent network has seen", results.summary["overlap"]),
@@ -105,6 +119,8 @@ def _in_short(results: Results) -> Finding:
         f"For materials like those it was trained on, a prediction is typically off by "
         f"{error_in_words(results, model['mae'])}."
     ]
+    if not results.summary["choice"].get("better_than_random", True):
+        parts.insert(0, NO_BETTER)
     if heads:
         own, *others = heads.values()
         rivals = [f"{head['head']} {percent(head['r_precision'])}" for head in others if head["head"] != "oracle"]
@@ -203,6 +219,26 @@ def _beyond(results: Results) -> Finding:
     return Finding(title, text)
 
 
+def _choice(results: Results) -> Finding | None:
+    """Which model and acquisition the simulated discovery chose, with the numbers it went by."""
+    choice = results.summary["choice"]
+    if "compared" not in choice:
+        return None
+    others = [
+        f"{name} {percent(max(by_kind.values()))}"
+        for name, by_kind in choice["compared"].items()
+        if name != choice["head"]
+    ]
+    text = (
+        f"{choice['head']}, ranked by {ACQUISITION_WORDS[choice['acquisition']]}, found "
+        f"{percent(choice['r_precision'])} of the hidden best"
+        f"{f' (at best: {listed(others)})' if others else ''}. So this campaign uses it. Of models within one hidden "
+        f"material of the best, the one with the smallest error outside is taken. Blind picking finds "
+        f"{percent(choice['prevalence'])} on average and seldom more than {percent(choice['chance'])}."
+    )
+    return Finding("Which model, and why", text if choice["better_than_random"] else f"{NO_BETTER} {text}")
+
+
 def _bias(results: Results, own: dict[str, Any]) -> str:
     bias, scale = own["bias_outside"], scale_name(results.summary)
     if bias is None:
@@ -231,9 +267,9 @@ def _baselines(results: Results) -> Finding | None:
     wins = [win for other in others for win in _wins(results, own, other)]
     names = listed([other["head"] for other in others])
     if wins:
-        text = f"A simpler model does better in {listed(wins)}."
+        text = f"Another model does better in {listed(wins)}."
     else:
-        text = f"None of the simpler models ({names}) does better in any score of the simulated discovery."
+        text = f"None of the other models ({names}) does better in any score of the simulated discovery."
     rival = max(others, key=lambda row: row["r_precision"])
     margin = own["r_precision"] - rival["r_precision"]
     error = float(np.hypot(own["r_precision_se"] or 0.0, rival["r_precision_se"] or 0.0))
@@ -241,7 +277,7 @@ def _baselines(results: Results) -> Finding | None:
         text += f" In what counts, finding the hidden best, {rival['head']} wins: use it, or trust this list less."
     elif error and margin < 2 * error:
         text += f" The lead in R-precision over {rival['head']}, {margin:.3f}, is within the noise of the repeats."
-    return Finding("Against simpler models", text)
+    return Finding("Against other models", text)
 
 
 def _wins(results: Results, own: dict[str, Any], other: dict[str, Any]) -> list[str]:

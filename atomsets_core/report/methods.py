@@ -93,6 +93,8 @@ def acquisition(summary: Mapping[str, Any]) -> str:
     scale = f"log10 {summary['target']}" if summary["transform"] == "log10" else summary["target"]
     if objective["acquisition"] == "ei":
         return f"expected improvement of {scale} over the best training value"
+    if objective["acquisition"] == "probability":
+        return f"the probability of a {scale} beyond the best training value"
     mean = {
         "maximize": scale,
         "minimize": f"minus {scale}",

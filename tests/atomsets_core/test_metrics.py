@@ -94,3 +94,61 @@ def test_random_ranking_gives_the_prevalence_on_average():
 def test_enrichment_needs_a_place_in_the_list(k: int):
     with pytest.raises(ValueError, match="is not between 1 and 5"):
         metrics.enrichment(WANTED, SCORE, k)
+
+
+def test_precision_and_recall_by_hand():
+    assert metrics.precision_at(WANTED, SCORE, 2) == 0.5
+    assert metrics.recall_at(WANTED, SCORE, 2) == 0.5
+    assert metrics.recall_at(WANTED, SCORE, 4) == 1
+    assert np.isnan(metrics.recall_at(np.zeros(5, bool), SCORE, 2))
+    with pytest.raises(ValueError, match="is not between 1 and 5"):
+        metrics.precision_at(WANTED, SCORE, 6)
+
+
+def test_the_acceleration_factor_is_precision_over_an_unrounded_prevalence():
+    y = np.array([0.96, 1.04, 1.2, 0.5])
+    predicted = np.array([1.1, 1.1, 0.9, 0.2])
+    # rounded to one digit 0.96 would count as 1.0: above 1 are two of four; predicted above 1 are two, one of them is
+    assert metrics.acceleration(y, predicted, 1.0) == pytest.approx((1 / 2) / (2 / 4))
+    assert metrics.acceleration(y, predicted, 0.99) == pytest.approx((1 / 2) / (2 / 4))
+    assert np.isnan(metrics.acceleration(y, np.zeros(4), 1.0))
+    assert np.isnan(metrics.acceleration(np.zeros(4), predicted, 1.0))
+
+
+def test_area_is_0_for_random_and_1_for_the_oracle():
+    random = np.random.default_rng(0)
+    wanted = np.arange(60) < 15
+    assert metrics.area_under_hits(wanted, wanted.astype(float)) == 1
+    assert metrics.area_under_hits(wanted, -wanted.astype(float)) < 0
+    found = [metrics.area_under_hits(wanted, random.random(60)) for _ in range(2000)]
+    assert np.mean(found) == pytest.approx(0, abs=0.03)
+    assert np.isnan(metrics.area_under_hits(np.ones(4, bool), np.arange(4.0)))
+
+
+def test_lines_of_random_and_oracle():
+    assert metrics.random_hits(2, 4).tolist() == [0.5, 1, 1.5, 2]
+    assert metrics.oracle_hits(2, 4).tolist() == [1, 2, 2, 2]
+    assert metrics.budget_for(np.array([0, 1, 1, 2]), 2) == 4
+    assert metrics.budget_for(np.array([0, 1, 1, 2]), 1) == 2
+    assert np.isnan(metrics.budget_for(np.array([0, 1]), 2))
+
+
+def test_gaussian_coverage_and_scatter_of_right_deviations():
+    random = np.random.default_rng(0)
+    mean, std = random.normal(size=20_000), random.uniform(0.5, 2, 20_000)
+    y = mean + std * random.normal(size=20_000)
+    assert metrics.gaussian_coverage(y, mean, std) == pytest.approx(0.9, abs=0.01)
+    assert metrics.scatter_ratio(y, mean, std) == pytest.approx(1, abs=0.02)
+    assert metrics.scatter_ratio(y, mean, std / 2) == pytest.approx(2, abs=0.04)
+
+
+def test_bootstrap_intervals_hold_the_true_mean_as_often_as_they_say():
+    random = np.random.default_rng(0)
+    held = 0
+    for trial in range(300):
+        low, high = metrics.bootstrap_interval(random.normal(3.0, 1.0, 30), resamples=500, seed=trial)
+        held += low <= 3.0 <= high
+    # percentile intervals of 30 values are a little short of 95 %
+    assert 0.88 < held / 300 < 0.98
+    assert np.isnan(metrics.bootstrap_interval([1.0])[0])
+    assert metrics.bootstrap_interval([1.0, float("nan"), 1.0]) == (1.0, 1.0)

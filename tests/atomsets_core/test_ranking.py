@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from atomsets_core.ranking import acquisition, diverse_shortlist
+from atomsets_core.ranking import acquisition, choose_batch, diverse_shortlist
 
 MEAN = np.array([0.0, 1.0, 2.0, -1.0])
 STD = np.array([2.0, 0.5, 0.1, 1.0])
@@ -52,8 +52,12 @@ def test_a_doubtful_candidate_is_never_worse_under_ucb_and_ei():
         ({"goal": "best"}, "no goal 'best'; there are maximize, minimize, target"),
         ({"kind": "pi"}, "no acquisition 'pi'; there are ucb, mean, ei"),
         ({"kind": "ei"}, "needs the best training value"),
-        ({"goal": "target"}, "needs a target value"),
-        ({"goal": "target", "kind": "ei", "target": 1.0, "best": 0.0}, "acquisition 'ucb' or 'mean'"),
+        ({"kind": "probability"}, "needs the best training value"),
+        ({"kind": "thompson"}, "needs a random generator"),
+        ({"goal": "window"}, "the goal window needs a low and a high end"),
+        ({"goal": "window", "window": (1.0, 0.0)}, "the window from 1 to 0 is empty"),
+        ({"goal": "target"}, "the goals target and exceed need a value"),
+        ({"goal": "target", "kind": "ei", "target": 1.0, "best": 0.0}, "acquisition ucb, mean or thompson"),
     ],
 )
 def test_what_is_missing_is_named(options: dict, message: str):
@@ -132,3 +136,51 @@ def test_the_scale_of_scores_and_features_plays_no_part():
     before = diverse_shortlist(score, features, groups, 10, 0.4)
     after = diverse_shortlist(100 * score + 7, 0.01 * features, groups, 10, 0.4)
     assert before.tolist() == after.tolist()
+
+
+@pytest.mark.parametrize(("goal", "sign"), [("maximize", 1), ("minimize", -1)])
+def test_the_probability_of_beating_the_best_is_that_of_a_draw(goal: str, sign: int):
+    draws = MEAN + STD * np.random.default_rng(0).normal(size=(200_000, 4))
+    found = acquisition(MEAN, STD, goal=goal, kind="probability", best=0.5)
+    np.testing.assert_allclose(found, (sign * draws > sign * 0.5).mean(axis=0), atol=0.005)
+    above = acquisition(MEAN, STD, goal="exceed", kind="probability", target=0.5)
+    np.testing.assert_allclose(above, acquisition(MEAN, STD, kind="probability", best=0.5))
+    within = acquisition(MEAN, STD, goal="window", kind="probability", window=(0.0, 1.0))
+    np.testing.assert_allclose(within, ((draws > 0) & (draws < 1)).mean(axis=0), atol=0.005)
+
+
+def test_thompson_picks_each_row_as_often_as_it_is_the_best():
+    random = np.random.default_rng(0)
+    wins = np.bincount([acquisition(MEAN, STD, kind="thompson", random=random).argmax() for _ in range(20_000)])
+    draws = MEAN + STD * np.random.default_rng(1).normal(size=(200_000, 4))
+    np.testing.assert_allclose(wins / 20_000, np.bincount(draws.argmax(axis=1)) / 200_000, atol=0.015)
+
+
+def test_a_window_prefers_its_inside_and_then_what_is_near():
+    found = acquisition(MEAN, STD, goal="window", kind="mean", window=(0.5, 1.5))
+    assert found.tolist() == [-0.5, 0.0, -0.5, -1.5]
+
+
+@pytest.mark.parametrize("diversity", ["k-centre", "determinantal"])
+def test_a_diverse_batch_spreads_over_what_is_good(diversity: str):
+    random = np.random.default_rng(0)
+    # Twenty good rows in a heap, twenty a little less good all over the place, and many bad ones.
+    points = np.concatenate([0.01 * random.normal(size=(20, 3)), random.normal(size=(180, 3))])
+    score = np.concatenate([np.full(20, 1.0), np.full(20, 0.95), np.full(160, -5.0)]) + 1e-3 * random.random(200)
+    greedy = choose_batch(score, points, 10)
+    assert (greedy < 20).all()
+    diverse = choose_batch(score, points, 10, diversity)
+    assert len(set(diverse.tolist())) == 10
+    assert diverse[0] == score.argmax()
+    assert (diverse < 40).all()
+    assert (diverse < 20).sum() <= 2
+    assert distance_between(points[diverse]) > 10 * distance_between(points[greedy])
+
+
+@pytest.mark.parametrize("diversity", ["none", "k-centre", "determinantal"])
+def test_a_batch_has_its_size_also_among_twins(diversity: str):
+    score = np.arange(30.0)
+    assert len(set(choose_batch(score, np.zeros((30, 2)), 8, diversity).tolist())) == 8
+    assert sorted(choose_batch(score, np.zeros((30, 2)), 50, diversity)) == list(range(30))
+    with pytest.raises(ValueError, match="no diversity 'much'"):
+        choose_batch(score, np.zeros((30, 2)), 8, "much")

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from atomsets_core.discovery import HEADS, summarize
+from atomsets_core.discovery import summarize
 from atomsets_core.labels import LEDGER
 from atomsets_core.report import write_report
 from atomsets_core.report.figures import thin, ticks
@@ -21,6 +21,7 @@ from atomsets_core.report.markup import formula, material, script_json
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.wording import discovery_rows, factor, number
 
+HEADS = ("AtomSets", "ridge, composition", "random forest, composition", "random", "oracle")
 HOSTILE = "<script>alert(1)</script>"
 BREAKOUT = "</script><img src=x onerror=alert(2)>{{ 7*7 }}"
 N_HIDDEN, N_POOL, N_TRAINED, N_RANKED, N_SHORTLIST = 6, 18, 60, 40, 5
@@ -142,6 +143,15 @@ def summary(
                 "in_domain": int(ranking["in_domain"].sum()),
                 "shortlist": int(ranking["shortlist"].sum()),
             },
+        },
+        "choice": {
+            "head": HEADS[0],
+            "acquisition": "ucb",
+            "compared": {HEADS[0]: {"mean": 0.8, "ucb": 0.9}, "AtomSets, linear readout": {"mean": 0.7, "ucb": 0.75}},
+            "r_precision": 0.9,
+            "prevalence": 1 / 3,
+            "chance": 0.6,
+            "better_than_random": True,
         },
         "done": {"models_trained": 1},
         "model": {
@@ -347,6 +357,20 @@ def test_a_simpler_model_that_wins_is_named(rng, tmp_path):
     text = page(store).text
     assert "error outside (random forest, composition: 0.00100 against" in text
     assert "random forest, composition wins" in text
+
+
+def test_the_choice_is_told_with_its_numbers(rng, tmp_path):
+    text = page(campaign(rng, tmp_path)).text
+    assert "AtomSets, ranked by the prediction plus a part of its uncertainty, found 90% of the hidden best" in text
+    assert "AtomSets, linear readout 75%" in text
+    assert "Warning" not in text
+
+
+def test_a_ranking_no_better_than_random_is_warned_of_first(rng, tmp_path):
+    choice = {"head": "AtomSets", "acquisition": "mean", "compared": {"AtomSets": {"mean": 0.4}}}
+    choice |= {"r_precision": 0.4, "prevalence": 1 / 3, "chance": 0.6, "better_than_random": False}
+    text = page(campaign(rng, tmp_path, change={"choice": choice})).text
+    assert "How far to trust it Warning: where the answer is known, this ranking was no better" in text
 
 
 def test_predictions_beyond_the_training_range_are_counted(rng, tmp_path):

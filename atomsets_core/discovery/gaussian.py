@@ -1,0 +1,195 @@
+"""Ridge and Gaussian-process regression on plain vectors, small enough to be fitted again and again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.optimize import minimize
+
+FloatArray = npt.NDArray[np.float64]
+
+MOST_FOR_LIKELIHOOD = 600
+"""Rows on which the likelihood of a Gaussian process is maximised; its cost grows with their cube."""
+
+MOST_ROWS = 3000
+"""Rows a Gaussian process is conditioned on."""
+
+FARTHEST = 8.0
+"""Standardised columns are cut off here: a column that is all but constant must not carry a prediction away."""
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Standardises columns by the rows a model learns from.
+
+    Attributes:
+        mean: (width,) of those rows.
+        scale: (width,) of those rows, 1 for a constant column.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+
+    @classmethod
+    def of(cls, x: FloatArray) -> Scaler:
+        """From (n, width) rows."""
+        scale = x.std(axis=0)
+        return cls(x.mean(axis=0), np.where(scale > 1e-6, scale, 1.0))
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """(n, width), each row of mean square 1 or so, whatever the width."""
+        return np.clip((x - self.mean) / self.scale, -FARTHEST, FARTHEST) / np.sqrt(x.shape[1])
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A fitted ridge regression.
+
+    Attributes:
+        scaler: of the columns.
+        centre: mean of the values.
+        weights: (width,) on scaled columns.
+        directions: (rank, width) right singular vectors of the scaled columns.
+        shrunk: (rank,) 1 / (singular value^2 + strength).
+        noise: root mean square of the leave-one-out residuals.
+        strength: chosen.
+    """
+
+    scaler: Scaler
+    centre: float
+    weights: FloatArray
+    directions: FloatArray
+    shrunk: FloatArray
+    noise: float
+    strength: float
+
+    def predict(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(n,) means and (n,) standard deviations for (n, width) rows."""
+        scaled = self.scaler(x)
+        leverage = ((scaled @ self.directions.T) ** 2 * self.shrunk).sum(axis=1)
+        return self.centre + scaled @ self.weights, self.noise * np.sqrt(1.0 + leverage)
+
+
+def fit_ridge(x: FloatArray, y: FloatArray) -> Ridge:
+    """Ridge on standardised columns, its strength the one with the smallest leave-one-out error.
+
+    The residual of a row left out is its residual over one minus its leverage (Allen's PRESS), so that all strengths
+    cost one singular value decomposition.
+
+    Args:
+        x: (n, width) rows.
+        y: (n,) values.
+    """
+    scaler, centre = Scaler.of(x), float(y.mean())
+    left, singular, right = np.linalg.svd(scaler(x), full_matrices=False)
+    projected, target = left.T @ (y - centre), y - centre
+    best: tuple[float, float] = (np.inf, 1.0)
+    for strength in np.logspace(-4, 3, 29):
+        kept = singular**2 / (singular**2 + strength)
+        leverage = (left**2 * kept).sum(axis=1) + 1.0 / len(y)
+        residual = (target - left @ (kept * projected)) / np.maximum(1.0 - leverage, 1e-3)
+        best = min(best, (float(np.mean(residual**2)), float(strength)))
+    error, strength = best
+    shrunk = 1.0 / (singular**2 + strength)
+    return Ridge(scaler, centre, right.T @ (singular * shrunk * projected), right, shrunk, np.sqrt(error), strength)
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    """A fitted Gaussian process with the kernel linear x.x' + bump exp(-|x - x'|^2 / 2 length^2), noise on top.
+
+    Attributes:
+        scaler: of the columns.
+        centre: mean of the values.
+        unit: standard deviation of the values; the following are in it.
+        linear: variance of the linear part.
+        bump: variance of the squared-exponential part.
+        length: of the latter, in scaled columns.
+        noise: variance of the noise.
+        rows: (n, width) scaled, that it is conditioned on.
+        factor: (n, n) lower Cholesky factor of their covariance.
+        dual: (n,) covariance^-1 values.
+    """
+
+    scaler: Scaler
+    centre: float
+    unit: float
+    linear: float
+    bump: float
+    length: float
+    noise: float
+    rows: FloatArray
+    factor: FloatArray
+    dual: FloatArray
+
+    def predict(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(n,) means and (n,) standard deviations, noise included, for (n, width) rows."""
+        scaled = self.scaler(x)
+        cross = _kernel(scaled, self.rows, self.linear, self.bump, self.length)
+        explained = np.einsum("ij,ji->i", cross, cho_solve((self.factor, True), cross.T))
+        own = self.linear * (scaled**2).sum(axis=1) + self.bump + self.noise
+        std = np.sqrt(np.maximum(own - explained, self.noise))
+        return self.centre + self.unit * (cross @ self.dual), self.unit * std
+
+
+def fit_gaussian_process(x: FloatArray, y: FloatArray, *, seed: int = 0) -> GaussianProcess:
+    """Kernel by marginal likelihood (Rasmussen & Williams, eq. 5.9) on at most `MOST_FOR_LIKELIHOOD` rows.
+
+    Args:
+        x: (n, width) rows.
+        y: (n,) values.
+        seed: of the choice of rows where there are more than can be used.
+    """
+    scaler, centre, unit = Scaler.of(x), float(y.mean()), float(y.std()) or 1.0
+    order = np.random.default_rng(seed).permutation(len(y))
+    scaled, target = scaler(x), (y - centre) / unit
+    linear, bump, length, noise = _likeliest(scaled[order[:MOST_FOR_LIKELIHOOD]], target[order[:MOST_FOR_LIKELIHOOD]])
+    used = np.sort(order[:MOST_ROWS])
+    rows = scaled[used]
+    covariance = _kernel(rows, rows, linear, bump, length) + (noise + 1e-8) * np.eye(len(rows))
+    factor = cho_factor(covariance, lower=True)
+    return GaussianProcess(
+        scaler, centre, unit, linear, bump, length, noise, rows, factor[0], cho_solve(factor, target[used])
+    )
+
+
+def _squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * a @ b.T
+    return np.maximum(squares, 0.0)
+
+
+def _kernel(a: FloatArray, b: FloatArray, linear: float, bump: float, length: float) -> FloatArray:
+    result: FloatArray = linear * (a @ b.T) + bump * np.exp(-_squared_distances(a, b) / (2.0 * length**2))
+    return result
+
+
+def _likeliest(rows: FloatArray, target: FloatArray) -> tuple[float, float, float, float]:
+    """Linear and bump variance, length and noise variance with the highest marginal likelihood."""
+    dots, distances, n = rows @ rows.T, _squared_distances(rows, rows), len(rows)
+
+    def cost(logs: FloatArray) -> tuple[float, FloatArray]:
+        linear, bump, length, noise = np.exp(logs)
+        bumps = bump * np.exp(-distances / (2.0 * length**2))
+        try:
+            factor = cho_factor(linear * dots + bumps + (noise + 1e-8) * np.eye(n), lower=True)
+        except LinAlgError:
+            return 1e10, np.zeros(4)
+        dual, inverse = cho_solve(factor, target), cho_solve(factor, np.eye(n))
+        slope = np.outer(dual, dual) - inverse
+        gradient = [
+            (slope * linear * dots).sum(),
+            (slope * bumps).sum(),
+            (slope * bumps * distances).sum() / length**2,
+            noise * np.trace(slope),
+        ]
+        return 0.5 * target @ dual + np.log(np.diag(factor[0])).sum(), -0.5 * np.array(gradient)
+
+    # Bounds keep the kernel well conditioned; the start is a mixture of both parts with little noise.
+    bounds = [(-9.0, 6.0), (-9.0, 5.0), (-2.5, 3.0), (-9.0, 1.0)]
+    start = np.log([1.0, 1.0, 1.0, 0.02])
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
+    linear, bump, length, noise = (float(value) for value in np.exp(found.x))
+    return linear, bump, length, noise

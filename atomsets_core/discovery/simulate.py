@@ -1,0 +1,291 @@
+"""Simulated discovery: hide what is wanted, train on what remains, and see which model finds it.
+
+The question a screening campaign asks is about materials better than any it was trained on. The check asks the same
+question where the answer is known, and nothing of the hidden part touches the training: no scaler, no fold, no choice.
+
+One head on one holdout gives an `answer`, plain JSON: what it predicted for the pool, and, for the choice between
+heads, what it predicted in an inner holdout made of the training part alone. Scores, averages of heads and the choice
+are made from answers, without training anything again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from atomsets_core import metrics
+from atomsets_core.discovery.heads import Estimate, Head, Rows, average
+from atomsets_core.discovery.holdouts import Holdout, value_holdout
+from atomsets_core.ranking import acquisition
+
+FloatArray = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+CHOSEN = "chosen inside"
+REFERENCES = ("random", "oracle")
+
+KINDS = ("mean", "ucb", "ei", "probability")
+"""Acquisitions that are compared, the plainest first."""
+
+COVERAGE = 0.9
+"""Of the intervals whose coverage is reported."""
+
+SCORES = (
+    "r_precision",
+    "enrichment",
+    "acceleration",
+    "area",
+    "mae_outside",
+    "mae_inside",
+    "bias_outside",
+    "spearman_outside",
+    "coverage_outside",
+    "coverage_inside",
+    "scatter_outside",
+)
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a simulated discovery hides values.
+
+    Attributes:
+        goal: "maximize" hides the highest, "minimize" the lowest.
+        quantile: share that is hidden.
+        pool_share: share of the other rows among which the hidden are to be found.
+        strict: leave every row out of the training part whose formula is in the pool.
+    """
+
+    goal: str = "maximize"
+    quantile: float = 0.1
+    pool_share: float = 0.2
+    strict: bool = True
+
+    @property
+    def sign(self) -> float:
+        """+1 where high values are wanted, -1 where low ones are."""
+        return 1.0 if self.goal == "maximize" else -1.0
+
+    def holdout(self, y: FloatArray, formula: npt.NDArray[np.object_], seed: int) -> Holdout:
+        """The holdout of a seed."""
+        groups = formula if self.strict else None
+        return value_holdout(
+            y, goal=self.goal, quantile=self.quantile, pool_share=self.pool_share, seed=seed, groups=groups
+        )
+
+    def inner(self, y: FloatArray, formula: npt.NDArray[np.object_], outer: Holdout, seed: int) -> Holdout:
+        """The same question within the training part of a holdout; its row numbers are those of all rows."""
+        found = self.holdout(y[outer.train], formula[outer.train], seed)
+        train, pool, dropped = (outer.train[rows] for rows in (found.train, found.pool, found.dropped))
+        return Holdout(train, pool, found.hidden, dropped, found.what)
+
+
+def answer(
+    head: Head, rows: Rows, y: FloatArray, design: Design, seed: int, *, with_inner: bool = False
+) -> dict[str, Any]:
+    """What a head says of the pool of one holdout.
+
+    Args:
+        head: unfitted.
+        rows: n structures.
+        y: (n,) on the scale the model works on (log10 of the values where the transform says so).
+        design: of the holdout.
+        seed: of the holdout and of the head.
+        with_inner: also what it says in the inner holdout, for the choice between heads; that trains it once more.
+
+    Returns:
+        JSON: mean and std of the pool in its order, "inner" likewise or None, seconds.
+    """
+    started = time.perf_counter()
+    outer = design.holdout(y, rows.formula, seed)
+    found = ask(head, rows, y, outer, seed)
+    inner = None
+    if with_inner:
+        inner = _json(ask(head, rows, y, design.inner(y, rows.formula, outer, seed), seed))
+    return {**_json(found), "inner": inner, "seconds": time.perf_counter() - started}
+
+
+def ask(head: Head, rows: Rows, y: FloatArray, split: Holdout, seed: int) -> Estimate:
+    """Train a head on the training part of a holdout, and on nothing else; ask it about the pool."""
+    return head.fit(rows[split.train], y[split.train], seed)(rows[split.pool])
+
+
+def _json(estimate: Estimate) -> dict[str, Any]:
+    return {"mean": [float(x) for x in estimate.mean], "std": [float(x) for x in estimate.std]}
+
+
+def read_estimate(part: Mapping[str, Any]) -> Estimate:
+    """The estimate in an answer, or in its inner part."""
+    return Estimate(np.array(part["mean"], dtype=np.float64), np.array(part["std"], dtype=np.float64))
+
+
+def scored(
+    answers: Mapping[str, Mapping[str, Any]],
+    y: FloatArray,
+    formula: npt.NDArray[np.object_],
+    design: Design,
+    seed: int,
+    choices: Mapping[str, Sequence[str]] | None = None,
+    kappa: float = 1.0,
+) -> dict[str, Any]:
+    """Scores of every head on one holdout, of the references, and of the head chosen inside the training part.
+
+    Args:
+        answers: head -> its `answer` for this seed.
+        y: (n,) all values.
+        formula: (n,) all reduced formulas.
+        design: of the holdout.
+        seed: of the holdout.
+        choices: name -> heads whose average it is (of one head: itself), between which the training part chooses by
+            its inner holdout; those of more than one head get a row of their own. None: no choice.
+        kappa: of the acquisition ucb.
+
+    Returns:
+        JSON: sizes, boundary, for each head its scores and hits, and which was chosen.
+    """
+    split = design.holdout(y, formula, seed)
+    estimates = {name: read_estimate(found) for name, found in answers.items()}
+    for name, parts in (choices or {}).items():
+        if name not in estimates:
+            estimates[name] = average([estimates[part] for part in parts])
+    asked = Asked(y[split.pool], split.hidden, design.sign, _boundary(y, split, design), kappa)
+    heads = {name: score(asked, found) for name, found in estimates.items()}
+    chosen, inside = None, {}
+    if choices:
+        inner = design.inner(y, formula, split, seed)
+        question = Asked(y[inner.pool], inner.hidden, design.sign, _boundary(y, inner, design), kappa)
+        for name, parts in choices.items():
+            inside[name] = score(question, average([read_estimate(answers[part]["inner"]) for part in parts]))
+        head, kind = best_choice(inside)
+        chosen = {"head": head, "acquisition": kind}
+        heads = {CHOSEN: score(asked, estimates[head], kind), **heads}
+    heads["random"] = _ranking_scores(split.hidden, np.random.default_rng(seed).random(len(split.pool)))
+    heads["oracle"] = _ranking_scores(split.hidden, design.sign * y[split.pool])
+    return {
+        "seed": seed,
+        **split.sizes,
+        "prevalence": float(split.hidden.mean()),
+        "boundary": asked.boundary,
+        "chosen": chosen,
+        "inner": {name: {k: v for k, v in found.items() if k != "hits"} for name, found in inside.items()},
+        "heads": heads,
+    }
+
+
+def _boundary(y: FloatArray, split: Holdout, design: Design) -> float:
+    known = y[split.train]
+    return float(known.max() if design.goal == "maximize" else known.min())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A pool with its answer, to score heads by.
+
+    Attributes:
+        y: (n,) true values.
+        hidden: (n,) bool, the values outside the training range.
+        sign: +1 where high values are wanted, -1 where low ones are.
+        boundary: the best value that was trained on.
+        kappa: of the acquisition ucb.
+    """
+
+    y: FloatArray
+    hidden: Mask
+    sign: float = 1.0
+    boundary: float = float("nan")
+    kappa: float = 1.0
+
+    def utility(self, found: Estimate, kind: str) -> FloatArray:
+        """(n,) what the pool is ranked by."""
+        return acquisition(
+            self.sign * found.mean, found.std, kind=kind, kappa=self.kappa, best=self.sign * self.boundary
+        )
+
+
+def best_choice(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """The head and acquisition that find most of the hidden; within one hidden row of that, the smallest error outside.
+
+    Args:
+        scores: head -> scores, as of `score`; their order, and that of `KINDS`, settles ties.
+    """
+    pairs = [(name, kind) for name in scores for kind in KINDS]
+    most = max(scores[name]["acquisition"][kind] for name, kind in pairs)
+    step = max(1.0 / max(found["n_hidden"], 1) for found in scores.values())
+    near = [pair for pair in pairs if scores[pair[0]]["acquisition"][pair[1]] >= most - step - 1e-9]
+    return min(near, key=lambda pair: scores[pair[0]]["mae_outside"])
+
+
+def score(asked: Asked, found: Estimate, kind: str = "mean") -> dict[str, Any]:
+    """Scores of one head on one pool; None where one is not defined, such as the correlation of one value.
+
+    Args:
+        asked: the pool.
+        found: predictions for it.
+        kind: acquisition by which the pool is ranked.
+    """
+    y, hidden, sign, mean, std = asked.y, asked.hidden, asked.sign, found.mean, found.std
+    scores = {
+        "acceleration": metrics.acceleration(sign * y, sign * mean, sign * asked.boundary),
+        "mae_outside": metrics.mean_absolute_error(y[hidden], mean[hidden]),
+        "mae_inside": metrics.mean_absolute_error(y[~hidden], mean[~hidden]),
+        "bias_outside": metrics.bias(y[hidden], mean[hidden]),
+        "spearman_outside": metrics.spearman(y[hidden], mean[hidden]),
+        "coverage_outside": metrics.gaussian_coverage(y[hidden], mean[hidden], std[hidden], COVERAGE),
+        "coverage_inside": metrics.gaussian_coverage(y[~hidden], mean[~hidden], std[~hidden], COVERAGE),
+        "scatter_outside": metrics.scatter_ratio(y[hidden], mean[hidden], std[hidden]),
+    }
+    by_kind = {k: metrics.r_precision(hidden, asked.utility(found, k)) for k in KINDS}
+    defined = {name: value if np.isfinite(value) else None for name, value in scores.items()}
+    return {**_ranking_scores(hidden, asked.utility(found, kind)), **defined, "acquisition": by_kind}
+
+
+def _ranking_scores(hidden: Mask, utility: FloatArray) -> dict[str, Any]:
+    k = int(hidden.sum())
+    area = metrics.area_under_hits(hidden, utility)
+    return {
+        "n_hidden": k,
+        "r_precision": metrics.r_precision(hidden, utility),
+        "enrichment": metrics.enrichment(hidden, utility, k),
+        "area": area if np.isfinite(area) else None,
+        "hits": metrics.hits(hidden, utility).tolist(),
+    }
+
+
+def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each head: the mean of every score over the seeds that define it, with its bootstrap interval.
+
+    A score that no seed defines is None, so is the interval of fewer than two values. Heads may be missing from some
+    seeds; "seeds" says how many a row has.
+    """
+    names = list(dict.fromkeys(name for run in runs for name in run["heads"]))
+    rows = []
+    for head in names:
+        scores = [run["heads"][head] for run in runs if head in run["heads"]]
+        row: dict[str, Any] = {"head": head, "seeds": len(scores), "intervals": {}}
+        for name in SCORES:
+            values = [s[name] for s in scores if s.get(name) is not None]
+            row[name] = float(np.mean(values)) if values else None
+            low, high = metrics.bootstrap_interval(values)
+            row["intervals"][name] = [low, high] if np.isfinite(low) else None
+        spread = [s["r_precision"] for s in scores]
+        row["r_precision_se"] = float(np.std(spread, ddof=1) / np.sqrt(len(spread))) if len(spread) > 1 else None
+        row["hits"] = np.mean([s["hits"] for s in scores], axis=0).tolist()
+        kinds = scores[0].get("acquisition") or {}
+        row["acquisition"] = {kind: float(np.mean([s["acquisition"][kind] for s in scores])) for kind in kinds}
+        rows.append(row)
+    return rows
+
+
+def lead(runs: Sequence[Mapping[str, Any]], head: str, rival: str, name: str = "r_precision") -> dict[str, Any] | None:
+    """How far a head leads a rival in a score, seed by seed, with its bootstrap interval; None without common seeds."""
+    pairs = [(run["heads"][head][name], run["heads"][rival].get(name)) for run in runs if rival in run["heads"]]
+    gaps = [a - b for a, b in pairs if a is not None and b is not None]
+    if not gaps:
+        return None
+    low, high = metrics.bootstrap_interval(gaps)
+    return {"mean": float(np.mean(gaps)), "interval": [low, high] if np.isfinite(low) else None, "seeds": len(gaps)}
