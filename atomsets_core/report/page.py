@@ -25,9 +25,9 @@ MOST_FAILURES = 50
 """Rows of the ledger on the page."""
 
 DISCOVERY_COLUMNS = (
-    ("model", "The first is the one this campaign uses. AtomSets is the model as described; with a linear readout it has "
-     "no hidden layer after pooling; the Gaussian process and ridge see the same features, pooled; ridge and random "
-     "forest of the composition see the formula alone; random draws blindly; the oracle knows the answer."),
+    ("model", "The first is the one this campaign uses. AtomSets is the model as described; with a linear readout it "
+     "has no hidden layer after pooling; the Gaussian process and ridge see the same features, pooled; ridge and "
+     "random forest of the composition see the formula alone; random draws blindly; the oracle knows the answer."),
     ("R-precision", "Share of the hidden best among the first k picks, k being how many were hidden; mean and standard "
      "error over the repeats."),
     ("enrichment", "How many times more hidden best are among these k picks than blind picking finds on average."),
