@@ -33,8 +33,28 @@ class TrainingData:
         return len(self.structure)
 
     @classmethod
+    def of(
+        cls,
+        sites: npt.NDArray[np.float32],
+        structure: npt.NDArray[np.float32],
+        offsets: IntArray,
+        weights: npt.NDArray[np.float32] | None = None,
+        *,
+        merge: bool = True,
+    ) -> TrainingData:
+        """Features ready for training; see `merged` for the arguments, which `merge` calls."""
+        if merge:
+            return cls.merged(sites, structure, offsets, weights)
+        own = np.ones(len(sites), dtype=np.float32) if weights is None else weights
+        return cls(torch.from_numpy(sites), torch.from_numpy(own), torch.from_numpy(structure), offsets)
+
+    @classmethod
     def merged(
-        cls, sites: npt.NDArray[np.float32], structure: npt.NDArray[np.float32], offsets: IntArray
+        cls,
+        sites: npt.NDArray[np.float32],
+        structure: npt.NDArray[np.float32],
+        offsets: IntArray,
+        weights: npt.NDArray[np.float32] | None = None,
     ) -> TrainingData:
         """Features with symmetry-equivalent sites merged into one that weighs as much as they did.
 
@@ -45,11 +65,12 @@ class TrainingData:
             sites: (n_sites, width), structure after structure.
             structure: (n, width).
             offsets: (n + 1,) of the sites.
+            weights: (n_sites,) of the sites; 1 each without.
         """
-        first, counts, offsets = _merge_equal(sites, offsets)
+        first, total, offsets = _merge_equal(sites, offsets, weights)
         return cls(
             torch.from_numpy(sites[first]),
-            torch.from_numpy(counts.astype(np.float32)),
+            torch.from_numpy(total),
             torch.from_numpy(structure),
             offsets,
         )
@@ -67,19 +88,23 @@ class TrainingData:
         )
 
 
-def _merge_equal(sites: npt.NDArray[np.float32], offsets: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """First site of each set of equal ones within a structure, how many they are, and the new offsets.
+def _merge_equal(
+    sites: npt.NDArray[np.float32], offsets: IntArray, weights: npt.NDArray[np.float32] | None
+) -> tuple[IntArray, npt.NDArray[np.float32], IntArray]:
+    """First site of each set of equal ones within a structure, what they weigh together, and the new offsets.
 
     Sites count as equal when two random projections of their standardised features agree to 1e-3 of a standard
     deviation.
     """
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    own = np.ones(len(sites), dtype=np.float32) if weights is None else weights
     if not sites.shape[1]:
-        return np.arange(len(sites)), np.ones(len(sites), dtype=np.int64), offsets
+        return np.arange(len(sites)), own, offsets
     scale = sites.std(axis=0)
     scale[~(scale > 1e-6)] = 1.0
     directions = np.random.default_rng(0).normal(size=(sites.shape[1], 2))
     directions /= np.linalg.norm(directions, axis=0) * scale[:, None]
     keys = np.round((sites - sites.mean(axis=0)) @ directions * 1e3).astype(np.int64)
-    _, first, counts = np.unique(np.column_stack([owner, keys]), axis=0, return_index=True, return_counts=True)
-    return first, counts, np.searchsorted(owner[first], np.arange(len(offsets)))
+    _, first, which = np.unique(np.column_stack([owner, keys]), axis=0, return_index=True, return_inverse=True)
+    total = np.bincount(which.reshape(-1), own, minlength=len(first)).astype(np.float32)
+    return first, total, np.searchsorted(owner[first], np.arange(len(offsets)))

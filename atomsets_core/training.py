@@ -98,7 +98,8 @@ def set_scales(
         scale_target: False leaves targets as they are (classes).
     """
     owner = np.repeat(np.arange(len(data)), np.diff(data.offsets))
-    sites, weights = data.sites.double().numpy(), data.weights.double().numpy()
+    # The weights that the poolings see: with alpha below 1 minor elements count for more.
+    sites, weights = data.sites.double().numpy(), data.weights.double().numpy() ** network.alpha
     structure = data.structure.double().numpy()
     for member, row_weights in enumerate(used):
         rows = row_weights > 0
