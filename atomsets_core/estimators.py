@@ -22,13 +22,14 @@ from atomsets_core.features import Features
 from atomsets_core.parents import load_parent, split_levels
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.storage import StorageError, Store
+from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Structures, as_structures
 from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply, resolve_device, train
 
 FORMAT_VERSION = 1
 """Of the files of a saved model."""
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
 
 TRANSFORMS = ("none", "log10")
@@ -167,7 +168,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
 
     def fit(
         self,
-        X: Features | Structures | Sequence[Structure],
+        X: Features | StoredFeatures | Structures | Sequence[Structure],
         y: npt.ArrayLike,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
@@ -175,7 +176,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         """Train on structures (or their features) and their values.
 
         Args:
-            X: n structures, or features with the levels of `self.features`.
+            X: n structures, or features with the levels of `self.features`, in memory or in shards.
             y: (n,) values in the unit of the target.
             progress: called after each epoch.
             checkpoint: where to keep an unfinished training; one that was cut off goes on and ends the same.
@@ -208,7 +209,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.losses_ = train(
             self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
         )
-        self.domain_ = fit_domain(features.pooled(self._levels()))
+        self.domain_ = fit_domain(data.pooled())
         self.calibrator_: Calibrator | None = None
         self.oof_: Prediction | None = None
         self.coverage_ = float("nan")
@@ -217,7 +218,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(
-        self, X: Features | Structures | Sequence[Structure], return_std: bool = False
+        self, X: Features | StoredFeatures | Structures | Sequence[Structure], return_std: bool = False
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """(n,) predictions in the unit of the target; with `return_std` also their standard deviations in that unit.
 
@@ -229,7 +230,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             return result.value
         return result.value, result.std * (np.log(10.0) * result.value if self.transform == "log10" else 1.0)
 
-    def predict_distribution(self, X: Features | Structures | Sequence[Structure]) -> Prediction:
+    def predict_distribution(self, X: Features | StoredFeatures | Structures | Sequence[Structure]) -> Prediction:
         """Predictions with intervals and domain flags.
 
         Raises:
@@ -243,9 +244,13 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(
                 f"the model was trained on features of parent digest {self.digest_}, these come from {features.digest}"
             )
-        members = apply(self.network_, self._data(features))[:, :, 0]
-        distance = self.domain_.distance(features.pooled(self._levels()))
-        return self._prediction(members.mean(axis=0), _spread(members), distance)
+        mean, spread, distance = (np.empty(len(features)) for _ in range(3))
+        for rows, block in features.blocks():
+            data = self._data(block)
+            members = apply(self.network_, data)[:, :, 0]
+            mean[rows], spread[rows] = members.mean(axis=0), _spread(members)
+            distance[rows] = self.domain_.distance(data.pooled())
+        return self._prediction(mean, spread, distance)
 
     def _calibrate(self, data: TrainingData, target: FloatArray, used: npt.NDArray) -> None:
         """Out-of-fold predictions, the intervals fitted to them, and the honest coverage of those."""
@@ -276,8 +281,8 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
     def _levels(self) -> tuple[str, ...]:
         return parse_features(self.features)[1]
 
-    def _features(self, X: Features | Structures | Sequence[Structure]) -> Features:
-        if isinstance(X, Features):
+    def _features(self, X: Features | StoredFeatures | Structures | Sequence[Structure]) -> Features | StoredFeatures:
+        if isinstance(X, Features | StoredFeatures):
             return X
         name, levels = parse_features(self.features)
         features = load_parent(name).featurize(as_structures(X), levels)
@@ -285,11 +290,9 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"structure {features.refused[0].material_id}: {features.refused[0].reason}")
         return features
 
-    def _data(self, features: Features) -> TrainingData:
+    def _data(self, features: Features | StoredFeatures) -> TrainingData:
         on_sites, on_structures = split_levels(load_parent(parse_features(self.features)[0]), self._levels())
-        n_sites = int(features.n_atoms.sum())
-        sites = features.site_matrix(on_sites) if on_sites else np.empty((n_sites, 0), dtype=np.float32)
-        return TrainingData.merged(sites, features.structure_matrix(on_structures), features.offsets)
+        return TrainingData.gathered(features, on_sites, on_structures)
 
     def _network(self, site_width: int, structure_width: int) -> AtomSetsNetwork:
         return AtomSetsNetwork(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -80,6 +80,12 @@ class Features:
             refused=(),
             flagged={h: self.flagged[h] for h in hashes if h in self.flagged},
         )
+
+    def blocks(self, size: int = 1024) -> Iterator[tuple[IntArray, Features]]:
+        """Row numbers and features of `size` structures after another."""
+        for start in range(0, len(self), size):
+            rows = np.arange(start, min(start + size, len(self)))
+            yield rows, self[rows]
 
     def site_matrix(self, levels: Sequence[str]) -> Float32Array:
         """(n_atoms.sum(), width) float32: these site levels side by side.

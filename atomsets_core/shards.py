@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -125,6 +125,29 @@ def read_entries(store: Store, parent: str, digest: str) -> dict[str, ShardEntry
 
 def _entry(raw: dict) -> ShardEntry:
     return ShardEntry(**{**raw, "hashes": tuple(raw["hashes"]), "levels": tuple(raw["levels"])})
+
+
+def locate(
+    entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Iterable[str]
+) -> tuple[dict[str, ShardEntry], set[str], dict[str, str]]:
+    """Where the features of some structures are.
+
+    Args:
+        entries: the manifest of one parent.
+        levels: that are needed.
+        hashes: of the structures.
+
+    Returns:
+        structure hash -> shard that holds it; hashes nobody has featurised; structure hash -> reason of refusal.
+    """
+    wanted = set(hashes)
+    found: dict[str, ShardEntry] = {}
+    refused: dict[str, str] = {}
+    for entry in sorted(entries, key=lambda entry: entry.key):
+        if set(levels) <= set(entry.levels):
+            found.update({h: entry for h in entry.hashes if h in wanted and h not in found})
+            refused.update({h: reason for h, reason in entry.refused.items() if h in wanted})
+    return found, wanted - set(found) - set(refused), refused
 
 
 def verify_shard(store: Store, entry: ShardEntry) -> bytes:
