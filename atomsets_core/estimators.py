@@ -21,12 +21,13 @@ from atomsets_core.features import Features
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import as_batch, parse_features
 from atomsets_core.storage import StorageError, Store
+from atomsets_core.stored import StoredFeatures
 from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply, resolve_device, train
 
 FORMAT_VERSION = 1
 """Of the files of a saved model."""
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
 
 TRANSFORMS = ("none", "log10")
@@ -196,7 +197,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.losses_ = train(
             self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
         )
-        self.domain_ = fit_domain(parse_features(self.features).pooled(features))
+        self.domain_ = fit_domain(data.pooled())
         self.calibrator_: Calibrator | None = None
         self.oof_: Prediction | None = None
         self.coverage_ = float("nan")
@@ -230,9 +231,13 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(
                 f"the model was trained on features of parent digest {self.digest_}, these come from {digest}"
             )
-        members = apply(self.network_, self._data(features))[:, :, 0]
-        distance = self.domain_.distance(parse_features(self.features).pooled(features))
-        return self._prediction(members.mean(axis=0), _spread(members), distance)
+        mean, spread, distance = (np.empty(len(features)) for _ in range(3))
+        for rows, block in features.blocks():
+            data = self._data(block)
+            members = apply(self.network_, data)[:, :, 0]
+            mean[rows], spread[rows] = members.mean(axis=0), _spread(members)
+            distance[rows] = self.domain_.distance(data.pooled())
+        return self._prediction(mean, spread, distance)
 
     def _calibrate(self, data: TrainingData, target: FloatArray, used: npt.NDArray) -> None:
         """Out-of-fold predictions, the intervals fitted to them, and the honest coverage of those."""
@@ -260,20 +265,17 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
     def _inverse(self, x: FloatArray) -> FloatArray:
         return 10.0**x if self.transform == "log10" else x
 
-    def _features(self, X: Any) -> Features:
+    def _features(self, X: Any) -> Features | StoredFeatures:
         batch = as_batch(X)
-        if isinstance(batch, Features):
+        if isinstance(batch, Features | StoredFeatures):
             return batch
         features = parse_features(self.features).featurize(batch)
         if features.refused:
             raise ValueError(f"structure {features.refused[0].material_id}: {features.refused[0].reason}")
         return features
 
-    def _data(self, features: Features) -> TrainingData:
-        spec = parse_features(self.features)
-        sites, structure = spec.site_matrix(features), spec.structure_matrix(features)
-        # Two equal sites that weigh w each and one that weighs 2w are the same only where weights enter as they are.
-        return TrainingData.of(sites, structure, features.offsets, features.weights, merge=self.alpha == 1)
+    def _data(self, features: Features | StoredFeatures) -> TrainingData:
+        return TrainingData.gathered(features, parse_features(self.features), merge=self.alpha == 1)
 
     def _network(self, site_width: int, structure_width: int) -> AtomSetsNetwork:
         return AtomSetsNetwork(

@@ -6,7 +6,7 @@ Crystals and compositions are the same thing here: a composition has its element
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -92,6 +92,12 @@ class Features:
             refused=(),
             flagged={h: self.flagged[h] for h in hashes if h in self.flagged},
         )
+
+    def blocks(self, size: int = 1024) -> Iterator[tuple[IntArray, Features]]:
+        """Row numbers and features of `size` structures after another."""
+        for start in range(0, len(self), size):
+            rows = np.arange(start, min(start + size, len(self)))
+            yield rows, self[rows]
 
     def site_matrix(self, levels: Sequence[str]) -> Float32Array:
         """(n_atoms.sum(), width) float32: these site levels side by side.

@@ -24,6 +24,7 @@ from pymatgen.core import Structure
 from atomsets_core.compositions import Compositions, as_compositions
 from atomsets_core.features import Features, Float32Array, joint_digest
 from atomsets_core.parents import element_levels, load_parent, split_levels
+from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Structures, as_structures
 
 STATISTICS = ("mean", "std", "min", "max")
@@ -82,9 +83,9 @@ class FeatureSpec:
         """Whether no coordinates are needed, so that compositions and disordered structures will do."""
         return all(set(self.needed(name)) <= set(element_levels(load_parent(name))) for name in self.parents)
 
-    def digest(self, features: Features) -> str:
+    def digest(self, features: Features | StoredFeatures) -> str:
         """The digest of the parents named here, of features that may be of more."""
-        if not features.parents:
+        if isinstance(features, StoredFeatures) or not features.parents:
             return features.digest
         self._check_parents(features)
         return joint_digest({name: features.parents[name] for name in self.parents})
@@ -111,6 +112,12 @@ class FeatureSpec:
             return np.empty((int(features.n_atoms.sum()), 0), dtype=np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
+    def site_widths(self, features: Features) -> list[int]:
+        """Widths of the site levels, in the order of `site_matrix`."""
+        found = [level for level in self.levels if level.on_sites]
+        sources = [features.structure if level.function == EACH else features.sites for level in found]
+        return [source[self._key(level, features)].shape[1] for level, source in zip(found, sources, strict=True)]
+
     def structure_matrix(self, features: Features) -> Float32Array:
         """(n, width) float32: the structure levels and statistics side by side; width 0 for none."""
         parts = [np.empty((len(features), 0), dtype=np.float32)]
@@ -120,12 +127,6 @@ class FeatureSpec:
             elif not level.on_sites:
                 parts.append(features.structure_matrix([self._key(level, features)]))
         return np.concatenate(parts, axis=1)
-
-    def pooled(self, features: Features) -> Float32Array:
-        """(n, width) float32: mean and deviation of the site levels, and the structure levels, for distances."""
-        sites = self.site_matrix(features)
-        moments = features.moments(sites) if sites.shape[1] else ()
-        return np.concatenate([*moments, self.structure_matrix(features)], axis=1)
 
     def _key(self, level: Level, features: Features) -> str:
         if not features.parents:
@@ -182,12 +183,16 @@ def _parse_level(name: str, item: str, text: str) -> Level:
     return Level(name, level, function, on_sites if not function else function == EACH)
 
 
-def default_features(batch: Features | Structures | Compositions) -> str:
+def default_features(batch: Batch) -> str:
     """The specification for inputs of a kind when none is given."""
     return FOR_COMPOSITIONS if isinstance(batch, Compositions) else FOR_STRUCTURES
 
 
-def as_batch(items: Any) -> Features | Structures | Compositions:
+Batch = Features | StoredFeatures | Structures | Compositions
+"""What the estimators work on."""
+
+
+def as_batch(items: Any) -> Batch:
     """Structures or compositions from whatever a user has at hand.
 
     Args:
@@ -197,7 +202,7 @@ def as_batch(items: Any) -> Features | Structures | Compositions:
     Raises:
         ValueError: one of the items can't be used; the message names it by its position.
     """
-    if isinstance(items, Features | Structures | Compositions):
+    if isinstance(items, Batch):
         return items
     if isinstance(items, str | Structure) or not isinstance(items, Iterable):
         raise ValueError(f"give several structures or formulas, not one {type(items).__name__}")
