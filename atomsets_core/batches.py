@@ -7,7 +7,7 @@ equivalent sites are merged within each structure, and only what is left is kept
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,7 +67,9 @@ class TrainingData:
         return len(self.structure)
 
     @classmethod
-    def merged(cls, sites: Float32Array, structure: Float32Array, offsets: IntArray) -> TrainingData:
+    def merged(
+        cls, sites: Float32Array, structure: Float32Array, offsets: IntArray, weights: Float32Array | None = None
+    ) -> TrainingData:
         """Features with symmetry-equivalent sites merged into one that weighs as much as they did.
 
         Equivalent sites have equal features, so every weighted pooling gives the same result from a quarter of the work
@@ -77,13 +79,18 @@ class TrainingData:
             sites: (n_sites, width), structure after structure.
             structure: (n, width).
             offsets: (n + 1,) of the sites.
+            weights: (n_sites,) of the sites; 1 each without.
         """
-        first, weights, offsets = merge_equal(sites, offsets)
-        return cls(torch.from_numpy(sites[first]), torch.from_numpy(weights), torch.from_numpy(structure), offsets)
+        first, together, offsets = merge_equal(sites, offsets, weights)
+        return cls(torch.from_numpy(sites[first]), torch.from_numpy(together), torch.from_numpy(structure), offsets)
 
     @classmethod
     def gathered(
-        cls, features: Blocks, on_sites: Iterable[str], on_structures: Iterable[str], in_memory: int = IN_MEMORY
+        cls,
+        features: Blocks,
+        on_sites: Callable[[Features], Float32Array],
+        on_structures: Callable[[Features], Float32Array],
+        in_memory: int = IN_MEMORY,
     ) -> TrainingData:
         """The merged features of these levels, block by block: a block and what is left of the others is all there is.
 
@@ -91,20 +98,18 @@ class TrainingData:
 
         Args:
             features: of n structures.
-            on_sites: site levels, side by side.
-            on_structures: structure levels, side by side.
+            on_sites: (n_sites, width) from a block, the site levels to learn from side by side.
+            on_structures: (n, width) from a block, the structure levels.
             in_memory: bytes of merged sites that may stay in memory; more go to a temporary file.
         """
-        on_sites, on_structures = list(on_sites), list(on_structures)
         n, most = len(features), int(features.n_atoms.sum())
         sites: Float32Array | None = None
         weights = np.empty(most, dtype=np.float32)
         structure: Float32Array | None = None
         item, lengths, done, filled = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), 0, 0
         for rows, block in features.blocks():
-            values = block.site_matrix(on_sites) if on_sites else np.empty((int(block.n_atoms.sum()), 0), np.float32)
+            values, on_structure = on_sites(block), on_structures(block)
             first, counts, offsets = merge_equal(values, block.offsets)
-            on_structure = block.structure_matrix(on_structures)
             if sites is None or structure is None:
                 # Pages that are never written to take no memory: room for all sites costs what the merged ones need.
                 sites = _room(most, values.shape[1], in_memory)
@@ -199,8 +204,10 @@ class Cut:
         return SetBatch(whole.sites[sites], whole.weights[sites], owner, whole.structure[start:stop])
 
 
-def merge_equal(sites: Float32Array, offsets: IntArray) -> tuple[IntArray, Float32Array, IntArray]:
-    """First site of each set of equal ones within a structure, how many they are, and the new offsets.
+def merge_equal(
+    sites: Float32Array, offsets: IntArray, weights: Float32Array | None = None
+) -> tuple[IntArray, Float32Array, IntArray]:
+    """First site of each set of equal ones within a structure, what they weigh together, and the new offsets.
 
     Sites count as equal when four random projections of their features agree to a three-hundredth of the root mean
     square of the structure's features (on 51,149 Materials Project structures no site moves by more than 0.01 standard
@@ -209,13 +216,15 @@ def merge_equal(sites: Float32Array, offsets: IntArray) -> tuple[IntArray, Float
     Args:
         sites: (n_sites, width), structure after structure.
         offsets: (n + 1,) of the sites.
+        weights: (n_sites,) of the sites; 1 each without.
 
     Returns:
         (n_merged,) ascending row numbers, (n_merged,) weights, (n + 1,) offsets.
     """
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    own = np.ones(len(sites), dtype=np.float32) if weights is None else weights
     if not sites.shape[1] or not len(sites):
-        return np.arange(len(sites)), np.ones(len(sites), dtype=np.float32), offsets
+        return np.arange(len(sites)), own, offsets
     directions = np.random.default_rng(0).normal(size=(sites.shape[1], 4))
     directions /= np.linalg.norm(directions, axis=0)
     square = np.bincount(owner, np.einsum("ij,ij->i", sites, sites, dtype=np.float64), minlength=len(offsets) - 1)
@@ -228,9 +237,9 @@ def merge_equal(sites: Float32Array, offsets: IntArray) -> tuple[IntArray, Float
     number = keys @ factors[:4] + owner * factors[4]
     _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    counts = np.bincount(inverse, minlength=len(first)).astype(np.float32)
+    together = np.bincount(inverse.reshape(-1), own, minlength=len(first)).astype(np.float32)
     first = first[order]
-    return first, counts[order], np.searchsorted(owner[first], np.arange(len(offsets)))
+    return first, together[order], np.searchsorted(owner[first], np.arange(len(offsets)))
 
 
 def _room(n_sites: int, width: int, in_memory: int) -> Float32Array:

@@ -209,12 +209,13 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.losses_ = train(
             self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
         )
-        self.domain_ = fit_domain(data.pooled())
+        pooled = data.pooled()
+        self.domain_ = fit_domain(pooled)
         self.calibrator_: Calibrator | None = None
         self.oof_: Prediction | None = None
         self.coverage_ = float("nan")
         if n_folds:
-            self._calibrate(data, target, used)
+            self._calibrate(data, target, used, self.domain_.distance_within(pooled))
         return self
 
     def predict(
@@ -252,14 +253,13 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             distance[rows] = self.domain_.distance(data.pooled())
         return self._prediction(mean, spread, distance)
 
-    def _calibrate(self, data: TrainingData, target: FloatArray, used: npt.NDArray) -> None:
+    def _calibrate(self, data: TrainingData, target: FloatArray, used: npt.NDArray, distance: FloatArray) -> None:
         """Out-of-fold predictions, the intervals fitted to them, and the honest coverage of those."""
         members = apply(self.network_, data)[:, :, 0]
         unseen = np.where(~used, members, np.nan)
         mean = np.nanmean(unseen, axis=0)
         spread = np.nanstd(unseen, axis=0, ddof=1) if (~used).sum(axis=0).min() > 1 else np.zeros(len(target))
         residual = target - mean
-        distance = self.domain_.distance_within()
         remoteness = distance / self.domain_.threshold
         self.calibrator_ = calibrate(residual, spread, self.coverage, remoteness)
         self.coverage_ = crossed_coverage(residual, spread, self.fold_, self.coverage, remoteness)
@@ -292,7 +292,14 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
 
     def _data(self, features: Features | StoredFeatures) -> TrainingData:
         on_sites, on_structures = split_levels(load_parent(parse_features(self.features)[0]), self._levels())
-        return TrainingData.gathered(features, on_sites, on_structures)
+        # Without site levels the sites have no columns; a network on structure levels alone reads none of them.
+        return TrainingData.gathered(
+            features,
+            lambda block: (
+                block.site_matrix(on_sites) if on_sites else np.empty((int(block.n_atoms.sum()), 0), np.float32)
+            ),
+            lambda block: block.structure_matrix(on_structures),
+        )
 
     def _network(self, site_width: int, structure_width: int) -> AtomSetsNetwork:
         return AtomSetsNetwork(
