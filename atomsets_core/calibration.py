@@ -149,25 +149,22 @@ class Domain:
         search = NearestNeighbors(n_neighbors=min(self.neighbours, len(self.reference))).fit(self.reference)
         return search.kneighbors(self.project(features))[0].mean(axis=1).astype(np.float64)
 
-    def distance_within(self, features: npt.NDArray[np.floating] | None = None) -> FloatArray:
-        """(n_train,) mean distances of the training structures to their nearest others.
-
-        Args:
-            features: (n_train, width) of the training structures; without them only the references count.
-        """
-        own = _distance_within(self.reference, self.neighbours)
-        if features is None or len(features) == len(self.reference):
-            return own
-        found = np.empty(len(features))
-        sampled = _sample(len(features))
-        found[sampled] = own
-        others = np.setdiff1d(np.arange(len(features)), sampled)
-        found[others] = self.distance(features[others])
-        return found
+    def distance_within(self) -> FloatArray:
+        """(n_reference,) mean distances of the references to their nearest others."""
+        # Without an argument kneighbors leaves each point itself out.
+        found = NearestNeighbors(n_neighbors=self.neighbours).fit(self.reference).kneighbors()[0]
+        return found.mean(axis=1).astype(np.float64)
 
 
 def fit_domain(features: npt.NDArray[np.floating], share: float = 0.95, neighbours: int = 5) -> Domain:
-    """The domain of training structures.
+    """The domain of training structures; see `domain_and_distances`."""
+    return domain_and_distances(features, share, neighbours)[0]
+
+
+def domain_and_distances(
+    features: npt.NDArray[np.floating], share: float = 0.95, neighbours: int = 5
+) -> tuple[Domain, FloatArray]:
+    """The domain of training structures, and (n,) their mean distances to their nearest others.
 
     Args:
         features: (n, width) pooled features.
@@ -185,10 +182,12 @@ def fit_domain(features: npt.NDArray[np.floating], share: float = 0.95, neighbou
     components = _principal_components(features, mean, scale)
     k = min(neighbours, len(features) - 1)
     domain = Domain(mean, scale, components, np.empty((0, len(components)), dtype=np.float32), 0.0, k)
-    domain = replace(domain, reference=domain.project(features[_sample(len(features))]))
-    own = domain.distance_within(features)
+    sampled = _sample(len(features))
+    domain = replace(domain, reference=domain.project(features[sampled]))
+    own, others = np.empty(len(features)), np.setdiff1d(np.arange(len(features)), sampled)
+    own[sampled], own[others] = domain.distance_within(), domain.distance(features[others])
     # Copies of one structure are no distance apart; the floor keeps ratios to the threshold finite.
-    return replace(domain, threshold=max(float(np.quantile(own, share)), 1e-6))
+    return replace(domain, threshold=max(float(np.quantile(own, share)), 1e-6)), own
 
 
 def _blocks(features: npt.NDArray[np.floating]) -> Iterator[FloatArray]:
@@ -212,9 +211,3 @@ def _sample(n: int) -> npt.NDArray[np.int64]:
     if n <= REFERENCES:
         return np.arange(n)
     return np.sort(np.random.default_rng(0).choice(n, REFERENCES, replace=False))
-
-
-def _distance_within(reference: npt.NDArray[np.float32], neighbours: int) -> FloatArray:
-    # Without an argument kneighbors leaves each point itself out.
-    found = NearestNeighbors(n_neighbors=neighbours).fit(reference).kneighbors()[0]
-    return found.mean(axis=1).astype(np.float64)

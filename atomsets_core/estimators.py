@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
 from atomsets_core.batches import TrainingData
-from atomsets_core.calibration import Calibrator, Domain, calibrate, crossed_coverage, fit_domain
+from atomsets_core.calibration import Calibrator, Domain, calibrate, crossed_coverage, domain_and_distances
 from atomsets_core.features import Features
 from atomsets_core.parents import load_parent, split_levels
 from atomsets_core.sets import AtomSetsNetwork
@@ -209,13 +210,12 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.losses_ = train(
             self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
         )
-        pooled = data.pooled()
-        self.domain_ = fit_domain(pooled)
+        self.domain_, distance = domain_and_distances(data.pooled())
         self.calibrator_: Calibrator | None = None
         self.oof_: Prediction | None = None
         self.coverage_ = float("nan")
         if n_folds:
-            self._calibrate(data, target, used, self.domain_.distance_within(pooled))
+            self._calibrate(data, target, used, distance)
         return self
 
     def predict(
@@ -292,13 +292,10 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
 
     def _data(self, features: Features | StoredFeatures) -> TrainingData:
         on_sites, on_structures = split_levels(load_parent(parse_features(self.features)[0]), self._levels())
-        # Without site levels the sites have no columns; a network on structure levels alone reads none of them.
         return TrainingData.gathered(
             features,
-            lambda block: (
-                block.site_matrix(on_sites) if on_sites else np.empty((int(block.n_atoms.sum()), 0), np.float32)
-            ),
-            lambda block: block.structure_matrix(on_structures),
+            partial(Features.site_matrix, levels=on_sites),
+            partial(Features.structure_matrix, levels=on_structures),
         )
 
     def _network(self, site_width: int, structure_width: int) -> AtomSetsNetwork:
