@@ -171,12 +171,13 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         target = label[:, None] if len(self.classes_) == 2 else np.eye(len(self.classes_))[label]
         weights = row_weights(sample_weight, len(labels)) * self._class_weights(label)
         data = self._data(features)
-        seen = self._train(data, target.astype(np.float64), features.formula, weights, progress, checkpoint)
+        seen, distance = self._train(data, target.astype(np.float64), features.formula, weights, progress, checkpoint)
         self.calibrator_ = ProbabilityCalibrator("none")
         self.oof_: ClassPrediction | None = None
         self.scores_: dict[str, float] = {}
         if self.fold_.max() >= 0:
-            self._calibrate(np.nanmean(out_of_fold(apply(self.network_, data), seen), axis=0), label)
+            raw = np.nanmean(out_of_fold(apply(self.network_, data), seen), axis=0)
+            self._calibrate(raw, label, distance)
         return self
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
@@ -220,12 +221,12 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
             by_class = compute_class_weight(wanted, classes=np.arange(len(self.classes_)), y=label)
         return by_class[label]
 
-    def _calibrate(self, raw: FloatArray, label: IntArray) -> None:
+    def _calibrate(self, raw: FloatArray, label: IntArray, distance: FloatArray) -> None:
         """Fit the probabilities to (n, outputs) out-of-fold outputs, and score them crosswise."""
         logits, method = _logits(raw), self.options_.calibration
         self.calibrator_ = fit_probabilities(logits, label, method)
         probability = crossed_probabilities(logits, label, self.fold_, method)
-        self.oof_ = self._prediction(probability, self.domain_.distance_within())
+        self.oof_ = self._prediction(probability, distance)
         self.scores_ = class_scores(probability, label)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

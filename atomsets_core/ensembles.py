@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
 from atomsets_core.batches import TrainingData
-from atomsets_core.calibration import Domain, fit_domain
+from atomsets_core.calibration import Domain, domain_and_distances
 from atomsets_core.features import Features
 from atomsets_core.saved_models import SavedModel, read_model, write_model
 from atomsets_core.selection import Choice, choose
@@ -124,7 +124,10 @@ class AtomSetsEnsemble(BaseEstimator):
         return features
 
     def _data(self, features: Features | StoredFeatures) -> TrainingData:
-        return TrainingData.gathered(features, self.spec_, merge=self.options_.alpha == 1)
+        spec = self.spec_
+        return TrainingData.gathered(
+            features, spec.site_matrix, spec.structure_matrix, widths=spec.site_widths, merge=self.options_.alpha == 1
+        )
 
     def _train(
         self,
@@ -134,8 +137,12 @@ class AtomSetsEnsemble(BaseEstimator):
         row_weights: FloatArray,
         progress: Progress | None,
         checkpoint: Checkpoint | None,
-    ) -> npt.NDArray[np.bool_]:
-        """Fit the members; (members, n) which rows each of them has seen in any way."""
+    ) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+        """Fit the members and the domain.
+
+        Returns:
+            (members, n) which rows each member has seen in any way, and (n,) distances to the other training rows.
+        """
         options = self.options_
         n_folds = int(self.fold_.max()) + 1
         seen = np.ones((options.members, len(y)), dtype=bool)
@@ -154,8 +161,9 @@ class AtomSetsEnsemble(BaseEstimator):
         self.losses_ = train(
             self.network_, data, y, used, training, validation=validation, progress=progress, checkpoint=checkpoint
         )
-        self.domain_: Domain = fit_domain(data.pooled())
-        return seen
+        self.domain_: Domain
+        self.domain_, distance = domain_and_distances(data.pooled())
+        return seen, distance
 
     def _apply(self, X: Any) -> tuple[npt.NDArray[np.float64], FloatArray]:
         """(members, n, outputs) what each member says, and (n,) distances to the training structures.

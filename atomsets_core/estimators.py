@@ -232,14 +232,13 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         if self.fold_.max() >= 0:
             self._check_rows(target)
         data = self._data(features)
-        seen = self._train(
-            data, target, features.formula, row_weights(sample_weight, len(target)), progress, checkpoint
-        )
+        weights = row_weights(sample_weight, len(target))
+        seen, distance = self._train(data, target, features.formula, weights, progress, checkpoint)
         self.calibrators_: list[Calibrator] | None = None
         self.oof_: Prediction | None = None
         self.coverage_: Any = float("nan") if self.n_targets_ is None else np.full(target.shape[1], np.nan)
         if self.fold_.max() >= 0:
-            self._calibrate(out_of_fold(apply(self.network_, data), seen), target)
+            self._calibrate(out_of_fold(apply(self.network_, data), seen), target, distance)
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> FloatArray | tuple[FloatArray, FloatArray]:
@@ -278,17 +277,17 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
                     "needed; lower coverage, or set folds=0"
                 )
 
-    def _calibrate(self, unseen: FloatArray, target: FloatArray) -> None:
+    def _calibrate(self, unseen: FloatArray, target: FloatArray, distance: FloatArray) -> None:
         """Out-of-fold predictions, the intervals fitted to them, and the honest coverage of those.
 
         Args:
             unseen: (members, n, targets) predictions, NaN from members that saw the row.
             target: (n, targets), NaN where one is missing.
+            distance: (n,) to the other training rows.
         """
         mean = np.nanmean(unseen, axis=0)
         several = np.isfinite(unseen[:, :, 0]).sum(axis=0).min() > 1
         spread = np.nanstd(unseen, axis=0, ddof=1) if several else np.zeros_like(target)
-        distance = self.domain_.distance_within()
         remoteness = distance / self.domain_.threshold
         coverage, calibrators, covered = self.options_.coverage, [], []
         for column in range(target.shape[1]):
