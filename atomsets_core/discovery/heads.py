@@ -20,8 +20,9 @@ from atomsets_core.calibration import Calibrator, calibrate
 from atomsets_core.discovery.elements import element_sets
 from atomsets_core.discovery.gaussian import fit_gaussian_process, fit_ridge
 from atomsets_core.discovery.transduction import TransductionOptions, fit_transduction
-from atomsets_core.estimators import AtomSetsRegressor, parse_features
+from atomsets_core.estimators import AtomSetsRegressor
 from atomsets_core.features import Features
+from atomsets_core.specification import parse_features
 from atomsets_core.structures import Structures
 
 FloatArray = npt.NDArray[np.float64]
@@ -70,7 +71,10 @@ class Rows:
 
 def pool(features: Features, spec: str) -> FloatArray:
     """(n, width) plain vectors of the levels of a specification: mean and deviation over the sites."""
-    return features.pooled(parse_features(spec)[1]).astype(np.float64)
+    chosen = parse_features(spec)
+    sites = chosen.site_matrix(features)
+    moments = features.moments(sites) if sites.shape[1] else ()
+    return np.concatenate([*moments, chosen.structure_matrix(features)], axis=1).astype(np.float64)
 
 
 @dataclass(frozen=True)
