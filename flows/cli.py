@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 from atomsets_core.structures import Refusal
+from flows.commands import discover
 from flows.server import quiet_environment, quiet_warnings, start_early
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app = typer.Typer(
     add_completion=True,
 )
 console = Console(stderr=True)
+app.command("discover")(discover.discover)
 
 
 @app.callback()

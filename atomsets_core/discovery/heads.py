@@ -252,6 +252,36 @@ class TransductionHead:
 
 
 @dataclass(frozen=True)
+class MEGNetHead:
+    """MEGNet itself from scratch, on the structures.
+
+    Its deviation is that of its own training rows, so it is too small.
+
+    Attributes:
+        parameters: of `MEGNetRegressor`.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 60})
+
+    def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
+        """See `Head.fit`."""
+        from atomsets_core.graph_networks import MEGNetRegressor
+
+        if rows.structures is None:
+            raise ValueError("MEGNet from scratch needs the structures, and there are none in these rows")
+        model = MEGNetRegressor(**{**self.parameters, "transform": "none", "seed": seed}).fit(rows.structures, y)
+        noise = float(np.sqrt(np.mean((model.predict(rows.structures) - y) ** 2)))
+
+        def predict(others: Rows) -> Estimate:
+            if others.structures is None:
+                raise ValueError("MEGNet from scratch needs the structures, and there are none in these rows")
+            mean = np.asarray(model.predict(others.structures), dtype=np.float64)
+            return Estimate(mean, np.full(len(mean), noise))
+
+        return predict
+
+
+@dataclass(frozen=True)
 class MeanHead:
     """The mean of several heads; deviations add those within the heads to those between them.
 

@@ -1,0 +1,32 @@
+"""Ask heads and play searches on the cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from atomsets_core.discovery import work
+from tasks import cluster
+from tasks.retries import RETRY
+
+
+@task(task_run_name="features of {parent}", cache_policy=NO_CACHE, **RETRY)
+def featurize_rows(store_url: str, parent: str) -> dict[str, Any]:
+    """See `atomsets_core.discovery.work.featurize_rows`."""
+    return cluster.run(work.featurize_rows, store_url, parent)
+
+
+@task(task_run_name="{target}: {head}, seed {seed}", cache_policy=NO_CACHE, **RETRY)
+def answer_one(store_url: str, target: str, head: str, seed: int, name: str, priority: int = 0) -> dict[str, Any]:
+    """See `atomsets_core.discovery.work.answer_one`."""
+    done = cluster.run(work.answer_one, store_url, target, head, seed, name, heavy=True, priority=priority)
+    get_run_logger().info("%s, seed %d: %.1f s", head, seed, done["seconds"])
+    return done
+
+
+@task(task_run_name="{target}: search by {kind} {diversity}, seed {seed}", cache_policy=NO_CACHE, **RETRY)
+def search_one(store_url: str, target: str, kind: str, diversity: str, seed: int, name: str) -> dict[str, Any]:
+    """See `atomsets_core.discovery.work.search_one`."""
+    return cluster.run(work.search_one, store_url, target, kind, diversity, seed, name)
