@@ -113,7 +113,7 @@ def hits(told: dict[str, Any]) -> Figure:
     return Figure(
         f"hits-{told['target']}",
         f"{told['target']}: hits against budget",
-        "Hidden values among the first of each ranking, mean of the repeats; the R-precision is read at the dotted line.",
+        "Hidden values among the first of each ranking, mean of the repeats; R-precision is read at the dotted line.",
         to_json(figure),
     )
 
@@ -172,7 +172,7 @@ def searches(told: dict[str, Any]) -> Figure:
     return Figure(
         f"search-{told['target']}",
         f"{told['target']}: sequential search",
-        "A Gaussian process chooses a batch, learns its values, and chooses again; mean of the repeats. Half of what is "
-        "to be found is at the dotted line.",
+        "A Gaussian process chooses a batch, learns its values, and chooses again; mean of the repeats. Half of what "
+        "is to be found is at the dotted line.",
         to_json(figure),
     )
