@@ -108,6 +108,23 @@ class Store:
         except OSError as error:
             raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
 
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to write piece by piece, for what doesn't fit into memory; in place when the block ends without error.
+
+        Raises:
+            StorageError: no permission, no space left, or the like; nothing is left behind.
+        """
+        try:
+            if self.is_local:
+                with _writing_local(Path(self._full(name))) as file:
+                    yield file
+            else:
+                with _writing_remote(self._fs, self._full(name)) as file:
+                    yield file
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
+
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""
         with contextlib.suppress(FileNotFoundError):
@@ -176,11 +193,17 @@ class Store:
 
 
 def _write_local(path: Path, data: bytes) -> None:
+    with _writing_local(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _writing_local(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -192,6 +215,20 @@ def _write_local(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def _writing_remote(fs: Any, path: str) -> Iterator[BinaryIO]:
+    """Under another name first: an object store would put a half-written object in place when it is closed."""
+    partial = f"{path}.partial"
+    try:
+        with fs.open(partial, "wb") as file:
+            yield file
+        fs.mv(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fs.rm_file(partial)
+        raise
 
 
 def _why(error: OSError) -> str:
