@@ -16,6 +16,10 @@ class SourceError(Exception):
     """A source that can't be read at all; the message names it and says what to do."""
 
 
+class SourceUnavailableError(SourceError):
+    """A source that can't be read now, but perhaps later; what came of it is kept."""
+
+
 @dataclass(frozen=True)
 class Pulled:
     """What a source gave.

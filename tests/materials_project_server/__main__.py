@@ -1,10 +1,11 @@
 """The server: GET /heartbeat, /materials/summary/, /materials/elasticity/, /materials/dielectric/, and /control/.
 
-    GET  /control/log        requests and how often each identifier was sent with its structure, since the last reset
-    POST /control/reset      forget them
-    POST /control/faults     a list of misbehaviours, see `faults`
-    POST /control/release    {"version": ..., "show": [ids], "hide": [], "change": [], "deprecate": [], "restore": []}
-    POST /control/options    {"gnome": [ids], "alpha_ids": true, "key": "..."}
+GET  /control/log        requests and how often each identifier was sent with its structure, since the last reset
+POST /control/forget     forget them
+POST /control/reset      forget them, and be again what it was when it started
+POST /control/faults     a list of misbehaviours, see `faults`
+POST /control/release    {"version": ..., "show": [ids], "hide": [], "change": [], "deprecate": [], "restore": []}
+POST /control/options    {"gnome": [ids], "alpha_ids": true, "key": "...", "dates": false, "shift": {column: number}}
 """
 
 from __future__ import annotations
@@ -32,12 +33,19 @@ class State:
     """What all requests share."""
 
     def __init__(self, database: Database, key: str) -> None:
-        self.database, self.key = database, key
+        self.database, self._first_key = database, key
         self.faults = Faults()
         self.lock = threading.Lock()
         self.reset()
 
     def reset(self) -> None:
+        """As it was in the beginning."""
+        self.database.reset()
+        self.key = self._first_key
+        self.faults.set([])
+        self.forget()
+
+    def forget(self) -> None:
         """Forget what was sent."""
         self.requests: list[dict[str, Any]] = []
         self.structures: Counter[str] = Counter()
@@ -50,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     state: State
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer a request for data, or for what was sent so far."""
         url = urlsplit(self.path)
         path = url.path.strip("/")
@@ -65,11 +73,13 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._send(404, {"detail": "Not Found"})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Change what the server does."""
         body = orjson.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
         with self.state.lock:
-            if self.path == "/control/reset":
+            if self.path == "/control/forget":
+                self.state.forget()
+            elif self.path == "/control/reset":
                 self.state.reset()
             elif self.path == "/control/faults":
                 self.state.faults.set(body)
@@ -79,6 +89,9 @@ class Handler(BaseHTTPRequestHandler):
                 if "gnome" in body:
                     self.state.database.gnome[[self.state.database.row_of[name] for name in body["gnome"]]] = True
                 self.state.database.alpha_ids = body.get("alpha_ids", self.state.database.alpha_ids)
+                self.state.database.dates = body.get("dates", self.state.database.dates)
+                for name, shift in body.get("shift", {}).items():
+                    self.state.database.shift(name, shift)
                 self.state.key = body.get("key", self.state.key)
         self._send(200, {})
 
@@ -88,6 +101,8 @@ class Handler(BaseHTTPRequestHandler):
         entry = {"endpoint": endpoint, "asked": asked, "status": 0, "documents": 0, "key_sent": bool(key)}
         with state.lock:
             state.requests.append(entry)
+            # a slow answer belongs to the log of its beginning, also when that was forgotten in between
+            sent = state.structures
         if key != state.key:
             entry["status"] = 403
             # worse than the real server: it says which key it got
@@ -100,18 +115,24 @@ class Handler(BaseHTTPRequestHandler):
                 headers = {} if wait is None else {"Retry-After": str(wait)}
                 self._send(int(status), {"detail": "on demand"}, headers)
                 return
+        if "redirect" in faults:
+            entry["status"] = 302
+            self._send(302, {}, {"Location": faults["redirect"].options["to"]})
+            return
         if "drop" in faults:
             self._hang_up()
             return
         if "slow" in faults:
             time.sleep(faults["slow"].options["seconds"])
-        self._send_page(endpoint, asked, faults, entry)
+        self._send_page(endpoint, asked, faults, entry, sent)
 
-    def _send_page(self, endpoint: str, asked: dict[str, str], faults: dict[str, Fault], entry: dict[str, Any]) -> None:
+    def _send_page(self, endpoint: str, asked: dict[str, str], faults: dict[str, Fault], entry: dict[str, Any],
+        sent: Counter[str],
+    ) -> None:  # fmt: skip
         database = self.state.database
         rows = database.search(endpoint, asked)
         if "shuffle" in faults:
-            rows = random.sample(rows.tolist(), len(rows))  # noqa: S311
+            rows = random.sample(rows.tolist(), len(rows))
         size = int(asked.get("_per_page") or asked.get("_limit") or 100)
         if "cap" in faults:
             size = min(size, faults["cap"].options["size"])
@@ -131,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if "structure" in fields:
             with self.state.lock:
-                self.state.structures.update(database.ids[int(row)] for row in page)
+                sent.update(database.ids[int(row)] for row in page)
         self._send(200, body)
         if "release" in faults:
             with self.state.lock:
@@ -160,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the console: the log is asked for."""
 
 
@@ -191,11 +212,14 @@ def main() -> None:
         if getattr(options, endpoint):
             database.add_side(endpoint, getattr(options, endpoint))
     if options.limit:
-        database.hidden[options.limit :] = True
+        database.limit(options.limit)
     Handler.state = State(database, options.key)
     parts = [text.split(":") for text in options.fault]
     Handler.state.faults.set(
-        [{"kind": p[0], "after": int(p[1]) if len(p) > 1 else 0, "times": int(p[2]) if len(p) > 2 else 1} for p in parts]
+        [
+            {"kind": p[0], "after": int(p[1]) if len(p) > 1 else 0, "times": int(p[2]) if len(p) > 2 else 1}
+            for p in parts
+        ]
     )
     server = Server(("127.0.0.1", options.port), Handler)
     print(f"http://127.0.0.1:{server.server_address[1]}/", flush=True)

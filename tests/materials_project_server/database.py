@@ -34,7 +34,6 @@ class Database:
     def __init__(self, path: Path, version: str = "2026.10.01", alpha_ids: bool = False) -> None:
         table = pq.read_table(path)
         id_column = next(name for name in _ID_COLUMNS if name in table.column_names)
-        self.version, self.alpha_ids = version, alpha_ids
         self.ids: list[str] = table[id_column].to_pylist()
         self.row_of = {name: row for row, name in enumerate(self.ids)}
         self._lattice, self._z, self._frac = (
@@ -61,12 +60,33 @@ class Database:
         # what these files don't hold: every third entry counts as theoretical
         self.numbers["theoretical"] = (np.arange(n) % 3 == 0).astype(float)
         self.order = np.array(sorted(range(n), key=self.ids.__getitem__))
+        self.sides: dict[str, dict[int, dict[str, Any]]] = {"elasticity": {}, "dielectric": {}}
+        self._first, self._limit = (version, alpha_ids), len(self.ids)
+        self._shifted: dict[str, np.ndarray] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """As it was in the beginning."""
+        self.version, self.alpha_ids = self._first
+        self.numbers |= self._shifted
+        self._shifted.clear()
+        self.dates = True
+        n = len(self.ids)
         self.deprecated = np.zeros(n, dtype=bool)
-        self.hidden = np.zeros(n, dtype=bool)
+        self.hidden = np.arange(n) >= self._limit
         self.gnome = np.zeros(n, dtype=bool)
         self.scale = np.ones(n)
         self.updated = np.zeros(n, dtype=int)
-        self.sides: dict[str, dict[int, dict[str, Any]]] = {"elasticity": {}, "dielectric": {}}
+
+    def limit(self, n: int) -> None:
+        """Hide all but the first so many, for a later release or for ever."""
+        self._limit = n
+        self.reset()
+
+    def shift(self, name: str, by: float) -> None:
+        """Add to a column, until the next reset."""
+        self._shifted.setdefault(name, self.numbers[name])
+        self.numbers[name] = self.numbers[name] + by
 
     def add_side(self, endpoint: str, path: Path) -> None:
         """Documents of the elasticity or dielectric endpoint from the columns of a file like the one of structures."""
@@ -109,7 +129,9 @@ class Database:
             mask &= self.deprecated if asked.get("deprecated", "False") == "True" else ~self.deprecated
         if "material_ids" in asked:
             chosen = np.zeros(n, dtype=bool)
-            chosen[[self.row_of[name] for name in map(spelled, asked["material_ids"].split(",")) if name in self.row_of]] = True
+            chosen[
+                [self.row_of[name] for name in map(spelled, asked["material_ids"].split(",")) if name in self.row_of]
+            ] = True
             mask &= chosen
         for symbol in filter(None, asked.get("elements", "").split(",")):
             mask &= self.holds[:, Element(symbol).Z]
@@ -152,7 +174,7 @@ class Database:
         found: dict[str, Any] = {}
         if "material_id" in fields:
             found["material_id"] = str(AlphaID(self.ids[row])) if self.alpha_ids else self.ids[row]
-        if "last_updated" in fields:
+        if "last_updated" in fields and self.dates:
             when = FIRST_DAY + timedelta(days=int(self.updated[row]), seconds=row % 86_400)
             found["last_updated"] = {"$date": f"{when:%Y-%m-%dT%H:%M:%S}.000Z"}
         if endpoint != "summary":

@@ -1,15 +1,16 @@
 """How the server misbehaves on demand.
 
-    429 503 500 502     that status; `retry_after` in seconds goes into the header
-    drop                the connection is closed without a word
-    broken              the connection is closed in the middle of the reply
-    slow                the answer comes after `seconds`
-    bad_json            a reply that is not JSON
-    short               a reply with half of its entries, and the right count
-    no_total            a reply without total_doc
-    shuffle             another order of all entries with each request
-    cap                 pages of at most `size` entries, whatever is asked for
-    release             the database gets version `version` after the request, `changes` as in Database.release
+429 503 500 502     that status; `retry_after` in seconds goes into the header
+redirect            to the address `to`
+drop                the connection is closed without a word
+broken              the connection is closed in the middle of the reply
+slow                the answer comes after `seconds`
+bad_json            a reply that is not JSON
+short               a reply with half of its entries, and the right count
+no_total            a reply without total_doc
+shuffle             another order of all entries with each request
+cap                 pages of at most `size` entries, whatever is asked for
+release             the database gets version `version` after the request, `changes` as in Database.release
 """
 
 from __future__ import annotations

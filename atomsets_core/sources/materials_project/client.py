@@ -1,8 +1,8 @@
-"""Single requests to the Materials Project, through its own client: paced, tried again, checked, without a key in sight.
+"""Single requests to the Materials Project through its own client: paced, tried again, checked, no key in sight.
 
 The client's methods that collect many pages give nothing back until the last has come, cut a reply without a count to
-one entry, and don't try 500 and 503 again. So each page is one call here of the method below them that sends one request
-(`_submit_request_and_process` of a rester), on a session whose adapter leaves all tries to `Client`.
+one entry, and don't try 500 and 503 again. So each page is one call here of the method below them that sends one
+request (`_submit_request_and_process` of a rester), on a session whose adapter leaves all tries to `Client`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from atomsets_core.sources.base import SourceError
+from atomsets_core.sources.base import SourceError, SourceUnavailableError
 
 DEFAULT_ENDPOINT = "https://api.materialsproject.org/"
 WHERE_KEYS_ARE = "https://next-gen.materialsproject.org/api"
@@ -47,7 +47,7 @@ class Reply:
     total: int | None
 
 
-class _Failure(Exception):
+class _RequestError(Exception):
     """A request that failed.
 
     Attributes:
@@ -61,7 +61,7 @@ class _Failure(Exception):
         self.status, self.retry_after, self.passing = status, retry_after, passing
 
 
-class Doubtful(Exception):
+class DoubtfulReplyError(Exception):
     """A reply that can be read but isn't what was asked for; the request is sent again."""
 
 
@@ -91,7 +91,7 @@ def find_key() -> str:
 
 
 def find_endpoint() -> str:
-    """The address of the interface: MP_API_ENDPOINT, or the public one; never the campaign file, for the key goes there.
+    """The address of the interface: MP_API_ENDPOINT, or the public one. No campaign file names it: the key goes there.
 
     Raises:
         SourceError: it is no address, or the key would cross a network unencrypted.
@@ -128,7 +128,7 @@ class Client:
     attempts: int = 7
     first_wait: float = 1.0
     timeout: float = 60.0
-    note: Callable[[str], None] = lambda message: None
+    note: Callable[[str], None] = lambda _message: None
     sent: int = 0
     _next: float = 0.0
     _rester: Any = field(default=None, repr=False)
@@ -147,7 +147,7 @@ class Client:
                 body = response.json()
             version = body.get("db_version") if isinstance(body, dict) else None
             if not version or not isinstance(version, str):
-                raise Doubtful("the server names no database version")
+                raise DoubtfulReplyError("the server names no database version")
             return version
 
         return self.attempt("the version of the database", ask)
@@ -161,7 +161,7 @@ class Client:
             endpoint: "summary", "elasticity" or "dielectric".
             parameters: of the request.
             what: what messages call it, e.g. "page 3 of the summary".
-            check: raises `Doubtful` where the reply isn't what was asked for.
+            check: raises `DoubtfulReplyError` where the reply isn't what was asked for.
 
         Raises:
             SourceError: no such reply after all tries, or a request the server refuses.
@@ -205,7 +205,7 @@ class Client:
                 wait = self._wait_before(attempt, failure)
                 self.note(f"{what}: {reason}; try {attempt + 1} of {self.attempts} in {wait:.1f} s")
                 time.sleep(wait)
-        raise SourceError(
+        raise SourceUnavailableError(
             f"{what} didn't come from {self.endpoint} in {self.attempts} tries; at last: {reason}. Pages that came are "
             "kept: run the same command again later to go on (https://status.materialsproject.org tells of outages)"
         )
@@ -238,10 +238,10 @@ class Client:
         self._next = max(now, self._next) + 1.0 / self.requests_per_second
         self.sent += 1
 
-    def _wait_before(self, attempt: int, failure: _Failure) -> float:
+    def _wait_before(self, attempt: int, failure: _RequestError) -> float:
         if failure.retry_after is not None:
             if failure.retry_after > LONGEST_RETRY_AFTER:
-                raise SourceError(
+                raise SourceUnavailableError(
                     f"the Materials Project asks to wait {failure.retry_after / 60:.0f} minutes. Pages that came are "
                     "kept: run the same command again then to go on"
                 )
@@ -251,8 +251,8 @@ class Client:
 
     def _refuse_key(self, status: int) -> NoReturn:
         raise SourceError(
-            f"the Materials Project doesn't take the key (status {status}): copy yours again from {WHERE_KEYS_ARE} into "
-            "MP_API_KEY, or with `pmg config --add PMG_MAPI_KEY <key>`"
+            f"the Materials Project doesn't take the key (status {status}): copy yours again from {WHERE_KEYS_ARE} "
+            "into MP_API_KEY, or with `pmg config --add PMG_MAPI_KEY <key>`"
         )
 
 
@@ -265,8 +265,8 @@ def _refuse_errors(response: requests.Response, **_: Any) -> None:
     response.close()
     if 300 <= status < 400:
         # following it would carry the key to another server
-        raise _Failure(f"status {status}, a redirection; is MP_API_ENDPOINT right?", status, passing=False)
-    raise _Failure(f"status {status}{f' ({said})' if said else ''}", status, retry_after, status in PASSING)
+        raise _RequestError(f"status {status}, a redirection; is MP_API_ENDPOINT right?", status, passing=False)
+    raise _RequestError(f"status {status}{f' ({said})' if said else ''}", status, retry_after, status in PASSING)
 
 
 def _detail(response: requests.Response) -> str:
@@ -297,34 +297,36 @@ def _seconds(text: str | None) -> float | None:
 def _read_body(body: Any) -> Reply:
     documents = body.get("data") if isinstance(body, dict) else None
     if not isinstance(documents, list) or not all(isinstance(document, dict) for document in documents):
-        raise Doubtful("the reply holds no list of documents")
+        raise DoubtfulReplyError("the reply holds no list of documents")
     meta = body.get("meta")
     total = meta.get("total_doc") if isinstance(meta, dict) else None
     return Reply(documents, total if isinstance(total, int) and not isinstance(total, bool) else None)
 
 
-def _failure(error: Exception) -> _Failure:
+def _failure(error: Exception) -> _RequestError:
     """What went wrong, in words that hold nothing of the request."""
-    if isinstance(error, _Failure):
+    if isinstance(error, _RequestError):
         return error
     if isinstance(error, SourceError):
-        return _Failure(str(error), passing=False)
-    if isinstance(error, Doubtful):
-        return _Failure(str(error))
+        return _RequestError(str(error), passing=False)
+    if isinstance(error, DoubtfulReplyError):
+        return _RequestError(str(error))
     if isinstance(error, requests.exceptions.SSLError):
-        return _Failure("no secure connection: the certificate of the server isn't accepted", passing=False)
+        return _RequestError("no secure connection: the certificate of the server isn't accepted", passing=False)
     if isinstance(error, requests.Timeout):
-        return _Failure("no answer in time")
+        return _RequestError("no answer in time")
     if isinstance(error, requests.exceptions.ChunkedEncodingError | requests.exceptions.ContentDecodingError):
-        return _Failure("the reply broke off")
+        return _RequestError("the reply broke off")
     if isinstance(error, requests.exceptions.JSONDecodeError):
-        return _Failure("the reply is not JSON")
+        return _RequestError("the reply is not JSON")
     if isinstance(error, requests.ConnectionError | ConnectionError):
-        return _Failure("no connection, or it broke")
+        return _RequestError("no connection, or it broke")
     if isinstance(error, requests.RequestException):
-        return _Failure(f"the request can't be sent ({type(error).__name__})", passing=False)
+        return _RequestError(f"the request can't be sent ({type(error).__name__})", passing=False)
     if isinstance(error, ValueError):
-        return _Failure("the reply is not JSON")
+        return _RequestError("the reply is not JSON")
     if type(error).__name__ == "MPRestError":
-        return _Failure("no answer in time" if "timed out" in str(error) else f"{error}", passing="timed out" in str(error))
-    return _Failure(f"{type(error).__name__}: {error}", passing=False)
+        return _RequestError(
+            "no answer in time" if "timed out" in str(error) else f"{error}", passing="timed out" in str(error)
+        )
+    return _RequestError(f"{type(error).__name__}: {error}", passing=False)

@@ -154,7 +154,7 @@ class PageStore:
         self.store.write_table(self._name(LISTING), table.replace_schema_metadata({"db_version": db_version}))
 
     def withdrawn(self) -> dict[str, dict[str, str]]:
-        """Identifier -> what became of an entry that was here once, and the database version in which it was noticed."""
+        """Identifier -> what became of an entry that was here once, and the database version that showed it."""
         name = self._name(WITHDRAWN)
         found: dict[str, dict[str, str]] = self.store.read_json(name) if self.store.exists(name) else {}
         return found

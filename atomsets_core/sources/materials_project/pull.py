@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from atomsets_core.sources.base import PulledFile, Silent, SourceError, Watcher
+from atomsets_core.sources.base import PulledFile, Silent, SourceError, SourceUnavailableError, Watcher
 from atomsets_core.sources.materials_project.assemble import assemble
-from atomsets_core.sources.materials_project.client import Client, Doubtful, Reply, find_endpoint, find_key
+from atomsets_core.sources.materials_project.client import Client, DoubtfulReplyError, Reply, find_endpoint, find_key
 from atomsets_core.sources.materials_project.documents import normalise, read_columns, read_documents, updated
 from atomsets_core.sources.materials_project.fields import SUMMARY, top_level
 from atomsets_core.sources.materials_project.pages import PageStore, State, count_ids
@@ -81,9 +81,11 @@ class _Pull:
             now = self.client.db_version()
             if now == version:
                 return version
-            self.watch.note(f"the database changed from version {version} to {now} during the pull: what changed follows")
+            self.watch.note(
+                f"the database changed from version {version} to {now} during the pull: what changed follows"
+            )
             version = now
-        raise SourceError(
+        raise SourceUnavailableError(
             f"the Materials Project changed its database {TRIES} times during this pull. Pages that came are kept: run "
             "the same command again later"
         )
@@ -96,11 +98,13 @@ class _Pull:
             self.pages.write_state(state)
         if state.complete and state.db_version == version:
             return False
+        if not self.pages.pages:
+            state.page_size = self.query.page_size
         begun = state.db_version == version and not state.complete and self.pages.listing(version) is None
         if not (begun and self._read_parts(state)):
             self._reconcile(version)
         for endpoint in self.query.endpoints():
-            self._read_side(endpoint, version)
+            self._read_side(endpoint)
         state.db_version, state.complete = version, True
         self.pages.write_state(state)
         return True
@@ -119,7 +123,9 @@ class _Pull:
             self.watch.note("the server doesn't say how many entries there are: they are listed to make sure")
             return False
         if n != different or different != sum(total or 0 for total in totals):
-            self.watch.note(f"{n - different} entries came twice: the order changed between two pages; the rest follows")
+            self.watch.note(
+                f"{n - different} entries came twice: the order changed between two pages; the rest follows"
+            )
             return False
         if not n:
             self._refuse_nothing()
@@ -141,18 +147,16 @@ class _Pull:
                 ended = stored[page] < size
                 continue
             reply = self._page(SUMMARY, parameters, fields, page, size, total)
-            if reply.total is not None and reply.total != total:
-                if total is not None:
-                    return False  # entries came or went
-                state.totals[key] = reply.total
+            if total is None and reply.total is not None:
+                state.totals[key] = total = reply.total
                 self.pages.write_state(state)
                 self._tell_total(state)
             if not reply.documents:
                 return True
-            if ended:
-                return False
-            ended = len(reply.documents) < size
             self._store(reply.documents, state.db_version, part, page)
+            if ended or reply.total not in (None, total):
+                return False  # something was missing before, or entries came or went
+            ended = len(reply.documents) < size
         raise AssertionError("no search has so many pages")
 
     def _tell_total(self, state: State) -> None:
@@ -177,7 +181,7 @@ class _Pull:
             n = len(reply.documents)
             if n > expected or (total is not None and n < expected):
                 hint = "; a server that sends smaller pages needs a smaller page_size" if n else ""
-                raise Doubtful(f"it holds {n} of {expected} entries{hint}")
+                raise DoubtfulReplyError(f"it holds {n} of {expected} entries{hint}")
 
         given = {
             **parameters,
@@ -209,7 +213,12 @@ class _Pull:
         self._mark_withdrawn(there, version)
 
     def _by_ids(
-        self, endpoint: str, ids: Sequence[str], parameters: Mapping[str, Any], fields: Sequence[str], some: bool = False
+        self,
+        endpoint: str,
+        ids: Sequence[str],
+        parameters: Mapping[str, Any],
+        fields: Sequence[str],
+        some: bool = False,
     ) -> list[dict[str, Any]]:
         """Documents by their identifiers; all of them, or with `some` those that exist."""
 
@@ -217,11 +226,11 @@ class _Pull:
             _check_ids(reply)
             found = {normalise(document["material_id"]) for document in reply.documents}
             if not found <= set(ids) or len(found) != len(reply.documents):
-                raise Doubtful("it holds entries that weren't asked for")
+                raise DoubtfulReplyError("it holds entries that weren't asked for")
             if not some and len(found) < len(ids):
-                raise Doubtful(f"it holds {len(found)} of {len(ids)} entries")
+                raise DoubtfulReplyError(f"it holds {len(found)} of {len(ids)} entries")
             if some and reply.total is not None and reply.total != len(found):
-                raise Doubtful(f"it holds {len(found)} of {reply.total} entries")
+                raise DoubtfulReplyError(f"it holds {len(found)} of {reply.total} entries")
 
         given = {
             **parameters,
@@ -253,12 +262,10 @@ class _Pull:
                 return pa.table({"material_id": pa.array(ids, pa.string()), "last_updated": when, **columns})
             last = set(ids) if len(set(ids)) == len(ids) else set()
             if total >= 0:
-                self.watch.note(
-                    f"a listing of version {version} doesn't add up ({len(set(ids))} different entries of {total}): again"
-                )
-        raise SourceError(
-            "the Materials Project gives its entries in another order, or another number of them, with each request, so "
-            f"that {TRIES} listings didn't add up. Pages that came are kept: run the same command again later"
+                self.watch.note(f"a listing of {version} doesn't add up, {len(set(ids))} entries of {total}: again")
+        raise SourceUnavailableError(
+            "the Materials Project gives its entries in another order, or another number of them, with each request: "
+            f"{TRIES} listings didn't add up. Pages that came are kept: run the same command again later"
         )
 
     def _collect(
@@ -296,7 +303,7 @@ class _Pull:
 
     # Numbers from other endpoints
 
-    def _read_side(self, endpoint: str, version: str) -> None:
+    def _read_side(self, endpoint: str) -> None:
         """Numbers of the elasticity or dielectric endpoint, by the cheaper way."""
         columns = self.query.columns(endpoint)
         fields = ["material_id", *top_level(columns)]
@@ -319,9 +326,9 @@ class _Pull:
             if len(set(names)) == len(names) and (len(names) == total or (total is None and set(names) == last)):
                 return documents
             last = set(names)
-        raise SourceError(
-            f"the {endpoint} endpoint of the Materials Project gave another list with each request, {TRIES} times. Pages "
-            "that came are kept: run the same command again later"
+        raise SourceUnavailableError(
+            f"the {endpoint} endpoint of the Materials Project gave another list with each request, {TRIES} times. "
+            "Pages that came are kept: run the same command again later"
         )
 
     def _refuse_nothing(self) -> None:
@@ -335,7 +342,7 @@ def _check_ids(reply: Reply) -> None:
         try:
             normalise(document.get("material_id"))
         except ValueError as error:
-            raise Doubtful(str(error)) from None
+            raise DoubtfulReplyError(str(error)) from None
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

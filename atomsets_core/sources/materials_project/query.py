@@ -24,8 +24,8 @@ class Bounds(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min: float | None = Field(None, description="Smallest value that passes.")
-    max: float | None = Field(None, description="Largest value that passes.")
+    min: float | None = Field(default=None, description="Smallest value that passes.")
+    max: float | None = Field(default=None, description="Largest value that passes.")
 
     @model_validator(mode="after")
     def _in_order(self) -> Bounds:
@@ -47,29 +47,35 @@ class MaterialsQuery(BaseModel):
     chemsys: list[str] = Field(
         default_factory=list, description='Chemical systems, e.g. "Fe-O"; one alone may have wildcards: "Fe-O-*".'
     )
-    nelements: Bounds | None = Field(None, description="How many elements.")
-    nsites: Bounds | None = Field(None, description="How many sites in the cell.")
-    energy_above_hull: Bounds | None = Field(None, description="Energy above the convex hull, eV/atom.")
-    band_gap: Bounds | None = Field(None, description="Band gap, eV.")
-    is_stable: bool | None = Field(None, description="Whether it lies on the hull.")
-    theoretical: bool | None = Field(None, description="false: only what was made in experiments; true: only the rest.")
+    nelements: Bounds | None = Field(default=None, description="How many elements.")
+    nsites: Bounds | None = Field(default=None, description="How many sites in the cell.")
+    energy_above_hull: Bounds | None = Field(default=None, description="Energy above the convex hull, eV/atom.")
+    band_gap: Bounds | None = Field(default=None, description="Band gap, eV.")
+    is_stable: bool | None = Field(default=None, description="Whether it lies on the hull.")
+    theoretical: bool | None = Field(
+        default=None, description="false: only what was made in experiments; true: only the rest."
+    )
     has_props: list[str] = Field(
         default_factory=list, description="Calculations that must exist for it: elasticity, dielectric, phonon, ..."
     )
     include_gnome: bool = Field(
-        False, description="Also entries from GNoME, whose licence (CC BY-NC 4.0) forbids commercial use."
+        default=False, description="Also entries from GNoME, whose licence (CC BY-NC 4.0) forbids commercial use."
     )
     fields: list[str] = Field(
         default_factory=list,
         description="Numbers to pull beside the structures, e.g. energy_above_hull, k_vrh, elasticity.young_modulus.",
     )
-    page_size: Annotated[int, Field(ge=1, le=1000)] = Field(1000, description="Entries in a request.")
-    requests_per_second: Annotated[float, Field(gt=0, le=1000)] = Field(4.0, description="At most so many.")
-    attempts: Annotated[int, Field(ge=1, le=20)] = Field(7, description="Tries for a request that fails in passing.")
-    first_wait: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="Seconds before the second try, doubled for each later one, up to a minute."
+    page_size: Annotated[int, Field(ge=1, le=1000)] = Field(default=1000, description="Entries in a request.")
+    requests_per_second: Annotated[float, Field(gt=0, le=1000)] = Field(default=4.0, description="At most so many.")
+    attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=7, description="Tries for a request that fails in passing."
     )
-    timeout: Annotated[float, Field(gt=0)] = Field(60.0, description="Seconds without an answer that count as failure.")
+    first_wait: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Seconds before the second try, doubled for each later one, up to a minute."
+    )
+    timeout: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="Seconds without an answer that count as failure."
+    )
 
     @field_validator("elements", "any_elements", "exclude_elements")
     @classmethod
