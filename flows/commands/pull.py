@@ -94,7 +94,7 @@ def told(counts: dict[str, int], provenance: dict[str, Any]) -> list[str]:
     if "new" in counts:
         lines.append(f"{counts['new']} new or missing, {counts['changed']} changed")
     for status, words in (
-        ("deprecated", "deprecated since"),
+        ("deprecated", "deprecated meanwhile"),
         ("gone", "no longer in the database"),
         ("outside", "no longer match the query"),
     ):
