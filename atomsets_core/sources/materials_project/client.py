@@ -7,11 +7,13 @@ request (`_submit_request_and_process` of a rester), on a session whose adapter 
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import random
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -169,13 +171,14 @@ class Client:
 
         def ask() -> Reply:
             rester = getattr(self._connected().materials, endpoint)
-            body, _ = rester._submit_request_and_process(
-                url=rester.endpoint,
-                verify=True,
-                params=dict(parameters),
-                use_document_model=False,
-                timeout=self.timeout,
-            )
+            with _without_collector():
+                body, _ = rester._submit_request_and_process(
+                    url=rester.endpoint,
+                    verify=True,
+                    params=dict(parameters),
+                    use_document_model=False,
+                    timeout=self.timeout,
+                )
             reply = _read_body(body)
             if check:
                 check(reply)
@@ -254,6 +257,21 @@ class Client:
             f"the Materials Project doesn't take the key (status {status}): copy yours again from {WHERE_KEYS_ARE} "
             "into MP_API_KEY, or with `pmg config --add PMG_MAPI_KEY <key>`"
         )
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Hold the garbage collector: it walks the hundred thousand new dicts of a page again and again, to no end.
+
+    Parsing a page of 1,000 structures takes a quarter of the time, and all of it goes with the page.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _refuse_errors(response: requests.Response, **_: Any) -> None:
