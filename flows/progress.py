@@ -98,8 +98,8 @@ class Pulling:
         elif self._stage is not None and n > self._stage.total:
             self._stage.grow(n)
 
-    def got(self, n: int) -> None:
-        """So many more are here."""
+    def got(self, n: int, before: bool = False) -> None:
+        """So many more are here, or were before."""
         if self._stage is not None:
             self._stage.advance(n)
 

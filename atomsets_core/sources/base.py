@@ -60,8 +60,8 @@ class Watcher(Protocol):
     def total(self, n: int) -> None:
         """So many entries are to come, as far as is known; may be told again."""
 
-    def got(self, n: int) -> None:
-        """So many more are here."""
+    def got(self, n: int, before: bool = False) -> None:
+        """So many more are here, or were here before this run."""
 
     def note(self, message: str) -> None:
         """Something that the user should know."""
@@ -73,7 +73,7 @@ class Silent:
     def total(self, n: int) -> None:
         """Nothing."""
 
-    def got(self, n: int) -> None:
+    def got(self, n: int, before: bool = False) -> None:
         """Nothing."""
 
     def note(self, message: str) -> None:

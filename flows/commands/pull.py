@@ -198,9 +198,9 @@ class Bar:
         else:
             self._progress.update(self._task, total=n)
 
-    def got(self, n: int) -> None:
-        """So many more are here."""
-        self._done += n
+    def got(self, n: int, before: bool = False) -> None:
+        """So many more are here; those from before don't count for the rate."""
+        self._done += 0 if before else n
         if self._task is not None:
             rate = self._done / max(time.monotonic() - self._started, 1e-3)
             self._progress.update(self._task, advance=n, rate=rate)

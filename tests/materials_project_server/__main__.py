@@ -198,6 +198,7 @@ def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="Parquet of structures, see Database")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=0, help="0: a free one, printed")
     parser.add_argument("--key", default="0123456789abcdefABCDEF0123456789", help="the only key that is taken")
     parser.add_argument("--version", default="2026.10.01", help="of the database")
@@ -221,8 +222,8 @@ def main() -> None:
             for p in parts
         ]
     )
-    server = Server(("127.0.0.1", options.port), Handler)
-    print(f"http://127.0.0.1:{server.server_address[1]}/", flush=True)
+    server = Server((options.host, options.port), Handler)
+    print(f"http://{options.host}:{server.server_address[1]}/", flush=True)
     server.serve_forever()
 
 

@@ -78,8 +78,8 @@ class Notes:
         """So many entries are to come."""
         self.totals.append(n)
 
-    def got(self, n: int) -> None:
-        """So many more are here."""
+    def got(self, n: int, before: bool = False) -> None:
+        """So many more are here, or were before."""
         self.entries += n
 
     def note(self, message: str) -> None:

