@@ -98,7 +98,7 @@ class Pulling:
         elif self._stage is not None and n > self._stage.total:
             self._stage.grow(n)
 
-    def got(self, n: int, before: bool = False) -> None:
+    def got(self, n: int, before: bool = False) -> None:  # noqa: ARG002  # shown alike
         """So many more are here, or were before."""
         if self._stage is not None:
             self._stage.advance(n)

@@ -72,7 +72,7 @@ class Notes:
     def __init__(self) -> None:
         self.totals: list[int] = []
         self.messages: list[str] = []
-        self.entries = 0
+        self.entries = self.stored = 0
 
     def total(self, n: int) -> None:
         """So many entries are to come."""
@@ -81,6 +81,7 @@ class Notes:
     def got(self, n: int, before: bool = False) -> None:
         """So many more are here, or were before."""
         self.entries += n
+        self.stored += n if before else 0
 
     def note(self, message: str) -> None:
         """Something that the user should know."""
