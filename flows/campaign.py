@@ -28,7 +28,8 @@ class CampaignError(Exception):
 class Section(BaseModel):
     """A section of the file: an unknown key is an error, a value never changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # an error that shows what was given would show a key that was given
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Range(Section):
@@ -230,6 +231,15 @@ class Campaign(Section):
     model: Model = Model()  # type: ignore[call-arg]
     discovery: Discovery = Discovery()  # type: ignore[call-arg]
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys(cls, raw: Any) -> Any:
+        try:
+            refuse_keys(raw, "campaign")
+        except KeyGivenError as error:
+            raise ValueError(str(error)) from None
+        return raw
 
 
 def read_campaign(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign:

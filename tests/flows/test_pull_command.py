@@ -8,9 +8,10 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from flows.campaign import CampaignError, read_campaign
+from flows.campaign import Campaign, CampaignError, read_campaign
 from flows.cli import app
 from flows.commands.pull import read_query
 from tests.materials_project_server.running import DATA, KEY, running
@@ -258,3 +259,11 @@ def test_a_key_given_with_set_is_refused_unseen(tmp_path):
 def test_a_query_needs_its_source():
     with pytest.raises(CampaignError, match="candidates: a query goes with the source 'mp'"):
         read_campaign(None, ["candidates.query.is_stable=true"])
+
+
+def test_a_key_in_the_parameters_of_a_run_is_refused_unseen():
+    raw = {"name": "x", "training": {"source": "embedded:elastic", "target": "K_VRH"}}
+    for query in ({"api_key": KEY}, {"elements": [KEY]}, {"api_kay": KEY}):
+        with pytest.raises(ValidationError, match="a key never goes here|looks like a key") as caught:
+            Campaign.model_validate({**raw, "candidates": {"source": "mp", "query": query}})
+        assert KEY not in str(caught.value)

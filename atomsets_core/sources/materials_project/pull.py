@@ -100,7 +100,12 @@ class _Pull:
             return False
         if not self.pages.pages:
             state.page_size = self.query.page_size
-        begun = state.db_version == version and not state.complete and self.pages.listing(version) is None
+        begun = (
+            state.db_version == version
+            and not state.complete
+            and self.pages.listing(version) is None
+            and all(page.db_version == version for page in self.pages.pages)
+        )
         if not (begun and self._read_parts(state)):
             self._reconcile(version)
         for endpoint in self.query.endpoints():

@@ -39,7 +39,7 @@ class Bounds(BaseModel):
 class MaterialsQuery(BaseModel):
     """Which entries of the Materials Project, and which of their numbers; deprecated entries never."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     elements: list[str] = Field(default_factory=list, description="Elements that an entry must all hold.")
     any_elements: list[str] = Field(default_factory=list, description="Elements of which it must hold at least one.")

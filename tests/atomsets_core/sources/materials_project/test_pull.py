@@ -64,6 +64,19 @@ def test_a_damaged_page_is_fetched_again(server, pull, pulled_table, tmp_path):
     assert sorted(pulled_table()["material_id"].to_pylist()) == first["material_id"].to_pylist()
 
 
+def test_pages_of_which_nobody_knows_the_version_are_compared_with_the_database(
+    server, pull, pulled_table, tmp_path, original
+):
+    pull()
+    changed = original["material_id"].to_pylist()[:3]
+    next((tmp_path / "out").glob("structures/pages/*/pull.json")).unlink()
+    server.release("2026.11.01", change=changed)
+    server.forget()
+    pull()
+    assert set(server.structures()) == set(changed)
+    assert pulled_table().num_rows == 400
+
+
 def elastic_table():
     return {row["material_id"]: row for row in pq.read_table(DATA / "elastic_tensor_2015.parquet").to_pylist()}
 
