@@ -239,6 +239,7 @@ def test_a_file_written_piece_by_piece_is_whole_or_as_it_was(store: Store):
             file.write(b"three")
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail)
+    with pytest.raises(RuntimeError):
+        fail()
     assert store.read("t/big.bin") == b"one two"
     assert store.names("t") == ["t/big.bin"]
