@@ -228,14 +228,14 @@ def test_a_name_never_leaves_the_store(tmp_path, name):
 
 
 def test_a_file_written_piece_by_piece_is_whole_or_as_it_was(store: Store):
-    with store.writing("t/big.bin") as file:
+    with store.replacing("t/big.bin") as file:
         file.write(b"one ")
         assert not store.exists("t/big.bin")
         file.write(b"two")
     assert store.read("t/big.bin") == b"one two"
 
     def fail() -> None:
-        with store.writing("t/big.bin") as file:
+        with store.replacing("t/big.bin") as file:
             file.write(b"three")
             raise RuntimeError
 

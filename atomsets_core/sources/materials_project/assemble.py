@@ -107,7 +107,7 @@ def _write(query: MaterialsQuery, pages: PageStore, store: Store, target: str, v
     for column in query.columns():
         schema = schema.append(pa.field(column.name, pa.bool_() if column.is_flag else pa.float64()))
     n, seen = 0, set()
-    with store.writing(target) as file:
+    with store.replacing(target) as file:
         hashing = _Hashing(file)
         with pq.ParquetWriter(hashing, schema, compression="zstd") as writer:
             for page in pages.pages:
