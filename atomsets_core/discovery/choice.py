@@ -15,7 +15,7 @@ from atomsets_core.discovery.heads import (
     Head,
     RidgeHead,
 )
-from atomsets_core.discovery.simulate import KINDS
+from atomsets_core.discovery.simulate import KINDS, pick
 
 OWN = "AtomSets"
 LINEAR = "AtomSets, linear readout"
@@ -48,9 +48,7 @@ def campaign_heads(parameters: Mapping[str, Any]) -> dict[str, Head]:
 def choose(
     runs: Sequence[Mapping[str, Any]], heads: Sequence[str], kinds: Sequence[str] = KINDS
 ) -> dict[str, Any] | None:
-    """The head and acquisition that find most of the hidden, on average over the repeats.
-
-    Of those within one hidden row of the best, the smallest error outside is taken, then the plainest acquisition.
+    """The head and acquisition to use, from means over the repeats; see `simulate.pick`.
 
     Args:
         runs: of `simulate.scored`.
@@ -69,11 +67,7 @@ def choose(
         for name in heads
     }
     errors = {name: float(np.mean([run["heads"][name]["mae_outside"] for run in runs])) for name in heads}
-    pairs = [(name, kind) for name in heads for kind in kinds]
-    most = max(table[name][kind] for name, kind in pairs)
-    step = 1.0 / runs[0]["n_hidden"]
-    near = [(name, kind) for name, kind in pairs if table[name][kind] >= most - step - 1e-9]
-    head, kind = min(near, key=lambda pair: errors[pair[0]])
+    head, kind = pick(table, errors, runs[0]["n_hidden"])
     return {"head": head, "acquisition": kind, "compared": table, **verdict(runs, table[head][kind])}
 
 

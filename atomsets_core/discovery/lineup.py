@@ -60,11 +60,12 @@ def lineup(parents: Sequence[str], parameters: Mapping[str, Any] | None = None) 
     richest = list(specs.values())[-1]
     found: dict[str, Entry] = {}
     for name, spec in specs.items():
-        found[f"AtomSets, {name}"] = Entry(AtomSetsHead({**options, "features": spec}), eligible=True)
-        found[f"AtomSets, linear readout, {name}"] = Entry(
-            AtomSetsHead({**options, "features": spec, "rho": ()}), eligible=True
-        )
-        found[f"Gaussian process, {name}"] = Entry(GaussianProcessHead(spec), eligible=True)
+        # Two trainings each: of several parents only the richest takes part in the choice.
+        last = spec == richest
+        own = {**options, "features": spec}
+        found[f"AtomSets, {name}"] = Entry(AtomSetsHead(own), eligible=last)
+        found[f"AtomSets, linear readout, {name}"] = Entry(AtomSetsHead({**own, "rho": ()}), eligible=last)
+        found[f"Gaussian process, {name}"] = Entry(GaussianProcessHead(spec), eligible=last)
     if len(specs) > 1:
         found["AtomSets, both"] = Entry(AtomSetsHead({**options, "features": every}))
     return {

@@ -29,8 +29,8 @@ Mask = npt.NDArray[np.bool_]
 CHOSEN = "chosen inside"
 REFERENCES = ("random", "oracle")
 
-KINDS = ("mean", "ucb", "ei", "probability")
-"""Acquisitions that are compared, the plainest first."""
+KINDS = ("ei", "ucb", "mean", "probability")
+"""Acquisitions that are compared, the first the one that is taken where several find as many."""
 
 COVERAGE = 0.9
 """Of the intervals whose coverage is reported."""
@@ -208,16 +208,33 @@ class Asked:
 
 
 def best_choice(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """The head and acquisition that find most of the hidden; within one hidden row of that, the smallest error outside.
+    """The head and acquisition to use, from the scores of one holdout; see `pick`."""
+    table = {name: found["acquisition"] for name, found in scores.items()}
+    errors = {name: found["mae_outside"] for name, found in scores.items()}
+    return pick(table, errors, max(found["n_hidden"] for found in scores.values()))
+
+
+def pick(table: Mapping[str, Mapping[str, float]], errors: Mapping[str, float], n_hidden: int) -> tuple[str, str]:
+    """The head with the smallest error outside of those that find as many of the hidden as the best, noise aside.
+
+    Noise is one standard error of the best R-precision as a share of n_hidden rows (the one-standard-error rule of
+    Breiman et al. 1984): a head that errs less is worth more than one that was lucky with a few rows. It is ranked by
+    the acquisition that finds most; of equals by the first of `KINDS`.
 
     Args:
-        scores: head -> scores, as of `score`; their order, and that of `KINDS`, settles ties.
+        table: head -> acquisition -> R-precision; the order settles ties.
+        errors: head -> mean absolute error outside.
+        n_hidden: rows that were hidden.
+
+    Returns:
+        Head and acquisition.
     """
-    pairs = [(name, kind) for name in scores for kind in KINDS]
-    most = max(scores[name]["acquisition"][kind] for name, kind in pairs)
-    step = max(1.0 / max(found["n_hidden"], 1) for found in scores.values())
-    near = [pair for pair in pairs if scores[pair[0]]["acquisition"][pair[1]] >= most - step - 1e-9]
-    return min(near, key=lambda pair: scores[pair[0]]["mae_outside"])
+    most = {name: max(found.values()) for name, found in table.items()}
+    best = max(most.values())
+    noise = float(np.sqrt(best * (1.0 - best) / max(n_hidden, 1)))
+    near = [name for name in table if most[name] >= best - noise - 1e-9]
+    head = min(near, key=lambda name: errors[name])
+    return head, max(table[head], key=lambda kind: table[head][kind])
 
 
 def score(asked: Asked, found: Estimate, kind: str = "mean") -> dict[str, Any]:

@@ -40,15 +40,15 @@ class TransductionOptions:
         differences: known differences that an anchor's is compared with, at most.
     """
 
-    members: int = 5
+    members: int = 3
     hidden: int = 128
     width: int = 32
-    steps: int = 1500
-    batch_size: int = 256
+    steps: int = 1000
+    batch_size: int = 128
     learning_rate: float = 3e-3
     anchors: int = 10
-    offered: int = 200
-    differences: int = 2000
+    offered: int = 100
+    differences: int = 1000
 
 
 class BilinearNetwork(nn.Module):

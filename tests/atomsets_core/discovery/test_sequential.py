@@ -35,7 +35,7 @@ class Spy:
 
     seen: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
-    def fit(self, rows: Rows, y: np.ndarray, seed: int) -> Predict:
+    def fit(self, rows: Rows, y: np.ndarray, seed: int) -> Predict:  # noqa: ARG002
         self.seen.append((rows.features.material_id.copy(), y.copy()))
         return lambda others: Estimate(np.arange(len(others), dtype=float), np.ones(len(others)))
 
@@ -56,7 +56,8 @@ def test_a_head_sees_the_start_and_then_what_was_chosen_and_nothing_else():
 def test_values_not_yet_learned_change_no_choice_until_they_are():
     found = play(RULES)
     tampered = Y.copy()
-    tampered[Y > np.median(Y)] += np.random.default_rng(3).uniform(0, 0.5, (Y > np.median(Y)).sum())
+    better = np.median(Y) < Y
+    tampered[better] += np.random.default_rng(3).uniform(0, 0.5, better.sum())
     spy, again = Spy(), Spy()
     for one, labels in ((spy, Y), (again, tampered)):
         search(one, ROWS, {"y": labels}, replace(RULES, rounds=2, share=0.001), 0, vectors=X)
