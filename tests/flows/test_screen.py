@@ -145,13 +145,23 @@ def test_ranking(finished):
     np.testing.assert_allclose(pd.read_csv(out / "ranking.csv")["predicted"], ranking["predicted"], rtol=1e-5)
 
 
+OTHERS = ("Gaussian process", "ridge", "ridge, composition", "random forest, composition")
+
+
 def test_everything_promised_is_there(finished):
     out, summary = finished
     assert json.loads((out / "summary.json").read_text()) == summary
     assert (out / summary["model"]["folder"] / "model.safetensors").is_file()
     assert "<html" in (out / "report.html").read_text()
     heads = [row["head"] for row in summary["discovery"]["heads"]]
-    assert heads == ["AtomSets", "ridge, composition", "random forest, composition", "random", "oracle"]
+    # The one that was chosen stands first, and its readout is that of the saved model.
+    assert heads[0] == summary["choice"]["head"]
+    assert set(heads) == {*summary["choice"]["compared"], *OTHERS, "random", "oracle"}
+    assert list(summary["choice"]["compared"]) == ["AtomSets", "AtomSets, linear readout"]
+    saved = json.loads((out / summary["model"]["folder"] / "model.json").read_text())
+    readout = [16] if heads[0] == "AtomSets" else []
+    assert saved["parameters"]["rho"] == summary["settings"]["model"]["rho"] == readout
+    assert summary["settings"]["objective"]["acquisition"] == summary["choice"]["acquisition"]
     assert summary["done"]["shards_made"] == 6 + 2
 
 
