@@ -70,13 +70,16 @@ def assemble(
 
 
 def _provenance_before(store: Store, target: str, about: str) -> dict[str, Any]:
+    """What stands beside the file, if the file is still the one it was written for."""
     if not (store.exists(target) and store.exists(about)):
         return {}
     try:
         found = store.read_json(about)
     except StorageError:
         return {}
-    return found if isinstance(found, dict) else {}
+    with store.open(target) as file:
+        same = isinstance(found, dict) and found.get("sha256") == hashlib.file_digest(file, "sha256").hexdigest()
+    return found if same else {}
 
 
 def _refusals(pages: PageStore) -> list[Refusal]:

@@ -41,14 +41,16 @@ def test_an_unchanged_database_costs_one_heartbeat(server, pull, tmp_path):
     assert (tmp_path / "out" / "structures.parquet").stat().st_mtime_ns == before
 
 
-def test_a_file_that_was_lost_is_made_again_from_its_pages(server, pull, pulled_table, tmp_path):
+def test_a_file_that_was_lost_or_changed_is_made_again_from_its_pages(server, pull, pulled_table, tmp_path):
     pull()
     first = pulled_table()
-    (tmp_path / "out" / "structures.parquet").unlink()
+    file = tmp_path / "out" / "structures.parquet"
     server.forget()
-    pull()
+    for change in (file.unlink, lambda: pq.write_table(first.slice(0, 7), file), lambda: file.write_bytes(b"PAR1")):
+        change()
+        pull()
+        assert pulled_table().equals(first)
     assert server.log()["requests"] == []
-    assert pulled_table().equals(first)
 
 
 def test_a_damaged_page_is_fetched_again(server, pull, pulled_table, tmp_path):
