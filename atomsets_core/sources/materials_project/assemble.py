@@ -77,9 +77,11 @@ def _provenance_before(store: Store, target: str, about: str) -> dict[str, Any]:
         found = store.read_json(about)
     except StorageError:
         return {}
+    digest = hashlib.sha256()
     with store.open(target) as file:
-        same = isinstance(found, dict) and found.get("sha256") == hashlib.file_digest(file, "sha256").hexdigest()
-    return found if same else {}
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return found if isinstance(found, dict) and found.get("sha256") == digest.hexdigest() else {}
 
 
 def _refusals(pages: PageStore) -> list[Refusal]:
