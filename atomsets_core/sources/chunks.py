@@ -35,6 +35,8 @@ PATIENCE = 60.0
 SLOWEST = 20_000
 """Bytes a second that even a slow parser reads."""
 
+_START = 120.0
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -231,9 +233,9 @@ class _Process:
 
     def call(self, function: Callable[[Item], Result], item: Item, limit: float) -> Result:
         with self._lock:
-            if self._process is None:
-                self._start()
             try:
+                if self._process is None:
+                    self._start()
                 self._pipe.send((function, item))
                 if not self._pipe.poll(limit):
                     raise WorkerLostError(f"took more than {limit:.0f} s")
@@ -257,6 +259,9 @@ class _Process:
         self._process = context.Process(target=_serve, args=(other,), daemon=True)
         self._process.start()
         other.close()  # so that the pipe ends when the process does
+        if not self._pipe.poll(_START):  # imports don't count as work
+            raise WorkerLostError(f"didn't start within {_START:.0f} s")
+        self._pipe.recv()
 
     def stop(self) -> None:
         if self._process is not None:
@@ -268,6 +273,7 @@ class _Process:
 
 def _serve(pipe: Connection) -> None:
     with contextlib.suppress(EOFError, KeyboardInterrupt):
+        pipe.send("ready")
         while True:
             function, item = pipe.recv()
             try:

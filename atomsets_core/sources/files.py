@@ -49,8 +49,8 @@ def read_path(
     - CIF, POSCAR, extended XYZ, ASE databases (SQLite or JSON): one structure for each block, frame or row, its
       key-value pairs as columns;
     - CSV with a column file, cif, path or structure that names a structure file (relative to the CSV) or holds CIF;
-    - a folder or zip of those, folders in folders and zips in folders included. Files of other kinds in it are passed over, hidden ones too. A single CSV among
-      structure files holds labels.
+    - a folder or zip of those, folders in folders and zips in folders included. Files of other kinds in it are
+      passed over, hidden ones too. A single CSV among structure files holds labels.
 
     An identifier is what the file itself calls the structure (`id_column`, or material_id, mp_id, mbid, id), else
     the file's relative name without extension, with `-0`, `-1`, ... behind it where it holds several; rows of a

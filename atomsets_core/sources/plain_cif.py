@@ -7,8 +7,11 @@ wherever it would have to interpret, round, guess or complain.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
+from collections import Counter
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +21,7 @@ from pymatgen.core.operations import SymmOp
 from scipy.spatial import cKDTree
 
 from atomsets_core.sources.entries import Crystal
-from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, lattice_vectors
+from atomsets_core.structures import LARGEST_ATOMIC_NUMBER
 
 _CELL = tuple(f"_cell_{name}" for name in (
     "length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma",
@@ -26,15 +29,14 @@ _CELL = tuple(f"_cell_{name}" for name in (
 _FRACT = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 # what changes the meaning of the sites beyond a plain list of them
-_UNUSUAL = re.compile(
-    r"^\s*;|[^\x00-\x7f]|[\"'\s]#|_moment|magn|_atom_site_attached_hydrogens|_atom_type_oxidation_number|_eof|"
-    r"_cell_modulation|^\s*(?:global_|save_|stop_)",
-    re.MULTILINE | re.IGNORECASE,
-)
+_UNUSUAL = ("\n;", "_moment", "magn", "_attached_hydrogens", "_oxidation_number", "_eof", "_cell_modulation",
+            "global_", "save_", "stop_")  # fmt: skip
+_HASH_BEHIND = re.compile(r"^[^#\n]*[^#\s][^#\n]*#", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 _QUOTED = re.compile(r"""'([^'"]*)'(?!\S)|"([^'"]*)"(?!\S)|([^'"\s]\S*)""")
 _FORMULA_PART = re.compile(r"([A-Z][a-z]?)(\d*)")
-_SAME, _NEAR = 1e-4, 2e-4  # pymatgen's tolerance; closer calls than a factor of two are left to it
+_NEAR = 2e-4  # of sites; pymatgen takes those within 1e-4 for one, so that closer ones are left to it
+_GRID = 1_000_000
 _THINNEST = 0.011  # Angstrom; pymatgen refuses cells thinner than 0.01
 _MOST_SITES = 20_000
 
@@ -43,7 +45,10 @@ Table = dict[str, list[str]]
 
 def read_plain(block: str) -> Crystal | None:
     """The structure of one data block, or None where the block isn't plain."""
-    if _UNUSUAL.search(block):
+    lowered = block.lower()
+    if not block.isascii() or any(word in lowered for word in _UNUSUAL):
+        return None
+    if "#" in block and _HASH_BEHIND.search(block):  # a comment behind a value, or a part of one
         return None
     tables = _tables(block)
     if tables is None:
@@ -55,17 +60,16 @@ def read_plain(block: str) -> Crystal | None:
     if symbols is None or "_atom_site_label" not in columns or len(operations) != 1 or len(named) != 1:
         return None
     try:
-        parameters = [_number(values[name]) for name in _CELL]
-        frac = np.array([[_number(text) for text in columns[name]] for name in _FRACT]).T
-        occupancies = {_number(text) for text in columns.get("_atom_site_occupancy", ["1"])}
+        cell = _lattice(*[_number(values[name]) for name in _CELL])
+        frac = np.array([_numbers(columns[name]) for name in _FRACT]).T
+        occupancies = set(_numbers(columns.get("_atom_site_occupancy", ["1"])))
         found = [_known_elements()[symbol] for symbol in symbols]
         symmetry = np.array([_operation(text) for text in operations[0]])
     except (KeyError, ValueError):
         return None
-    cell = lattice_vectors(np.array([parameters]))[0]
-    if occupancies != {1.0} or not np.isfinite(frac).all() or not _thick(cell):
+    if cell is None or occupancies != {1.0} or not np.isfinite(frac).all():
         return None
-    order, numbers = np.array([place for place, _ in found]), np.array([number for _, number in found])
+    order, numbers = np.array(found).T
     sites = _expand(_ideal(frac), symmetry)
     if sites is None:
         return None
@@ -138,6 +142,13 @@ def _number(text: str) -> float:
     return float(text if "(" not in text else text[: text.index("(")])
 
 
+def _numbers(texts: list[str]) -> list[float]:
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        return [_number(text) for text in texts]
+
+
 @lru_cache(maxsize=1)
 def _known_elements() -> dict[str, tuple[int, int]]:
     """Symbol -> place in the order of electronegativity (as pymatgen sorts sites) and atomic number."""
@@ -171,12 +182,25 @@ def _ideal(frac: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return frac
 
 
-def _thick(cell: npt.NDArray[np.float64]) -> bool:
-    if not np.isfinite(cell).all():
-        return False
-    volume = abs(np.linalg.det(cell))
-    faces = [np.linalg.norm(np.cross(cell[i], cell[(i + 1) % 3])) for i in range(3)]
-    return bool(volume > _THINNEST * max(faces))
+def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> npt.NDArray[np.float64] | None:
+    """(3, 3) row vectors as `lattice_vectors` gives them; None where they close no cell, or one too thin."""
+    angles = (math.radians(alpha), math.radians(beta), math.radians(gamma))
+    (cos_alpha, cos_beta, cos_gamma) = map(math.cos, angles)
+    (sin_alpha, sin_beta, _) = map(math.sin, angles)
+    if not (min(a, b, c) > 0 and min(sin_alpha, sin_beta) > 1e-9 and max(a, b, c) < math.inf):
+        return None
+    cos_gamma_star = (cos_alpha * cos_beta - cos_gamma) / (sin_alpha * sin_beta)
+    if not abs(cos_gamma_star) < 1:
+        return None
+    sin_gamma_star = math.sqrt(1 - cos_gamma_star * cos_gamma_star)
+    volume = a * b * c * sin_alpha * sin_beta * sin_gamma_star
+    faces = (b * c * sin_alpha, a * c * sin_beta, a * b * abs(math.sin(angles[2])))
+    if not volume > _THINNEST * max(faces):
+        return None
+    first = (a * sin_beta, 0.0, a * cos_beta)
+    gamma_star = math.acos(cos_gamma_star)
+    second = (-b * sin_alpha * math.cos(gamma_star), b * sin_alpha * math.sin(gamma_star), b * cos_alpha)
+    return np.array([first, second, (0.0, 0.0, c)])
 
 
 def _expand(
@@ -191,13 +215,14 @@ def _expand(
     if n_operations == 1:
         sites, owner = images[:, 0], np.arange(n)
     else:
+        whole = np.round(images * _GRID).astype(np.int64) % _GRID
+        keys = (whole[..., 0] * _GRID + whole[..., 1]) * _GRID + whole[..., 2]
         kept = []
-        for own in images:
-            distance = _apart(own, own)
-            same = distance < _SAME
-            if ((distance > _SAME / 2) & (distance < _NEAR)).any():
+        for own, key in zip(images, keys, strict=True):
+            _, first, counts = np.unique(key, return_index=True, return_counts=True)
+            if (counts != counts[0]).any():  # images of one site coincide equally often, or rounding has split them
                 return None
-            kept.append(own[np.argmax(same, axis=1) == np.arange(n_operations)])
+            kept.append(own[np.sort(first)])
         sites, owner = np.concatenate(kept), np.repeat(np.arange(n), [len(own) for own in kept])
     return None if _touching(sites) else (sites, owner)
 
@@ -231,8 +256,8 @@ def _as_stated(values: dict[str, str], numbers: npt.NDArray[np.int64]) -> bool:
     known = _known_elements()
     if not counts.keys() <= known.keys():
         return False
-    elements, amounts = np.unique(numbers, return_counts=True)
-    listed = dict(zip(elements.tolist(), amounts.tolist(), strict=True))
+    listed = Counter(numbers.tolist())
     if {known[symbol][1] for symbol in counts} != set(listed):
         return False
-    return len({listed[known[symbol][1]] * 1_000_000 // amount for symbol, amount in counts.items() if amount}) == 1
+    ratios = {Fraction(listed[known[symbol][1]], amount) for symbol, amount in counts.items() if amount}
+    return len(ratios) == 1 and all(counts.values())
