@@ -149,7 +149,7 @@ def _stop(client: Client, future: Future) -> bool:
         return False
     at_work = [worker for worker, keys in client.processing().items() if future.key in keys]
     try:
-        if not client.sync(client.scheduler.call_stack, keys=[future.key], callback_timeout=10):
+        if not client.sync(_call_stack, client, future.key, callback_timeout=10):
             return False
     except (TimeoutError, OSError):
         pass  # it doesn't even answer
@@ -157,6 +157,10 @@ def _stop(client: Client, future: Future) -> bool:
     with contextlib.suppress(Exception):  # a worker without a nanny can't be restarted
         client.restart_workers(at_work, timeout=30, raise_for_error=False)
     return True
+
+
+async def _call_stack(client: Client, key: str) -> Any:
+    return await client.scheduler.call_stack(keys=[key])  # type: ignore[union-attr]
 
 
 def _offers_gpu(client: Client) -> bool:

@@ -6,6 +6,7 @@ from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.chunks import FanOut, Processes
 from atomsets_core.sources.embedded import load_dataset
 from atomsets_core.sources.files import read_path
+from atomsets_core.sources.optimade import pull_optimade
 
 
 def pull(
@@ -19,7 +20,8 @@ def pull(
     """Everything a source holds.
 
     Args:
-        source: "embedded:elastic", "embedded:flla", or the path of a file or folder (see `read_path`).
+        source: "embedded:elastic", "embedded:flla", "optimade:" and the URL of a provider (see `pull_optimade`), or
+            the path of a file or folder (see `read_path`).
         labels: CSV with more columns, for a source of structures alone.
         id_column: column of the identifiers, for a file that has one.
         workers: processes that parse the files of a folder or zip; by default this one does.
@@ -31,6 +33,8 @@ def pull(
     scheme, _, name = source.partition(":")
     if scheme == "embedded":
         return load_dataset(name)
+    if scheme == "optimade":
+        return pull_optimade(name)
     if workers is not None and fan_out is None:
         with Processes(workers) as processes:
             return read_path(source, id_column=id_column, labels=labels, fan_out=processes)

@@ -101,8 +101,9 @@ def parse_chunk(chunk: Chunk) -> Parsed:
                 parts.append(replace(found, columns=found.columns.assign(**{FILE: file.name})))
                 continue
             for item in found:
-                named = isinstance(item, Entry)
-                waiting.append(replace(item, columns={**item.columns, FILE: file.name}) if named else item)  # type: ignore[union-attr]
+                if isinstance(item, Entry):
+                    item = replace(item, columns={**item.columns, FILE: file.name})
+                waiting.append(item)
         except Exception as error:  # a parser's; what came before it is kept
             waiting.append(Refusal(file.name, "parse", reason_of(error)))
     parts.append(pulled_from_entries(waiting, convert=False))
@@ -140,7 +141,8 @@ def parse_all(files: Sequence[StructureFile], id_column: str, fan_out: FanOut | 
     return _joined([parsed[position] for position in range(len(chunks))])
 
 
-_NOTHING: tuple[Any, ...] = (Structures.concat([]), pd.DataFrame())
+def _only(refused: list[Refusal]) -> Pulled:
+    return Pulled(Structures.concat([]), pd.DataFrame(), refused)
 
 
 def _split(files: Sequence[StructureFile]) -> Iterator[tuple[StructureFile, ...]]:
@@ -162,7 +164,7 @@ def _complete(parsed: Parsed, id_column: str) -> Pulled:
         return parsed.pulled
     here = parse_chunk(Chunk(parsed.unseen, id_column))
     gone = [Refusal(file.name, "parse", "the file is no longer there") for file in here.unseen]
-    return _joined([parsed.pulled, here.pulled, Pulled(*_NOTHING, gone)])
+    return _joined([parsed.pulled, here.pulled, _only(gone)])
 
 
 def _one_by_one(chunk: Chunk, fan_out: FanOut) -> Pulled:
@@ -172,7 +174,7 @@ def _one_by_one(chunk: Chunk, fan_out: FanOut) -> Pulled:
         alone = Chunk((file,), chunk.id_column)
         for _, result in fan_out(parse_chunk, [alone], [alone.seconds]):
             if isinstance(result, WorkerLostError):
-                parts.append(Pulled(*_NOTHING, [Refusal(file.name, "parse", f"the process that read it {result}")]))
+                parts.append(_only([Refusal(file.name, "parse", f"the process that read it {result}")]))
             else:
                 parts.append(_complete(result, chunk.id_column))
     return _joined(parts)
