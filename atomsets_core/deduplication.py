@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,7 @@ class Same:
     not_compared: tuple[int, ...] = ()
 
 
-def deduplicate(
-    pulled: Pulled, by: Sequence[str], *, prefer: str | None = None, seconds: float = 600.0
-) -> Pulled:
+def deduplicate(pulled: Pulled, by: Sequence[str], *, prefer: str | None = None, seconds: float = 600.0) -> Pulled:
     """One entry of each that are the same, and a refusal for each other one that says of which and by what.
 
     Args:
@@ -92,9 +90,7 @@ def same_content(structures: Structures, order: npt.NDArray[np.int64] | None = N
     return np.array([first[h] for h in hashes], dtype=np.int64)
 
 
-def same_crystal(
-    structures: Structures, order: npt.NDArray[np.int64] | None = None, *, seconds: float = 600.0
-) -> Same:
+def same_crystal(structures: Structures, order: npt.NDArray[np.int64] | None = None, *, seconds: float = 600.0) -> Same:
     """For each structure the first one in `order` that is the same crystal.
 
     Args:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
@@ -22,13 +23,13 @@ import pandas as pd
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.entries import Entry, pulled_from_entries, reason_of
 from atomsets_core.sources.formats import read_file
-from atomsets_core.sources.listing import StructureFile
+from atomsets_core.sources.listing import StructureFile, sha256_of
 from atomsets_core.structures import Refusal, Structures
 
 FILE = "\0file"
 """Column with the name of each structure's file, which so stays in step when rows go."""
 
-FILES_PER_CHUNK = 256
+FILES_PER_CHUNK = 128
 BYTES_PER_CHUNK = 4_000_000
 PATIENCE = 60.0
 """Seconds a chunk may always take."""
@@ -61,10 +62,12 @@ class Parsed:
 
     Attributes:
         pulled: its structures, with a column `FILE`.
+        digests: path of each file on the disk (a zip for its members) and sha256.
         unseen: files that don't exist where the chunk was parsed.
     """
 
     pulled: Pulled
+    digests: dict[Path, str] = field(default_factory=dict)
     unseen: tuple[StructureFile, ...] = ()
 
 
@@ -91,11 +94,14 @@ def parse_chunk(chunk: Chunk) -> Parsed:
     parts: list[Pulled] = []
     waiting: list[Entry | Refusal] = []
     unseen = []
+    digests: dict[Path, str] = {}
     for file in chunk.files:
         if not file.path.exists():
             unseen.append(file)
             continue
         try:
+            if not file.member:
+                digests[file.path] = sha256_of(file.path)
             found = read_file(file, chunk.id_column)
             if isinstance(found, Pulled):
                 parts.append(replace(found, columns=found.columns.assign(**{FILE: file.name})))
@@ -107,7 +113,7 @@ def parse_chunk(chunk: Chunk) -> Parsed:
         except Exception as error:  # a parser's; what came before it is kept
             waiting.append(Refusal(file.name, "parse", reason_of(error)))
     parts.append(pulled_from_entries(waiting, convert=False))
-    return Parsed(_joined(parts), tuple(unseen))
+    return Parsed(_joined(parts), digests, tuple(unseen))
 
 
 def _joined(parts: Sequence[Pulled]) -> Pulled:
@@ -117,8 +123,8 @@ def _joined(parts: Sequence[Pulled]) -> Pulled:
     return Pulled(structures, frame, [refusal for part in parts for refusal in part.refused])
 
 
-def parse_all(files: Sequence[StructureFile], id_column: str, fan_out: FanOut | None = None) -> Pulled:
-    """All structures of all files, in their order, with a column `FILE`.
+def parse_all(files: Sequence[StructureFile], id_column: str, fan_out: FanOut | None = None) -> Parsed:
+    """All structures of all files, in their order.
 
     Args:
         files: to read.
@@ -128,8 +134,8 @@ def parse_all(files: Sequence[StructureFile], id_column: str, fan_out: FanOut | 
     """
     chunks = [Chunk(part, id_column) for part in _split(files)]
     if fan_out is None:
-        return _joined([_complete(parse_chunk(chunk), id_column) for chunk in chunks])
-    parsed: dict[int, Pulled] = {}
+        return _all([_complete(parse_chunk(chunk), id_column) for chunk in chunks])
+    parsed: dict[int, Parsed] = {}
     lost = []
     for position, result in fan_out(parse_chunk, chunks, [chunk.seconds for chunk in chunks]):
         if isinstance(result, WorkerLostError):
@@ -138,7 +144,12 @@ def parse_all(files: Sequence[StructureFile], id_column: str, fan_out: FanOut | 
             parsed[position] = _complete(result, id_column)
     for position in sorted(lost):
         parsed[position] = _one_by_one(chunks[position], fan_out)
-    return _joined([parsed[position] for position in range(len(chunks))])
+    return _all([parsed[position] for position in range(len(chunks))])
+
+
+def _all(parts: Sequence[Parsed]) -> Parsed:
+    digests = {path: digest for part in parts for path, digest in part.digests.items()}
+    return Parsed(_joined([part.pulled for part in parts]), digests)
 
 
 def _only(refused: list[Refusal]) -> Pulled:
@@ -158,26 +169,26 @@ def _split(files: Sequence[StructureFile]) -> Iterator[tuple[StructureFile, ...]
         yield tuple(chunk)
 
 
-def _complete(parsed: Parsed, id_column: str) -> Pulled:
+def _complete(parsed: Parsed, id_column: str) -> Parsed:
     """Files that a worker on another machine doesn't see are parsed here; those gone here too are refused."""
     if not parsed.unseen:
-        return parsed.pulled
+        return parsed
     here = parse_chunk(Chunk(parsed.unseen, id_column))
     gone = [Refusal(file.name, "parse", "the file is no longer there") for file in here.unseen]
-    return _joined([parsed.pulled, here.pulled, _only(gone)])
+    return _all([parsed, here, Parsed(_only(gone))])
 
 
-def _one_by_one(chunk: Chunk, fan_out: FanOut) -> Pulled:
+def _one_by_one(chunk: Chunk, fan_out: FanOut) -> Parsed:
     """Each file of a chunk whose worker was lost, by itself."""
     parts = []
     for file in chunk.files:
         alone = Chunk((file,), chunk.id_column)
         for _, result in fan_out(parse_chunk, [alone], [alone.seconds]):
             if isinstance(result, WorkerLostError):
-                parts.append(_only([Refusal(file.name, "parse", f"the process that read it {result}")]))
+                parts.append(Parsed(_only([Refusal(file.name, "parse", f"the process that read it {result}")])))
             else:
                 parts.append(_complete(result, chunk.id_column))
-    return _joined(parts)
+    return _all(parts)
 
 
 @dataclass

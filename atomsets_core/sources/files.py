@@ -115,7 +115,8 @@ def _read_collection(
     if not sources and not listing.refused:
         raise SourceError(f"{place}: there are no structure files in it; read are {KNOWN}")
     parsed = parse_all(sources, id_column, fan_out)
-    pulled = without_duplicates(replace(parsed, refused=[*listing.refused, *parsed.refused]))
+    pulled = replace(parsed.pulled, refused=[*listing.refused, *parsed.pulled.refused])
+    pulled = without_duplicates(pulled)
     names = list(pulled.columns[FILE])
     pulled = replace(pulled, columns=with_numbers(pulled.columns.drop(columns=FILE)))
     read = list(sources)
@@ -127,7 +128,7 @@ def _read_collection(
         pulled = join_labels(pulled, names, table, own_labels.name, id_column)
         provenance["labels"] = own_labels.name
         read.append(own_labels)
-    provenance["sha256"] = sha256_of_all(read) if place.is_dir() else sha256_of(place)
+    provenance["sha256"] = sha256_of_all(read, parsed.digests) if place.is_dir() else sha256_of(place)
     ignored = len(listing.ignored) + len(tables) - (own_labels is not None)
     if ignored:
         provenance["ignored"] = ignored

@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -143,9 +143,14 @@ def list_folder(place: Path) -> Listing:
         kind, stem = kind_and_stem(name)
         if is_link_to_folder:
             listing.refuse(name, "a link to a folder isn't followed: give that folder by itself")
-        elif not path.exists():
-            listing.refuse(name, "it is a link to a file that doesn't exist")
-        elif not path.is_file():
+            continue
+        try:
+            status = path.stat()
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError)
+            listing.refuse(name, "it is a link to a file that doesn't exist" if gone else reason_of(error))
+            continue
+        if not stat.S_ISREG(status.st_mode):
             listing.refuse(name, "it is no regular file")
         elif kind == "zip":
             try:
@@ -153,7 +158,7 @@ def list_folder(place: Path) -> Listing:
             except (zipfile.BadZipFile, OSError) as error:
                 listing.refuse(name, reason_of(error, "not a readable zip"))
         elif kind:
-            listing.files.append(StructureFile(name, kind, stem, path, size=path.stat().st_size))
+            listing.files.append(StructureFile(name, kind, stem, path, size=status.st_size))
         else:
             listing.ignored.append(name)
     listing.files.sort(key=lambda file: file.name)
@@ -259,10 +264,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sha256_of_all(files: list[StructureFile]) -> str:
-    """Digest of the sorted names and of the digest of each file; those in a zip count with the zip's."""
+def sha256_of_all(files: list[StructureFile], digests: Mapping[Path, str]) -> str:
+    """Digest of the sorted names and of the digest of each file; those in a zip count with the zip's.
+
+    Args:
+        files: that were read.
+        digests: as far as they are known.
+    """
     digest = hashlib.sha256()
-    known: dict[Path, str] = {}
+    known = dict(digests)
     for file in sorted(files, key=lambda file: file.name):
         if file.path not in known:
             try:

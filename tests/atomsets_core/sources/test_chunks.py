@@ -98,7 +98,7 @@ def test_files_that_a_worker_does_not_see_are_parsed_here(folder):
     def blind(function, items, limits):
         for position, chunk in enumerate(items):
             elsewhere.append(len(chunk.files))
-            yield position, Parsed(chunks._only([]), chunk.files)
+            yield position, Parsed(chunks._only([]), unseen=chunk.files)
 
     assert same(read_path(folder, fan_out=blind), read_path(folder))
     assert sum(elsewhere) == 41
