@@ -4,8 +4,9 @@ The probabilities are those of G. Hautier, C. Fischer, V. Ehrlacher, A. Jain, G.
 for the discovery of new compounds, Inorg. Chem. 50, 656 (2011), in the table that comes with pymatgen. Charge
 neutrality and electronegativity are checked with smact.
 
-Cells are rescaled as the ionic radii are (reference lattice scaling: I. Chu, S. Roychowdhury, D. Han, A. Jain, S. P. Ong,
-Comput. Mater. Sci. 146, 184 (2018)); where a radius is unknown, as the usual bond lengths of the same publication are.
+Cells are rescaled as the ionic radii are (reference lattice scaling: I. Chu, S. Roychowdhury, D. Han, A. Jain,
+S. P. Ong, Comput. Mater. Sci. 146, 184 (2018)); where a radius is unknown, as the usual bond lengths are that the same
+publication gives.
 `benchmarks/substitution.py` measures how far that is from computed volumes.
 
 A probability says how usual a substitution is among known compounds. It is no stability: relax what comes out, and
@@ -76,11 +77,13 @@ class Substitution:
     Attributes:
         old: symbols of the elements replaced.
         new: symbols of their replacements.
+        charges: of the replacements.
         probability: see `Options.threshold`.
     """
 
     old: tuple[str, ...]
     new: tuple[str, ...]
+    charges: tuple[int, ...]
     probability: float
 
     def __str__(self) -> str:
@@ -233,7 +236,11 @@ def substitutions(composition: Composition, options: Options) -> list[Substituti
                     continue
                 old = tuple(table.symbols[ions[i]] for i in places)
                 if all(a != b for a, b in zip(old, symbols, strict=True)) and allowed >= kept:
-                    found.append(Substitution(old, tuple(symbols), probability * rest))
+                    found.append(
+                        Substitution(
+                            old, tuple(symbols), tuple(int(table.charges[ion]) for ion in new), probability * rest
+                        )
+                    )
     return sorted(found, key=lambda item: (-item.probability, str(item)))
 
 
@@ -340,30 +347,28 @@ def contacts_of(structures: Structures, row: int) -> Contacts:
     return Contacts(symbols, tuple(np.bincount(place).tolist()), shortest)
 
 
-def volume_scale(contacts: Contacts, composition: Composition, replaced: Mapping[str, str]) -> float:
-    """By how much the volume changes when elements are replaced by ions of the same charge.
+def volume_scale(contacts: Contacts, composition: Composition, substitution: Substitution) -> float:
+    """By how much the volume changes when ions are replaced.
 
     Args:
         contacts: of the prototype.
         composition: of the prototype.
-        replaced: symbol -> symbol.
+        substitution: what is replaced.
 
     Returns:
         The cube of the ratio of the sums of ionic radii, each weighted by the cube root of its amount; without all
         radii, of the tightness of the contacts. NaN where neither is known.
     """
     ions, table = assign_ions(composition), _table()
+    new_ion = dict(zip(substitution.old, zip(substitution.new, substitution.charges, strict=True), strict=True))
     if ions is not None:
-        charges = [int(table.charges[ion]) for ion in ions]
-        old = [_ionic_radius(symbol, charge) for (symbol, _), charge in zip(composition, charges, strict=True)]
-        new = [
-            _ionic_radius(replaced.get(symbol, symbol), charge)
-            for (symbol, _), charge in zip(composition, charges, strict=True)
-        ]
+        present = [(symbol, int(table.charges[ion])) for ion, (symbol, _) in zip(ions, composition, strict=True)]
         weights = np.cbrt([amount for _, amount in composition])
-        ratio = float(weights @ new / (weights @ old))
-        if np.isfinite(ratio):
-            return ratio**3
+        before = weights @ [_ionic_radius(*ion) for ion in present]
+        after = weights @ [_ionic_radius(*new_ion.get(ion[0], ion)) for ion in present]
+        if np.isfinite(after / before):
+            return float(after / before) ** 3
+    replaced = dict(zip(substitution.old, substitution.new, strict=True))
     before = contacts.tightness(contacts.elements)
     after = contacts.tightness([replaced.get(symbol, symbol) for symbol in contacts.elements])
     return (before / after) ** 3 if max(before, after) < np.inf else np.nan
@@ -435,7 +440,7 @@ class _Maker:
         if not self.check(formula):
             self.counts["refused by smact"] += 1
             return
-        scale = volume_scale(contacts, _composition(self.prototypes, row), replaced)
+        scale = volume_scale(contacts, _composition(self.prototypes, row), substitution)
         if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
             self.counts["do not fit the prototype"] += 1
             return

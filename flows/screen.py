@@ -92,10 +92,10 @@ class _Run:
 
     def screen(self) -> dict[str, Any]:
         started = time.perf_counter()
-        with self.timed("pull"):
-            chosen = self.select()
         options = self.campaign.cluster
         with cluster.connect(options.address, options.workers, options.memory_per_worker):
+            with self.timed("pull"):
+                chosen = self.select()
             with self.timed("featurize training"):
                 training, values = self.featurize_training(chosen)
             model, futures = self.submit_model(training, values)
@@ -128,8 +128,13 @@ class _Run:
         """Pull both sources and choose what is learned from and what is ranked."""
         training, candidates = self.campaign.training, self.campaign.candidates
         labelled, offered = (
-            pull_source(dataset, section.source, section.labels, section.id_column, self.store)
-            for dataset, section in (("training", training), ("candidates", candidates))
+            pull_source(
+                dataset, section.source, section.labels, section.id_column, self.store, section.pull_options(), *same
+            )
+            for dataset, section, same in (
+                ("training", training, ()),
+                ("candidates", candidates, (candidates.deduplicate, candidates.prefer)),
+            )
         )
         chosen = select(
             labelled,

@@ -1,12 +1,19 @@
 """Where structures and labels come from. `pull` reads any of them by its address."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.chunks import FanOut, Processes
 from atomsets_core.sources.embedded import load_dataset
 from atomsets_core.sources.files import read_path
 from atomsets_core.sources.optimade import pull_optimade
+
+if TYPE_CHECKING:
+    from atomsets_core.substitution import Options
 
 
 def pull(
@@ -16,16 +23,23 @@ def pull(
     id_column: str = "material_id",
     workers: int | None = None,
     fan_out: FanOut | None = None,
+    optimade_filter: str = "",
+    optimade_fields: Sequence[str] = (),
+    substitution: Options | None = None,
 ) -> Pulled:
     """Everything a source holds.
 
     Args:
-        source: "embedded:elastic", "embedded:flla", "optimade:" and the URL of a provider (see `pull_optimade`), or
-            the path of a file or folder (see `read_path`).
+        source: "embedded:elastic", "embedded:flla", "optimade:" and the URL of a provider (see `pull_optimade`), the
+            path of a file or folder (see `read_path`), or "substitute:" and any of those: candidates made of its
+            structures (see `atomsets_core.substitution.substitute`).
         labels: CSV with more columns, for a source of structures alone.
         id_column: column of the identifiers, for a file that has one.
         workers: processes that parse the files of a folder or zip; by default this one does.
         fan_out: parses them elsewhere, see `atomsets_core.sources.chunks.parse_all`.
+        optimade_filter: what is asked of an OPTIMADE provider; everything without one.
+        optimade_fields: its properties that become columns.
+        substitution: which candidates are made.
 
     Raises:
         SourceError: the source can't be read at all.
@@ -34,7 +48,20 @@ def pull(
     if scheme == "embedded":
         return load_dataset(name)
     if scheme == "optimade":
-        return pull_optimade(name)
+        return pull_optimade(name, optimade_filter, optimade_fields)
+    if scheme == "substitute":
+        from atomsets_core.substitution import substitute  # takes a second to import
+
+        prototypes = pull(
+            name,
+            labels=labels,
+            id_column=id_column,
+            workers=workers,
+            fan_out=fan_out,
+            optimade_filter=optimade_filter,
+            optimade_fields=optimade_fields,
+        )
+        return substitute(prototypes, substitution)
     if workers is not None and fan_out is None:
         with Processes(workers) as processes:
             return read_path(source, id_column=id_column, labels=labels, fan_out=processes)
