@@ -9,13 +9,14 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from atomsets_core.parents import load_parent, parent_names, split_levels
 from atomsets_core.sets import ACTIVATIONS, POOLINGS
-from atomsets_core.substitution import Options
+from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
+from flows.keys import KeyGivenError, refuse_keys
 
 DEFAULT = "incompressible"
 
@@ -27,7 +28,8 @@ class CampaignError(Exception):
 class Section(BaseModel):
     """A section of the file: an unknown key is an error, a value never changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # an error that shows what was given would show a key that was given
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Range(Section):
@@ -43,6 +45,14 @@ class Range(Section):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         return self
+
+
+def _complete_query(source: str, query: MaterialsQuery | None, names: list[str]) -> MaterialsQuery | None:
+    if source == MATERIALS_PROJECT:
+        return (query or MaterialsQuery()).with_fields(names)
+    if query is not None:
+        raise ValueError(f"a query goes with the source {MATERIALS_PROJECT!r}")
+    return None
 
 
 class Optimade(Section):
@@ -79,8 +89,9 @@ class Training(Section):
     """The values to learn from."""
 
     source: str = Field(
-        description="Where the labelled structures come from: embedded:elastic, a file or folder, optimade:URL."
+        description="Where the labelled structures come from: embedded:elastic, a file or folder, mp, or optimade:URL."
     )
+    query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
     optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     labels: str | None = Field(None, description="CSV with the labels, for a source that holds structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
@@ -89,7 +100,8 @@ class Training(Section):
     transform: Literal["none", "log10"] = Field("none", description="log10 for positive values that span decades.")
 
     @model_validator(mode="after")
-    def _sections_fit(self) -> Training:
+    def _query_fits(self) -> Training:
+        self.materials_query()
         _refuse_unused(self.source, optimade=("optimade", self.optimade != Optimade()))  # type: ignore[call-arg]
         return self
 
@@ -97,19 +109,24 @@ class Training(Section):
         """Further arguments of `atomsets_core.sources.pull`."""
         return {"optimade_filter": self.optimade.filter, "optimade_fields": self.optimade.fields}
 
+    def materials_query(self) -> MaterialsQuery | None:
+        """The query with the target among its fields; None for other sources."""
+        return _complete_query(self.source, self.query, [self.target])
+
 
 class Candidates(Section):
     """The structures to rank, and which of them count."""
 
     source: str = Field(
-        description="Where the candidates come from: embedded:flla, a file or folder, optimade:URL, or substitute: "
-        "before any of those, for candidates made of their structures."
+        description="Where the candidates come from: embedded:flla, a file or folder, mp, optimade:URL, or substitute: "
+        "before any but mp, for candidates made of their structures."
     )
-    optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     substitution: Substitution = Field(
         Substitution(),  # type: ignore[call-arg]
         description="Which candidates are made, for a source substitute:...",
     )
+    query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
+    optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     labels: str | None = Field(None, description="CSV with columns to filter on, for a source of structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     filters: dict[str, Range] = Field(
@@ -129,7 +146,8 @@ class Candidates(Section):
     )
 
     @model_validator(mode="after")
-    def _sections_fit(self) -> Candidates:
+    def _query_fits(self) -> Candidates:
+        self.materials_query()
         _refuse_unused(
             self.source,
             optimade=("optimade", self.optimade != Optimade()),  # type: ignore[call-arg]
@@ -139,11 +157,19 @@ class Candidates(Section):
 
     def pull_options(self) -> dict[str, Any]:
         """Further arguments of `atomsets_core.sources.pull`."""
+        from atomsets_core.substitution import Options  # takes a second to import
+
         return {
             "optimade_filter": self.optimade.filter,
             "optimade_fields": self.optimade.fields,
             "substitution": Options(**self.substitution.model_dump()),
         }
+
+    def materials_query(self) -> MaterialsQuery | None:
+        """The query with what is filtered on among its fields; None for other sources."""
+        return _complete_query(
+            self.source, self.query, [name for name in self.filters if name not in ("n_atoms", "n_elements")]
+        )
 
 
 class Objective(Section):
@@ -272,6 +298,15 @@ class Campaign(Section):
     discovery: Discovery = Discovery()  # type: ignore[call-arg]
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys(cls, raw: Any) -> Any:
+        try:
+            refuse_keys(raw, "campaign")
+        except KeyGivenError as error:
+            raise ValueError(str(error)) from None
+        return raw
+
 
 def read_campaign(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign:
     """A campaign from its file, with `section.key=value` overrides; the embedded one without a file.
@@ -292,8 +327,13 @@ def read_campaign(path: str | Path | None = None, overrides: list[str] | None = 
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CampaignError(f"{name}: not TOML: {error}") from error
-    for override in overrides or []:
-        _override(raw, override)
+    try:
+        refuse_keys(raw, name)
+        for override in overrides or []:
+            refuse_keys(dict([override.partition("=")[::2]]), "--set")
+            _override(raw, override)
+    except KeyGivenError as error:
+        raise CampaignError(str(error)) from None
     try:
         return Campaign.model_validate(raw)
     except ValidationError as error:
@@ -334,5 +374,6 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else Range
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Range
+        choices = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next((kind for kind in choices if issubclass(kind, BaseModel)), Range)
     return list(model.model_fields)

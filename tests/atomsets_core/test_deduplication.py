@@ -19,7 +19,7 @@ from atomsets_core.structures import Structures
 
 def rock_salt(a: float) -> Structure:
     corners = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-    return Structure(Lattice.cubic(a), ["Mg"] * 4 + ["O"] * 4, [*corners, *((corners + [0.5, 0, 0]) % 1)])
+    return Structure(Lattice.cubic(a), ["Mg"] * 4 + ["O"] * 4, [*corners, *((corners + np.array([0.5, 0, 0])) % 1)])
 
 
 def caesium_chloride(a: float) -> Structure:

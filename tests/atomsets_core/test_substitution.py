@@ -25,7 +25,7 @@ ROCK_SALT = (("O", 1), ("Mg", 1))
 
 def rock_salt(cation: str, anion: str, a: float) -> Structure:
     corners = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-    return Structure(Lattice.cubic(a), [cation] * 4 + [anion] * 4, [*corners, *((corners + [0.5, 0, 0]) % 1)])
+    return Structure(Lattice.cubic(a), [cation] * 4 + [anion] * 4, [*corners, *((corners + np.array([0.5, 0, 0])) % 1)])
 
 
 def sample(n: int) -> Pulled:
@@ -69,9 +69,9 @@ def test_substitutions_and_probabilities_are_those_of_pymatgen(changes):
         new = {to: ion for ion, to in found["substitutions"].items()}
         oxide, cation = (new[ion] for ion in old)
         changed = [(a.symbol, b.symbol) for a, b in zip(old, (oxide, cation), strict=True) if a != b]
-        if oxide.oxi_state + cation.oxi_state == 0 and 0 < len(changed) <= changes and oxide.symbol != cation.symbol:
-            if all(a != b for a, b in changed):
-                theirs[frozenset(changed)] = found["probability"]
+        neutral = oxide.oxi_state + cation.oxi_state == 0 and oxide.symbol != cation.symbol
+        if neutral and 0 < len(changed) <= changes and all(a != b for a, b in changed):
+            theirs[frozenset(changed)] = found["probability"]
     ours = substitutions(ROCK_SALT, Options(threshold=threshold, changes=changes))
     assert {frozenset(zip(item.old, item.new, strict=True)): item.probability for item in ours} == pytest.approx(theirs)
     assert len(ours) > 10
