@@ -63,6 +63,7 @@ def filter_reasons(
     pulled: Pulled,
     bounds: Mapping[str, tuple[float | None, float | None]],
     exclude_elements: Sequence[str] = (),
+    only_elements: Sequence[str] = (),
 ) -> npt.NDArray[np.object_]:
     """(n,) the first filter each structure fails, as a short sentence; "" where it passes all.
 
@@ -70,6 +71,7 @@ def filter_reasons(
         pulled: n structures and their columns; n_atoms and n_elements are known besides.
         bounds: column -> smallest and largest value that pass; a missing value passes no bound.
         exclude_elements: symbols a candidate must not hold.
+        only_elements: symbols a candidate may hold, and no others; any where none is given.
 
     Raises:
         SourceError: a column that isn't there or isn't numeric, or a symbol that is no element.
@@ -87,6 +89,14 @@ def filter_reasons(
         if not Element.is_valid_symbol(symbol):
             raise SourceError(f"exclude_elements: {symbol!r} is not an element")
         reasons[_holds(pulled.structures, Element(symbol).Z) & (reasons == "")] = f"holds {symbol}"
+    if only_elements:
+        for symbol in only_elements:
+            if not Element.is_valid_symbol(symbol):
+                raise SourceError(f"only_elements: {symbol!r} is not an element")
+        others = np.setdiff1d(pulled.structures.numbers, [Element(symbol).Z for symbol in only_elements])
+        for number in others:
+            symbol = Element.from_Z(int(number)).symbol
+            reasons[_holds(pulled.structures, int(number)) & (reasons == "")] = f"holds {symbol}"
     return reasons
 
 

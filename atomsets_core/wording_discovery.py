@@ -29,7 +29,7 @@ def table_header(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 def table_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row of text for each head of a target: means and 95 % bootstrap intervals over the seeds."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in told["table"]:
         kinds = row["acquisition"]
         best = max(kinds, key=lambda kind: kinds[kind]) if kinds and row["head"] != CHOSEN else None
@@ -135,7 +135,7 @@ def search_sentence(told: Mapping[str, Any]) -> str:
 
 def search_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row for each search: name, repeats that got there, budget, multiple of blind picking."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in told["search"]["table"]:
         low, high = row["multiple_interval"] or (None, None)
         span = f" [{number(low)}, {number(high)}]" if low is not None else ""

@@ -51,8 +51,8 @@ SETS: dict[str, dict[str, Any]] = {
         "unit": "log10 GPa", "transform": "none", "seeds": 3, "heads": QUICK, "search": {**SEARCH, "seeds": 5},
     },
     "gap": {
-        "source": "mp2018_megnet_eform_gap.parquet", "id_column": "mp", "targets": ["gap"], "unit": "eV", "transform": "none",
-        "seeds": 3, "rows": 8000, "heads": QUICK,
+        "source": "mp2018_megnet_eform_gap.parquet", "id_column": "mp", "targets": ["gap"], "unit": "eV",
+        "transform": "none", "seeds": 3, "rows": 8000, "heads": QUICK,
     },
 }  # fmt: skip
 

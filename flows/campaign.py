@@ -134,6 +134,9 @@ class Candidates(Section):
         description="Bounds on columns, e.g. e_above_hull = { max = 0.1 }; also n_atoms, n_elements.",
     )
     exclude_elements: list[str] = Field(default_factory=list, description="Elements that a candidate must not hold.")
+    only_elements: list[str] = Field(
+        default_factory=list, description="Elements that a candidate may hold, and no others; all where none is named."
+    )
     exclude_seen: bool = Field(
         True, description="Leave out what is in the training data, by identifier or as the same crystal."
     )
@@ -175,8 +178,14 @@ class Candidates(Section):
 class Objective(Section):
     """What is wanted, and how candidates are scored."""
 
-    goal: Literal["maximize", "minimize", "target"] = Field("maximize", description="What to do with the property.")
-    value: float | None = Field(None, description="The wanted value, for the goal target, in the unit of the property.")
+    goal: Literal["maximize", "minimize", "target", "window", "exceed"] = Field(
+        "maximize",
+        description="What to do with the property; target: near a value; window: between two; exceed: above a value, "
+        "how far doesn't matter.",
+    )
+    value: float | None = Field(None, description="For the goals target and exceed, in the unit of the property.")
+    low: float | None = Field(None, description="Lower end, for the goal window, in the unit of the property.")
+    high: float | None = Field(None, description="Upper end, for the goal window, in the unit of the property.")
     acquisition: Literal["auto", "ucb", "mean", "ei", "probability"] = Field(
         "auto",
         description="ucb: prediction + kappa std; mean: prediction alone; ei: expected improvement; probability: of "
@@ -188,12 +197,23 @@ class Objective(Section):
         0.2, description="0: the best scores; 1: as unlike each other as can be. Always one a formula."
     )
 
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Both ends of the goal window."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
     @model_validator(mode="after")
     def _target_has_value(self) -> Objective:
-        if (self.goal == "target") != (self.value is not None):
-            raise ValueError("value goes with the goal target, and that goal needs it")
+        if (self.goal in ("target", "exceed")) != (self.value is not None):
+            raise ValueError("value goes with the goals target and exceed, and these need it")
+        if self.goal == "window" and (self.low is None or self.high is None or self.low >= self.high):
+            raise ValueError("the goal window needs low and high, low the smaller")
+        if self.goal != "window" and (self.low is not None or self.high is not None):
+            raise ValueError("low and high go with the goal window")
         if self.goal == "target" and self.acquisition in ("ei", "probability"):
             raise ValueError("the goal target takes the acquisition ucb or mean")
+        if self.goal == "window" and self.acquisition == "ei":
+            raise ValueError("the goal window takes the acquisition ucb, mean or probability")
         return self
 
 

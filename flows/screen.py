@@ -149,6 +149,7 @@ class _Run:
             training.transform,
             {name: (bounds.min, bounds.max) for name, bounds in candidates.filters.items()},
             candidates.exclude_elements,
+            candidates.only_elements,
             candidates.exclude_seen,
         )
         self.refused.extend(chosen.refused)
@@ -219,11 +220,11 @@ class _Run:
         """Start what is missing of the simulated discoveries; the futures to wait for."""
         campaign = self.campaign
         self.data = hashlib.sha256(json.dumps([list(training.hashes), values.tolist()]).encode()).hexdigest()
-        if campaign.objective.goal == "target":
+        if campaign.objective.goal in ("target", "window"):
             self.done["discoveries_simulated"] = 0
             return []
         options = {
-            "goal": campaign.objective.goal,
+            "goal": "minimize" if campaign.objective.goal == "minimize" else "maximize",
             "quantile": campaign.discovery.quantile,
             "pool_share": campaign.discovery.pool_share,
             "kappa": campaign.objective.kappa,
@@ -296,7 +297,8 @@ class _Run:
         objective = self.campaign.objective
         return rank(
             self.store, predictions, chosen.candidates, chosen.columns,
-            goal=objective.goal, value=objective.value, kind=choice["acquisition"], kappa=objective.kappa,
+            goal=objective.goal, value=objective.value, window=objective.window,
+            kind=choice["acquisition"], kappa=objective.kappa,
             best=float(values.min() if objective.goal == "minimize" else values.max()),
             transform=self.campaign.training.transform, size=objective.shortlist, diversity=objective.diversity,
             unit=self.campaign.training.unit, features=(self.features, self.parent, self.digest, self.levels),

@@ -48,6 +48,7 @@ def rank(
     *,
     goal: str,
     value: float | None,
+    window: tuple[float, float] | None,
     kind: str,
     kappa: float,
     best: float,
@@ -64,8 +65,9 @@ def rank(
         predictions: names of the prediction files.
         candidates: the structures to rank; one without a prediction is left out.
         columns: their other columns; e_above_hull is kept where there is one.
-        goal: see `acquisition`, as the following four.
-        value: wanted value in the unit of the target, for the goal "target".
+        goal: see `acquisition`, as the following five.
+        value: in the unit of the target, for the goals "target" and "exceed".
+        window: both ends in the unit of the target, for the goal "window".
         kind: acquisition.
         kappa: weight of the uncertainty.
         best: best training value in the unit of the target.
@@ -98,6 +100,7 @@ def rank(
         kappa=kappa,
         best=float(transform_target([best], transform)[0]),
         target=None if value is None else float(transform_target([value], transform)[0]),
+        window=None if window is None else _ends(window, transform),
     )
     frame = frame.sort_values(["score", "material_id"], ascending=[False, True], ignore_index=True)
     frame["rank"] = np.arange(1, len(frame) + 1)
@@ -120,6 +123,11 @@ def rank(
         "ranked %d candidates, first is %s", len(frame), " ".join(frame.iloc[0][["material_id", "formula"]])
     )
     return frame
+
+
+def _ends(window: tuple[float, float], transform: str) -> tuple[float, float]:
+    low, high = transform_target(window, transform)
+    return float(low), float(high)
 
 
 def write_ranking(store: Store, frame: pd.DataFrame, unit: str, transform: str) -> None:

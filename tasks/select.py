@@ -47,13 +47,14 @@ def select(
     transform: str,
     bounds: Mapping[str, tuple[float | None, float | None]],
     exclude_elements: Sequence[str],
+    only_elements: Sequence[str],
     exclude_seen: bool,
 ) -> Selection:
     """Usable labels of the training data; candidates that pass the filters and are not in the training data."""
     usable, unlabelled = usable_labels(training, target, transform)
     labelled = training.structures.take(np.flatnonzero(usable))
     values = pd.to_numeric(training.columns[target], errors="coerce").to_numpy(dtype=np.float64)[usable]
-    reasons = filter_reasons(candidates, bounds, exclude_elements)
+    reasons = filter_reasons(candidates, bounds, exclude_elements, only_elements)
     if exclude_seen:
         passing = np.flatnonzero(reasons == "")
         reasons[passing] = already_seen(candidates.structures.take(passing), labelled)

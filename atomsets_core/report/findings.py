@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atomsets_core.report import methods
 from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import FloatArray, Results
 from atomsets_core.wording import counted, factor, listed, mean_count, number, percent, scale_name, with_unit
@@ -53,6 +54,8 @@ def question(results: Results) -> str:
     if results.goal == "target":
         value = with_unit(number(results.summary["settings"]["objective"]["value"]), unit)
         return f"{asked} {'comes' if n == 1 else 'come'} closest to {target} = {value}?"
+    if results.goal in ("window", "exceed"):
+        return f"{asked} {'has' if n == 1 else 'have'} {methods.wanted(results.summary)}?"
     end = "highest" if results.goal == "maximize" else "lowest"
     return f"{asked} {'has' if n == 1 else 'have'} the {end} {target}{f' ({unit})' if unit else ''}?"
 
@@ -194,8 +197,8 @@ def _beyond(results: Results) -> Finding:
     found, title = results.summary["discovery"], "Beyond the training range"
     if not found:
         why = (
-            "the check needs the goal maximize or minimize"
-            if results.goal == "target"
+            "the check needs the goal maximize, minimize or exceed"
+            if results.goal in ("target", "window")
             else "the campaign asked for no simulated discovery"
         )
         return Finding(title, f"Not tested: {why}. Nothing here says how predictions hold up beyond known values.")
@@ -207,7 +210,7 @@ def _beyond(results: Results) -> Finding:
         if head["head"] != "oracle"
     )
     budget = min(len(results.shortlist), pool)
-    best = "highest" if results.goal == "maximize" else "lowest"
+    best = "lowest" if results.goal == "minimize" else "highest"
     text = (
         f"The {k:,} {best} training values were hidden and the model, trained without them or any structure of their "
         f"formulas, ranked them among {pool - k:,} others ({counted(len(found['files']), 'repeat')}). Its first {k:,} "
@@ -248,7 +251,7 @@ def _bias(results: Results, own: dict[str, Any]) -> str:
     else:
         values = np.sort(results.out_of_fold["value"].to_numpy(dtype=np.float64))
         k = results.summary["discovery"]["n_hidden"]
-        hidden = float(np.mean(values[-k:] if results.goal == "maximize" else values[:k]))
+        hidden = float(np.mean(values[:k] if results.goal == "minimize" else values[-k:]))
         size = f"{abs(bias / hidden):.1%} of their mean" if hidden else with_unit(number(abs(bias)), results.unit)
     return (
         f"It {'under' if bias < 0 else 'over'}estimates the hidden values by {size} on average "
@@ -312,8 +315,7 @@ def _shortlist(results: Results) -> Finding | None:
     edge = {
         "maximize": f"above the largest training value, {with_unit(number(model['value_max']), results.unit)}",
         "minimize": f"below the smallest training value, {with_unit(number(model['value_min']), results.unit)}",
-        "target": "outside the range of the training values",
-    }[results.goal]
+    }.get("maximize" if results.goal == "exceed" else results.goal, "outside the range of the training values")
     text = (
         f"{outside:,} of {len(shortlist):,} shortlisted candidates ({percent(everywhere)} of all ranked ones) lie "
         f"outside the applicability domain: no training structure is much like them. "

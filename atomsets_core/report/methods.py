@@ -74,6 +74,8 @@ def filters(summary: Mapping[str, Any]) -> list[str]:
             conditions.append(with_unit(f"{name} ≤ {high:g}" if low is None else f"{name} ≥ {low:g}", unit))
     if asked["exclude_elements"]:
         conditions.append(f"without {', '.join(asked['exclude_elements'])}")
+    if asked.get("only_elements"):
+        conditions.append(f"of {', '.join(asked['only_elements'])} alone")
     if asked["exclude_seen"]:
         conditions.append("not in the training data, neither by identifier nor as the same crystal")
     return conditions
@@ -84,6 +86,10 @@ def wanted(summary: Mapping[str, Any]) -> str:
     objective, target = summary["settings"]["objective"], summary["target"]
     if objective["goal"] == "target":
         return f"a {target} nearest to {with_unit(number(objective['value']), summary['unit'])}"
+    if objective["goal"] == "window":
+        return f"a {target} of {number(objective['low'])} to {with_unit(number(objective['high']), summary['unit'])}"
+    if objective["goal"] == "exceed":
+        return f"a {target} above {with_unit(number(objective['value']), summary['unit'])}"
     return f"the {'highest' if objective['goal'] == 'maximize' else 'lowest'} {target}"
 
 
@@ -92,13 +98,17 @@ def acquisition(summary: Mapping[str, Any]) -> str:
     objective = summary["settings"]["objective"]
     scale = f"log10 {summary['target']}" if summary["transform"] == "log10" else summary["target"]
     if objective["acquisition"] == "ei":
-        return f"expected improvement of {scale} over the best training value"
+        reference = "the wanted value" if objective["goal"] == "exceed" else "the best training value"
+        return f"expected improvement of {scale} over {reference}"
     if objective["acquisition"] == "probability":
-        return f"the probability of a {scale} beyond the best training value"
+        beyond = f"the probability of a {scale} beyond the best training value"
+        return f"the probability of {wanted(summary)}" if objective["goal"] in ("window", "exceed") else beyond
     mean = {
         "maximize": scale,
         "minimize": f"minus {scale}",
         "target": f"minus the distance of {scale} to the wanted one",
+        "window": f"minus the distance of {scale} to the window",
+        "exceed": f"{scale} above the wanted value",
     }
     if objective["acquisition"] == "mean" or not objective["kappa"]:
         return f"{mean[objective['goal']]}, as predicted"

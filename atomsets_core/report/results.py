@@ -36,7 +36,7 @@ class Results:
 
     @property
     def goal(self) -> str:
-        """maximize, minimize or target."""
+        """One of `objectives.GOALS`."""
         return str(self.summary["settings"]["objective"]["goal"])
 
     @property
@@ -67,20 +67,26 @@ class Results:
     def utility(self) -> FloatArray:
         """(n_ranked,) how well the prediction alone meets the objective, higher is better."""
         predicted = self.ranking["predicted"].to_numpy(dtype=np.float64)
-        if self.goal != "target":
-            return predicted if self.goal == "maximize" else -predicted
-        wanted = float(self.summary["settings"]["objective"]["value"])
-        return -np.abs(np.log10(predicted / wanted) if self.is_log else predicted - wanted)
+        if self.goal in ("maximize", "exceed"):
+            return predicted
+        if self.goal == "minimize":
+            return -predicted
+        asked = self.summary["settings"]["objective"]
+        ends = np.array(
+            [asked["low"], asked["high"]] if self.goal == "window" else [asked["value"]] * 2, dtype=np.float64
+        )
+        y, (low, high) = (np.log10(predicted), np.log10(ends)) if self.is_log else (predicted, ends)
+        return -np.maximum(np.maximum(low - y, y - high), 0.0)
 
     def beyond_training(self) -> npt.NDArray[np.bool_]:
         """(n_shortlist,) whether the prediction lies beyond the training values, in the wanted direction.
 
-        For the goal target: on either side.
+        For the goals target and window: on either side.
         """
         predicted = self.shortlist["predicted"].to_numpy(dtype=np.float64)
         above = predicted > self.summary["model"]["value_max"]
         below = predicted < self.summary["model"]["value_min"]
-        return {"maximize": above, "minimize": below, "target": above | below}[self.goal]
+        return {"maximize": above, "exceed": above, "minimize": below}.get(self.goal, above | below)
 
 
 def read_results(store: Store) -> Results:

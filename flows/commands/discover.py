@@ -123,20 +123,27 @@ def read(campaign: Path | None, target: str | None, changes: dict[str, Any], ove
         raise CampaignError("\n".join(told)) from error
 
 
+SHORT = ("head", "n", "R-precision", "best by", "MAE out", "MAE in", "bias out", "Spearman", "90% out")
+"""Columns of the table in a terminal."""
+
+
 def show(result: dict[str, Any], folder: str) -> None:
     """Print the tables on stdout."""
     from rich.console import Console
 
-    from atomsets_core.wording_discovery import search_sentence, sentence, table_header, table_rows
+    from atomsets_core.wording_discovery import search_sentence, sentence, table_rows
 
-    console = Console(width=None if Console().is_terminal else 160)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
     for told in result["targets"].values():
         console.print(f"\n[bold]{told['target']}[/]: {sentence(result, told)}", highlight=False, soft_wrap=True)
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for name in table_header(result):
+        for name in SHORT:
             table.add_column(name, justify="left" if name == "head" else "right", no_wrap=True)
         for row in table_rows(told):
-            table.add_row(*row)
+            # A terminal has no room for the error's interval and the last columns; the report has all.
+            table.add_row(*row[:4], row[4].partition(" ")[0], *row[5:9])
         console.print(table)
         if told["search"]:
             console.print(search_sentence(told), highlight=False, soft_wrap=True)

@@ -137,3 +137,15 @@ def test_the_ledger_has_one_row_for_each_refusal():
     assert table.to_pylist()[0] == dict(zip(LEDGER, ("training", "a", "label", "K is missing", "ff"), strict=True))
     assert table.num_rows == 2
     assert ledger_table([]).schema == table.schema
+
+
+def test_only_some_elements_are_let_through(elastic):
+    structures = elastic.structures.take(np.arange(100))
+    source = Pulled(structures, pd.DataFrame(index=range(100)))
+    reasons = filter_reasons(source, {}, only_elements=["Nb", "Co", "Si", "Al"])
+    for crystal, reason in zip(structures.to_pymatgen(), reasons, strict=True):
+        others = {e.symbol for e in crystal.composition} - {"Nb", "Co", "Si", "Al"}
+        assert reason in {f"holds {symbol}" for symbol in others} if others else reason == ""
+    assert (reasons == "").any()
+    with pytest.raises(SourceError, match="only_elements: 'Xx' is not an element"):
+        filter_reasons(source, {}, only_elements=["Xx"])

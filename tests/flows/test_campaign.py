@@ -60,8 +60,11 @@ def test_overrides_are_toml_or_text(file):
         ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
         ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
         ("candidates.filters.x={}", "candidates.filters.x: give min, max or both"),
-        ("objective.goal=up", "objective.goal: Input should be 'maximize', 'minimize' or 'target' (it is 'up')"),
-        ("objective.goal=target", "objective: value goes with the goal target, and that goal needs it"),
+        (
+            "objective.goal=up",
+            "objective.goal: Input should be 'maximize', 'minimize', 'target', 'window' or 'exceed' (it is 'up')",
+        ),
+        ("objective.goal=target", "objective: value goes with the goals target and exceed, and these need it"),
         ("model.epochs=ten", "model.epochs: Input should be a valid integer"),
         ("model.members=2", "model: members = 2 is less than folds = 5: each fold needs one at least"),
         ("features.parent=gpt", "features.parent: no parent 'gpt'; there are "),
