@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from atomsets_core.structures import Refusal
+from flows.commands import train_parent
 from flows.server import quiet_environment, quiet_warnings, start_early
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=True,
 )
 console = Console(stderr=True)
+app.command("train-parent")(train_parent.train_parent)
 
 
 @app.callback()

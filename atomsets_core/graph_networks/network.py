@@ -16,42 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from atomsets_core.graph_networks.graph_set import Batch
-from atomsets_core.parents.megnet_weights import LN2, Weights
-
-BLOCKS = (1, 2, 3)
-N_ELEMENTS = 95
+from atomsets_core.parents.megnet_weights import BLOCKS, LN2, Weights, weight_shapes
 
 HEAD = ("dense_19", "dense_20", "dense_21")
 """The readout: what belongs to the target."""
-
-
-def shapes() -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every weight, 167,761 numbers in all; the names are those of the published file."""
-    out: dict[str, tuple[int, ...]] = {"embedding_1/embeddings": (N_ELEMENTS, 16)}
-    pairs = {1: 16, 3: 100, 5: 2, **dict.fromkeys(range(7, 19, 2), 32)}
-    for number, width in pairs.items():
-        out |= _dense(number, width, 64) | _dense(number + 1, 64, 32)
-    for k in BLOCKS:
-        for kind, width in (("e", 128), ("v", 96), ("u", 96)):
-            for i, (inputs, outputs) in enumerate(((width, 64), (64, 64), (64, 32))):
-                out[f"meg_net_layer_{k}/weight_{kind}_{i}"] = (inputs, outputs)
-                out[f"meg_net_layer_{k}/bias_{kind}_{i}"] = (outputs,)
-    for number in (1, 2):
-        out[f"set2_set_{number}/x_to_m_weight"], out[f"set2_set_{number}/x_to_m_bias"] = (32, 16), (16,)
-        out[f"set2_set_{number}/recurrent_kernel"] = (32, 64)
-        out[f"set2_set_{number}/recurrent_bias"] = (64,)
-    return out | _dense(19, 96, 32) | _dense(20, 32, 16) | _dense(21, 16, 1)
-
-
-def _dense(number: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"dense_{number}/kernel": (inputs, outputs), f"dense_{number}/bias": (outputs,)}
 
 
 class MEGNetNetwork(nn.Module):
     """MEGNet with three blocks and one output, on a standardised target.
 
     Args:
-        weights: name -> values as in `shapes`; those that are missing are random (Glorot, as in the original).
+        weights: name -> values as in `weight_shapes`; those that are missing are random (Glorot, as in the original).
         generator: of the random ones.
 
     Raises:
@@ -62,7 +37,7 @@ class MEGNetNetwork(nn.Module):
         super().__init__()
         given = dict(weights or {})
         values = {}
-        for name, shape in shapes().items():
+        for name, shape in weight_shapes().items():
             if name in given and given[name].shape != shape:
                 raise ValueError(f"weight {name} has shape {given[name].shape}, {shape} is needed")
             start = _random(name, shape, generator)

@@ -17,9 +17,10 @@ from sklearn.exceptions import NotFittedError
 
 from atomsets_core.estimators import transform_target
 from atomsets_core.graph_networks.graph_set import RESOLUTION, GraphSet, build_graphs
-from atomsets_core.graph_networks.network import BLOCKS, N_ELEMENTS, MEGNetNetwork, without_head
+from atomsets_core.graph_networks.network import MEGNetNetwork, without_head
 from atomsets_core.graph_networks.network_training import History, NetworkOptions, apply_network, train_network
-from atomsets_core.parents.megnet_weights import CUTOFF, Weights, read_weights
+from atomsets_core.parents.megnet_weights import BLOCKS, CUTOFF, N_ELEMENTS, Weights, read_weights
+from atomsets_core.parents.trained import is_parent_folder, read_parent
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import IntArray, Structures, as_structures
 from atomsets_core.training import Checkpoint, Progress, resolve_device
@@ -47,6 +48,8 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         head: with a parent, whether its readout is made anew ("new") or goes on as it is ("keep").
         frozen_blocks: with a parent, blocks that keep its weights, 0 to 3, with all layers before them.
         cutoff: neighbour radius, Angstrom; None is 5, or that of the parent.
+        resolution: Angstrom to which distances are rounded, so that what is alike is found in spite of rounded
+            coordinates; 0 for not at all.
         members: networks, each with its own start, order and validation rows; the prediction is their mean.
         epochs: passes over the training rows.
         batch_size: structures a step.
@@ -77,10 +80,11 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         head: str = "new",
         frozen_blocks: int = 0,
         cutoff: float | None = None,
+        resolution: float = RESOLUTION,
         members: int = 1,
-        epochs: int = 150,
+        epochs: int = 100,
         batch_size: int = 32,
-        max_bonds: int = 20_000,
+        max_bonds: int = 10_000,
         learning_rate: float = 2e-3,
         body_learning_rate: float | None = None,
         weight_decay: float = 1e-4,
@@ -95,6 +99,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         self.head = head
         self.frozen_blocks = frozen_blocks
         self.cutoff = cutoff
+        self.resolution = resolution
         self.members = members
         self.epochs = epochs
         self.batch_size = batch_size
@@ -115,6 +120,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         y: npt.ArrayLike,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
+        validation: npt.NDArray[np.bool_] | None = None,
     ) -> Self:
         """Train on structures (or their graphs, for many trainings on the same) and their values.
 
@@ -123,6 +129,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
             y: (n,) values in the unit of the target.
             progress: called after each epoch, numbered through all members.
             checkpoint: where to keep an unfinished training; needs one member.
+            validation: (n,) rows that choose the epoch and nothing else, in place of a random part.
 
         Raises:
             ValueError: a parameter that makes no sense; labels that are not finite (or positive under log10), lengths
@@ -131,7 +138,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         weights = self._check()
         if checkpoint and self.members > 1:
             raise ValueError(f"a checkpoint keeps one training; there are {self.members} members")
-        graphs = self.graphs(X)
+        graphs = self._graphs(X, self.resolved_cutoff())
         target = transform_target(y, self.transform)
         if len(target) != len(graphs):
             raise ValueError(f"{len(graphs)} structures and {len(target)} labels")
@@ -139,15 +146,21 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"{len(target)} labelled structures are too few to learn from; at least 5 are needed")
         self.n_train_ = len(target)
         self.cutoff_ = graphs.cutoff
-        self.target_mean_ = float(target.mean())
-        self.target_scale_ = float(target.std()) or 1.0
+        learned = target if validation is None else target[~validation]
+        if not len(learned):
+            raise ValueError("every row is for validation: none is left to train on")
+        self.target_mean_ = float(learned.mean())
+        self.target_scale_ = float(learned.std()) or 1.0
         standard = (target - self.target_mean_) / self.target_scale_
         self.networks_: list[MEGNetNetwork] = []
         self.histories_: list[History] = []
         for member in range(self.members):
             seed = self.seed + 1009 * member
             network = self._network(weights, seed)
-            rows, validation = _split(graphs.formula, self.validation_fraction, seed)
+            if validation is None:
+                rows, watched = _split(graphs.formula, self.validation_fraction, seed)
+            else:
+                rows, watched = np.flatnonzero(~validation), np.flatnonzero(validation)
 
             def tell(epoch: int, loss: float, before: int = member * self.epochs) -> None:
                 if progress:
@@ -155,7 +168,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
 
             options = self._options(seed)
             history = train_network(
-                network, graphs, standard, rows, validation, options, progress=tell, checkpoint=checkpoint
+                network, graphs, standard, rows, watched, options, progress=tell, checkpoint=checkpoint
             )
             self.networks_.append(network.requires_grad_(False))
             self.histories_.append(history)
@@ -174,7 +187,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         """
         if not hasattr(self, "networks_"):
             raise NotFittedError("fit the regressor before predicting")
-        graphs = self.graphs(X)
+        graphs = self._graphs(X, self.cutoff_)
         if graphs.cutoff != self.cutoff_:
             raise ValueError(f"the model was trained on graphs with cutoff {self.cutoff_:g}, not {graphs.cutoff:g}")
         members = np.array([apply_network(network, graphs, np.arange(len(graphs))) for network in self.networks_])
@@ -187,8 +200,17 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         return value, spread * (np.log(10.0) * value if self.transform == "log10" else 1.0)
 
     def graphs(self, X: GraphSet | Structures | Sequence[Structure]) -> GraphSet:
-        """The graphs this model works on, all of them or an error that says which structure has none and why."""
-        graphs = X if isinstance(X, GraphSet) else build_graphs(as_structures(X), self._cutoff(), resolution=RESOLUTION)
+        """Graphs of all structures, for several trainings on them or on parts of them.
+
+        Raises:
+            ValueError: a structure has no graph; the message says which and why.
+        """
+        return self._graphs(X, self.resolved_cutoff())
+
+    def _graphs(self, X: GraphSet | Structures | Sequence[Structure], cutoff: float) -> GraphSet:
+        if not isinstance(X, GraphSet):
+            X = build_graphs(as_structures(X), cutoff, resolution=self.resolution)
+        graphs = X
         if graphs.refused:
             raise ValueError(f"structure {graphs.refused[0].material_id}: {graphs.refused[0].reason}")
         heavy = np.flatnonzero(graphs.numbers >= N_ELEMENTS)
@@ -220,7 +242,8 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"{self.init} was trained with cutoff {cutoff:g} Angstrom, not {self.cutoff:g}")
         return weights
 
-    def _cutoff(self) -> float:
+    def resolved_cutoff(self) -> float:
+        """Neighbour radius of the graphs this model is going to make, Angstrom."""
         if self.cutoff is not None:
             return float(self.cutoff)
         return CUTOFF if self.init == "random" else _start(self.init)[1]
@@ -324,6 +347,9 @@ def _start(init: str) -> tuple[Weights, float]:
     """
     if init == "megnet":
         return read_weights(), CUTOFF
+    if is_parent_folder(init):
+        weights, card = read_parent(init)
+        return weights, float(card["cutoff"])
     raise ValueError(f"no init {init!r}; there are {', '.join(INITS)}, and folders of trained parents")
 
 

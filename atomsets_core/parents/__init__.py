@@ -1,12 +1,14 @@
 """Frozen pretrained networks that features come from, one file each."""
 
-from atomsets_core.parents import chgnet, megnet, sevennet
+from atomsets_core.parents import chgnet, megnet, sevennet, trained
 from atomsets_core.parents.base import (
     Parent,
     featurize_batches,
     in_torch,
+    is_parent,
     load_parent,
     parent_names,
+    register_finder,
     register_parent,
     split_levels,
     weights_digest,
@@ -16,13 +18,16 @@ from atomsets_core.parents.base import (
 register_parent(megnet.NAME, megnet.load)
 register_parent(chgnet.NAME, chgnet.load)
 register_parent(sevennet.NAME, sevennet.load)
+register_finder(trained.is_parent_folder, trained.load_folder)
 
 __all__ = [
     "Parent",
     "featurize_batches",
     "in_torch",
+    "is_parent",
     "load_parent",
     "parent_names",
+    "register_finder",
     "register_parent",
     "split_levels",
     "weights_digest",

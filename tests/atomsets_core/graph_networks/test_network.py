@@ -8,8 +8,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.graph_networks import MEGNetNetwork, build_graphs
-from atomsets_core.graph_networks.network import shapes
-from atomsets_core.parents.megnet import read_weights
+from atomsets_core.parents.megnet_weights import read_weights, weight_shapes
 from atomsets_core.structures import as_structures
 
 SITES = ("V0", "V1", "V2", "V3")
@@ -39,7 +38,7 @@ def levels_of(network, graphs):
 
 
 def test_it_has_the_weights_of_the_published_network():
-    assert {name: value.shape for name, value in read_weights().items()} == shapes()
+    assert {name: value.shape for name, value in read_weights().items()} == weight_shapes()
     assert sum(value.numel() for value in MEGNetNetwork().parameters()) == 167_761
 
 
