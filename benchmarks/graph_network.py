@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where the result goes")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--targets", default="K_VRH,G_VRH", help="columns of the embedded elastic data")
+    parser.add_argument("--targets", default="K_VRH", help="columns of the embedded elastic data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parent", type=Path, help="parent.json of a parent trained on mp2018, for the page")
     parser.add_argument("--write-docs", type=Path, metavar="RESULT", help="only write the tables of the page")
