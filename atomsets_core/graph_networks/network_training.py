@@ -106,7 +106,7 @@ def train_network(
         rows: to train on.
         validation: rows that choose the epoch; may be empty.
         options: see there.
-        progress: called after each epoch with its number and mean loss.
+        progress: called after each epoch.
         checkpoint: where to keep an unfinished training.
 
     Raises:
@@ -124,7 +124,7 @@ def train_network(
     while run.wants_more():
         run.step()
         if run.at == 0 and progress:
-            progress(len(run.history.losses), run.history.losses[-1])
+            progress(len(run.history.losses), options.epochs, run.history.losses[-1])
         if checkpoint and time.monotonic() - kept_at >= options.checkpoint_seconds and run.wants_more():
             checkpoint.save(run.state())
             kept_at = time.monotonic()

@@ -21,6 +21,7 @@ from atomsets_core.parents import load_parent
 from atomsets_core.parents.megnet_weights import CUTOFF, N_ELEMENTS
 from atomsets_core.parents.trained import load_folder, save_parent
 from atomsets_core.sources import Pulled, SourceError
+from atomsets_core.stages import StoredCheckpoint
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal, Structures
 from atomsets_core.training import Progress
@@ -57,21 +58,6 @@ class ParentData:
     part: npt.NDArray[np.object_]
     split: str
     refused: list[Refusal]
-
-
-class FileCheckpoint:
-    """An unfinished training, in the folder that will hold the parent."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def load(self) -> bytes | None:
-        """What was saved last."""
-        return self.store.read(CHECKPOINT) if self.store.exists(CHECKPOINT) else None
-
-    def save(self, data: bytes) -> None:
-        """Replace it."""
-        self.store.write(CHECKPOINT, data)
 
 
 def parent_data(
@@ -179,7 +165,7 @@ def train_parent(
         data.graphs.take(learned),
         data.values[learned],
         progress=progress,
-        checkpoint=FileCheckpoint(store),
+        checkpoint=StoredCheckpoint(store, CHECKPOINT),
         validation=validation[learned],
     )
     seconds = time.perf_counter() - started

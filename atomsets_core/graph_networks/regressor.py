@@ -162,9 +162,9 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
             else:
                 rows, watched = np.flatnonzero(~validation), np.flatnonzero(validation)
 
-            def tell(epoch: int, loss: float, before: int = member * self.epochs) -> None:
+            def tell(epoch: int, of: int, loss: float, before: int = member * self.epochs) -> None:
                 if progress:
-                    progress(before + epoch, loss)
+                    progress(before + epoch, self.members * of, loss)
 
             options = self._options(seed)
             history = train_network(

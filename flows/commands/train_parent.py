@@ -85,7 +85,7 @@ def train_parent(
         with Progress(*columns, TimeRemainingColumn(), console=console) as bars:
             bar = bars.add_task("epochs", total=epochs)
 
-            def tell(epoch: int, loss: float) -> None:
+            def tell(epoch: int, _of: int, loss: float) -> None:
                 bars.update(bar, completed=epoch, description=f"epochs, loss {loss:.4g}")
                 if not console.is_terminal:
                     spent = time.perf_counter() - started

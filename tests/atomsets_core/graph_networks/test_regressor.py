@@ -96,8 +96,8 @@ def test_a_checkpoint_of_something_else_is_not_used(graphs, labelled, monkeypatc
 def test_members_differ_and_their_mean_is_predicted(graphs, labelled):
     epochs = []
     model = MEGNetRegressor(transform="log10", epochs=2, members=3)
-    model.fit(graphs, labelled[1], progress=lambda epoch, _: epochs.append(epoch))
-    assert epochs == [1, 2, 3, 4, 5, 6]
+    model.fit(graphs, labelled[1], progress=lambda epoch, of, _: epochs.append((epoch, of)))
+    assert epochs == [(epoch, 6) for epoch in range(1, 7)]
     value, std = model.predict(graphs, return_std=True)
     assert (std > 0).all()
     assert value.shape == std.shape == (len(graphs),)
