@@ -50,6 +50,11 @@ def test_a_parent_is_trained_and_used(structures, tmp_path):
     assert card["metrics"]["test"]["mae"] > 0
     assert "test: mean absolute error" in done.stderr
     assert "epoch 2: loss" in done.stderr
+    model = tmp_path / "model"
+    learn = ["train", str(structures), "--target", TARGET, "--features", f"{out}:V1+V2", "--out", str(model)]
+    done = CliRunner().invoke(app, learn)
+    assert done.exit_code == 0, done.output
+    assert f"{card['n_train']} values of {TARGET} (some.parquet)" in (model / "MODEL.md").read_text()
     campaign = read_campaign(None, [f"features.parent={out}", "features.levels=['V1','V2']"])
     assert campaign.features.spec == f"{out}:V1+V2"
     with pytest.raises(CampaignError, match="has no level 'V9'"):
