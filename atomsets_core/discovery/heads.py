@@ -22,6 +22,7 @@ from atomsets_core.discovery.gaussian import fit_gaussian_process, fit_ridge
 from atomsets_core.discovery.transduction import TransductionOptions, fit_transduction
 from atomsets_core.estimators import AtomSetsRegressor
 from atomsets_core.features import Features
+from atomsets_core.graph_networks import MEGNetRegressor
 from atomsets_core.specification import parse_features
 from atomsets_core.structures import Structures
 
@@ -261,12 +262,10 @@ class MEGNetHead:
         parameters: of `MEGNetRegressor`.
     """
 
-    parameters: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 60})
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 50})
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
         """See `Head.fit`."""
-        from atomsets_core.graph_networks import MEGNetRegressor
-
         if rows.structures is None:
             raise ValueError("MEGNet from scratch needs the structures, and there are none in these rows")
         model = MEGNetRegressor(**{**self.parameters, "transform": "none", "seed": seed}).fit(rows.structures, y)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from atomsets_core.discovery.heads import (
@@ -20,7 +19,6 @@ from atomsets_core.discovery.heads import (
     TransductionHead,
 )
 
-GRAPH_NETWORKS = find_spec("atomsets_core.graph_networks") is not None
 MEGNET = "megnet:V0+V1+V2+V3"
 CHGNET = "chgnet:a1+a2+site"
 SMALL: dict[str, Any] = {"members": 5, "folds": 5}
@@ -74,7 +72,7 @@ def lineup(parents: Sequence[str], parameters: Mapping[str, Any] | None = None) 
         "bilinear transduction": Entry(TransductionHead(richest)),
         "nearest neighbours": Entry(NeighboursHead(richest)),
         "AtomSets from scratch": Entry(ScratchHead(options)),
-        **({"MEGNet from scratch": Entry(MEGNetHead(), most_seeds=2)} if GRAPH_NETWORKS else {}),
+        "MEGNet from scratch": Entry(MEGNetHead(), most_seeds=2),
         "ridge, composition": Entry(CompositionRidgeHead()),
         "random forest, composition": Entry(CompositionForestHead()),
     }

@@ -19,6 +19,7 @@ from atomsets_core.discovery import (
     GaussianProcessHead,
     Head,
     MeanHead,
+    MEGNetHead,
     NeighboursHead,
     RidgeHead,
     Rows,
@@ -32,6 +33,7 @@ from atomsets_core.discovery import (
     summarize,
 )
 from atomsets_core.discovery.choice import campaign_heads, choose, verdict
+from atomsets_core.discovery.lineup import choices, lineup
 from atomsets_core.discovery.transduction import TransductionOptions
 from atomsets_core.features import Features
 
@@ -294,3 +296,40 @@ def test_a_campaign_compares_its_recipes_with_the_others():
     assert found is not None
     assert found["head"] in list(heads)[:2]
     assert CHOSEN not in answers
+
+
+def test_megnet_from_scratch_sees_structures_and_nothing_of_the_pool(elastic, elastic_features):
+    features, values = elastic_features
+    chosen = np.arange(60)
+    rows, y = Rows(features[chosen], elastic.structures.take(chosen)), np.log10(values[chosen])
+    split = DESIGN.holdout(y, rows.formula, 0)
+    head = MEGNetHead({"epochs": 1})
+    before = ask(head, rows, y, split, 0)
+    tampered = y.copy()
+    tampered[split.pool] = 1e6 * np.arange(len(split.pool))
+    np.testing.assert_array_equal(before.mean, ask(head, rows, tampered, split, 0).mean)
+    tampered = y.copy()
+    tampered[split.train[:5]] += 3
+    assert not np.array_equal(before.mean, ask(head, rows, tampered, split, 0).mean)
+    with pytest.raises(ValueError, match="needs the structures"):
+        ask(head, replace(rows, structures=None), y, split, 0)
+
+
+def test_the_lineup_names_every_head_once_and_chooses_between_the_richest_features():
+    alone, both = lineup(["megnet"]), lineup(["megnet", "chgnet"])
+    assert set(alone) <= set(both)
+    for entries, parent in ((alone, "megnet"), (both, "chgnet")):
+        eligible = [name for name, entry in entries.items() if entry.eligible]
+        assert eligible == [
+            f"AtomSets, {parent}",
+            f"AtomSets, linear readout, {parent}",
+            f"Gaussian process, {parent}",
+            "ridge, all features",
+        ]
+        offered = choices(entries)
+        assert list(offered)[:4] == eligible
+        assert offered[f"AtomSets, {parent} + Gaussian process"] == [
+            f"AtomSets, {parent}",
+            f"Gaussian process, {parent}",
+        ]
+        assert all(set(parts) <= set(eligible) for parts in offered.values())
