@@ -294,6 +294,7 @@ class Bars:
 
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
+    from atomsets_core.report.findings import NO_BETTER
     from atomsets_core.wording import discovery_rows, scale_name
     from flows.summary import headlines
 
@@ -314,6 +315,10 @@ def show(summary: dict[str, Any], target: str) -> None:
         for row in discovery_rows(summary):
             table.add_row(row[0], row[1].partition(" ")[0], *row[2:])
         console.print(table)
+        choice = summary["choice"]
+        console.print(f"so the campaign uses {choice['head']}, ranked by {choice['acquisition']}", highlight=False)
+        if not choice["better_than_random"]:
+            console.print(f"[bold red]{NO_BETTER}[/]", highlight=False, soft_wrap=True)
     done, total = summary["done"], summary["seconds"]["total"]
     work = {
         "shards made": done["shards_made"],
