@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -54,9 +55,9 @@ def load_rows(store_url: str) -> tuple[Rows, dict[str, npt.NDArray[np.float64]]]
     store = Store(store_url)
     plan, table = store.read_json(PLAN), store.read_table(ROWS)
     structures, _, _ = from_arrow(table)
-    parts: dict[str, Features] = {
-        name: _stored(store, name, structures).load() for name in specifications(plan["parents"])
-    }
+    stored = {name: _stored(store, name, structures) for name in specifications(plan["parents"])}
+    # What one parent refused is refused: the join leaves it out of the others' too.
+    parts: dict[str, Features] = {name: replace(one.load(), refused=one.refused) for name, one in stored.items()}
     joined = Features.join(parts)
     place = {h: row for row, h in reversed(list(enumerate(structures.hashes)))}
     kept = np.array([place[h] for h in joined.structure_hash], dtype=np.int64)

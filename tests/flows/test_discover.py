@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pymatgen.core import Lattice, Structure
 
-from atomsets_core.discovery import CHOSEN
+from atomsets_core.discovery import CHOSEN, work
 from atomsets_core.sources import SourceError
+from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.storage import Store
+from atomsets_core.structures import as_structures
 from flows.campaign import CampaignError
 from flows.commands.discover import read
-from flows.discover import Asked, discover
+from flows.discover import Asked, discover, prepare
 
 HEADS = ["ridge, all features", "Gaussian process, megnet", "ridge, composition"]
 SMALL = {
@@ -103,3 +110,23 @@ def test_a_campaign_file_says_what_is_asked(tmp_path):
     assert (asked.goal, asked.quantile, asked.transform, asked.seeds) == ("minimize", 0.05, "none", 3)
     assert (asked.search.batch, asked.search.seeds) == (7, 1)
     assert read(path, "gap,hull", {}, []).targets == ["gap", "hull"]
+
+
+def test_what_one_parent_refuses_is_left_out_for_all(tmp_path):
+    """MEGNet has no bond of 5 Angstrom here, CHGNet sees one of less than 6: the crystal is refused by one alone."""
+    pytest.importorskip("chgnet")
+    data = load_elastic()
+    structures = data.structures.take(np.arange(60)).to_pymatgen()
+    lonely = Structure(Lattice.cubic(5.5), ["Ne"], [[0, 0, 0]])
+    values = [*data.columns["K_VRH"][:60], 1.0]
+    table = as_structures([*structures, lonely], [f"m-{i}" for i in range(61)]).to_arrow()
+    pq.write_table(table.append_column("K_VRH", pa.array(values)), tmp_path / "some.parquet")
+    store = Store(str(tmp_path / "out"))
+    asked = {**SMALL, "source": str(tmp_path / "some.parquet"), "parents": ["megnet", "chgnet"], "rows": None}
+    asked["heads"] = ["ridge, all features"]
+    prepare(Asked.model_validate(asked), store)
+    assert [work.featurize_rows(store.root, name)["refused"] for name in ("megnet", "chgnet")] == [1, 0]
+    rows, y = work.load_rows(store.root)
+    assert len(rows) == len(y["K_VRH"]) == 60
+    assert "Ne" not in set(rows.formula)
+    np.testing.assert_allclose(y["K_VRH"], np.log10(values[:60]))
