@@ -28,6 +28,7 @@ class Features:
         digest: of the parent that made them.
         refused: structures of the request that the parent can't take, with the reason; they have no row above.
         flagged: structure_hash -> remark on a row that is here but should be trusted less.
+        bonds: directed bonds of all structures, where the parent counts them: its amount of work.
     """
 
     material_id: npt.NDArray[np.object_]
@@ -39,6 +40,7 @@ class Features:
     digest: str
     refused: tuple[Refusal, ...] = ()
     flagged: dict[str, str] = field(default_factory=dict)
+    bonds: int = 0
 
     def __post_init__(self) -> None:
         total = int(self.n_atoms.sum())
@@ -78,6 +80,7 @@ class Features:
             sites={level: values[site_rows] for level, values in self.sites.items()},
             structure={level: values[rows] for level, values in self.structure.items()},
             refused=(),
+            bonds=0,
             flagged={h: self.flagged[h] for h in hashes if h in self.flagged},
         )
 
@@ -143,4 +146,5 @@ class Features:
             digest=first.digest,
             refused=tuple(refusal for part in parts for refusal in part.refused),
             flagged={key: value for part in parts for key, value in part.flagged.items()},
+            bonds=sum(part.bonds for part in parts),
         )

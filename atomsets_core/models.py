@@ -24,9 +24,12 @@ from atomsets_core.training import Checkpoint, Progress, resolve_device
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen", "maml")
 
 OVERLAP = {
-    "megnet": "The MEGNet parent was trained on the formation energies of 133,420 Materials Project structures "
-    "(mp-2019.4.1). It may have seen these structures, with their formation energies; it never saw any other property. "
-    "Scores for formation energy itself would be flattered by that.",
+    **dict.fromkeys(
+        ("megnet", "megnet-bf16"),
+        "The MEGNet parent was trained on the formation energies of 133,420 Materials Project structures "
+        "(mp-2019.4.1). It may have seen these structures, with their formation energies; it never saw any other "
+        "property. Scores for formation energy itself would be flattered by that.",
+    ),
     **dict.fromkeys(
         ("chgnet", "sevennet"),
         "The parent was trained on MPtrj: energies, forces and stresses of 1.58 million relaxation steps of 146,000 "

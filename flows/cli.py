@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from atomsets_core.structures import Refusal
+from flows.commands import featurize
 from flows.server import quiet_environment, quiet_warnings, start_early
 
 app = typer.Typer(
@@ -180,6 +181,9 @@ def predict(
     tell_refused(refused)
     if as_json:
         print(json.dumps({"predicted": len(frame), "failed": len(refused), "out": str(out)}))
+
+
+app.command()(featurize.featurize)
 
 
 def tell_refused(refused: Sequence[Refusal]) -> None:

@@ -14,6 +14,7 @@ from atomsets_core.parents.base import (
 
 # Registering reads no weights: a package that is missing is only missed by load_parent.
 register_parent(megnet.NAME, megnet.load)
+register_parent(f"{megnet.NAME}-bf16", megnet.load_bf16)
 register_parent(chgnet.NAME, chgnet.load)
 register_parent(sevennet.NAME, sevennet.load)
 

@@ -1,0 +1,1 @@
+"""Commands of `atomsets`, each in a module of its own."""
