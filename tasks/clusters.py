@@ -7,6 +7,7 @@ and one that dies takes only its own shard with it.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,10 @@ SCHEDULER = {
     "distributed.scheduler.worker-saturation": 1.0,
 }
 """Settings of the schedulers that are started here."""
+
+
+PRELOAD = "atomsets_core.stages"
+"""What a worker imports before it takes work, so that no time limit counts the import."""
 
 
 class ClusterError(Exception):
@@ -44,12 +49,31 @@ def start_local(workers: int | None, memory_per_worker: str) -> LocalCluster:
             processes=True,
             memory_limit=memory_per_worker,
             dashboard_address=None,
+            preload=[PRELOAD],
         )
 
 
-def start_slurm(
-    workers: int,
-    min_workers: int | None,
+def start_slurm(workers: int, min_workers: int | None, memory_per_worker: str, **options: Any) -> Any:
+    """Workers in SLURM jobs, which the scheduler in this process submits with sbatch.
+
+    Args:
+        workers: as many as there may be.
+        min_workers: as many as there are when nothing is to do; None for always `workers`.
+        memory_per_worker: e.g. "4GB".
+        options: see `slurm_cluster`.
+
+    Raises:
+        ClusterError: dask-jobqueue is not installed, an option doesn't fit, or there is no sbatch here.
+    """
+    if not shutil.which("sbatch"):
+        raise ClusterError("no sbatch on this machine: start the campaign on a node that can submit SLURM jobs")
+    cluster = slurm_cluster(memory_per_worker, **options)
+    # Adaptive also where the number is fixed: only then are jobs that ended replaced.
+    cluster.adapt(minimum=workers if min_workers is None else min_workers, maximum=workers)
+    return cluster
+
+
+def slurm_cluster(
     memory_per_worker: str,
     *,
     partition: str | None,
@@ -63,14 +87,12 @@ def start_slurm(
     directives: Sequence[str],
     python: str | None,
 ) -> Any:
-    """Workers in SLURM jobs, which the scheduler in this process submits with sbatch.
+    """A cluster without workers yet, that knows how to submit jobs.
 
     A worker stops by itself a few minutes before its job's wall time ends, each at another moment, and hands its work
     back: otherwise SLURM would kill it in the middle of a shard. What then is missing is submitted anew.
 
     Args:
-        workers: as many as there may be.
-        min_workers: as many as there are when nothing is to do; None for always `workers`.
         memory_per_worker: e.g. "4GB".
         partition: sbatch -p.
         account: sbatch -A.
@@ -84,7 +106,7 @@ def start_slurm(
         python: interpreter on the nodes.
 
     Raises:
-        ClusterError: dask-jobqueue is not installed, an option doesn't fit, or sbatch is not to be had.
+        ClusterError: dask-jobqueue is not installed, or an option doesn't fit.
     """
     try:
         from dask_jobqueue import SLURMCluster
@@ -97,7 +119,7 @@ def start_slurm(
     lifetime = ["--lifetime", f"{seconds - 2 * stagger}s", "--lifetime-stagger", f"{stagger}s"]
     resources = ["--resources", f"GPU={gpus_per_job}"] if gpus_per_job else []
     with dask.config.set(SCHEDULER):
-        cluster = SLURMCluster(
+        return SLURMCluster(
             cores=workers_per_job,
             processes=workers_per_job,
             memory=f"{workers_per_job * _bytes(memory_per_worker)}B",
@@ -107,14 +129,11 @@ def start_slurm(
             interface=interface,
             log_directory=log_directory,
             python=python,
-            worker_extra_args=[*lifetime, *resources],
+            worker_extra_args=["--preload", PRELOAD, *lifetime, *resources],
             job_extra_directives=[*([f"--gres=gpu:{gpus_per_job}"] if gpus_per_job else []), *directives],
             job_script_prologue=[*(f"export {name}={value}" for name, value in ONE_THREAD.items()), *prologue],
             scheduler_options={"dashboard_address": None},
         )
-    # Adaptive also where the number is fixed: only then are jobs that ended replaced.
-    cluster.adapt(minimum=workers if min_workers is None else min_workers, maximum=workers)
-    return cluster
 
 
 def start_kubernetes(workers: int, min_workers: int | None, memory_per_worker: str, **options: Any) -> Any:
@@ -176,7 +195,7 @@ def kubernetes_spec(
     size = {"cpu": f"{cpu_per_worker:g}", "memory": str(_bytes(memory_per_worker))}
     if gpus_per_worker:
         size["nvidia.com/gpu"] = str(gpus_per_worker)
-    command = ["dask", "worker", "--nthreads", "1", "--memory-limit", size["memory"]]
+    command = ["dask", "worker", "--nthreads", "1", "--memory-limit", size["memory"], "--preload", PRELOAD]
     if gpus_per_worker:
         command += ["--resources", f"GPU={gpus_per_worker}"]
     spec: dict[str, Any] = make_cluster_spec(
@@ -211,7 +230,7 @@ def wall_seconds(text: str) -> int:
             hours, minutes, seconds = parts
         else:
             hours, (minutes, seconds) = 0, [*parts, 0][:2]
-        total = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+        total = ((int(days if dash else 0) * 24 + hours) * 60 + minutes) * 60 + seconds
     except ValueError:
         total = 0
     if total <= 0 or rest.count(":") > 2:
