@@ -1,12 +1,15 @@
-"""What SLURM and Kubernetes are asked for; nothing is started."""
+"""What SLURM and Kubernetes are asked for (nothing is started), and how workers on this machine are set up."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from distributed import Scheduler, SpecCluster, Worker, get_worker
 
-from tasks import clusters
-from tasks.clusters import ClusterError, kubernetes_spec, slurm_cluster, start_slurm, wall_seconds
+from tasks import cluster, clusters
+from tasks.clusters import ClusterError, kubernetes_spec, slurm_cluster, start_local, start_slurm, wall_seconds
 
 SLURM = {
     "partition": "short",
@@ -43,8 +46,8 @@ def slurm():
         return opened[-1].job_script()
 
     yield make
-    for cluster in opened:
-        cluster.close()
+    for made in opened:
+        made.close()
 
 
 def test_a_slurm_job_asks_for_what_its_workers_need(slurm):
@@ -142,3 +145,27 @@ def test_the_schema_would_notice(valid):
 def test_jobs_and_pods_need_a_size():
     with pytest.raises(ClusterError, match="memory_per_worker is needed"):
         kubernetes_spec(8, "auto", **KUBERNETES)
+
+
+def where_it_runs():
+    return get_worker().name
+
+
+def test_heavy_work_goes_to_the_workers_with_cards():
+    workers = {
+        "plain": {"cls": Worker, "options": {"nthreads": 1}},
+        "card": {"cls": Worker, "options": {"nthreads": 1, "resources": {"GPU": 1}}},
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": None}}
+    with cluster.connect(lambda: SpecCluster(scheduler=scheduler, workers=workers, silence_logs=50)):
+        assert {cluster.run(where_it_runs, heavy=True) for _ in range(4)} == {"card"}
+    with cluster.connect(lambda: SpecCluster(scheduler=scheduler, workers={"plain": workers["plain"]})):
+        assert cluster.run(where_it_runs, heavy=True) == "plain"
+
+
+def test_a_local_worker_keeps_freed_memory():
+    with cluster.connect(lambda: start_local(1, "auto")):
+        assert cluster.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_") == clusters.ENVIRONMENT["MALLOC_TRIM_THRESHOLD_"]
+        assert cluster.run(os.environ.get, "OMP_NUM_THREADS") == "1"
+        assert cluster.run(torch.get_num_threads) == 1
+        assert [worker["nthreads"] for worker in cluster.workers().values()] == [1]

@@ -102,16 +102,3 @@ def test_a_parent_that_can_do_nothing_is_not_the_structures_fault(poisonable, tm
     with cluster.connect(lambda: clusters.start_local(1, "auto")), pytest.raises(ArithmeticError, match="everything"):
         make_shard(asked)
     assert not list((tmp_path / "store").rglob("*.json"))
-
-
-@pytest.mark.slow
-def test_local_workers_have_one_thread():
-    with cluster.connect(lambda: clusters.start_local(1, "auto")):
-        assert cluster.run(threads_of_torch) == 1
-        assert [worker["nthreads"] for worker in cluster.workers().values()] == [1]
-
-
-def threads_of_torch():
-    import torch
-
-    return torch.get_num_threads()
