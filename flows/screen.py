@@ -33,7 +33,7 @@ from atomsets_core.shards import ShardEntry
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal, Structures
 from flows.campaign import Campaign
-from flows.progress import Stage, note
+from flows.progress import Pulling, Stage, note
 from flows.summary import markdown, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
@@ -128,9 +128,12 @@ class _Run:
         """Pull both sources and choose what is learned from and what is ranked."""
         training, candidates = self.campaign.training, self.campaign.candidates
         labelled, offered = (
-            pull_source(dataset, section.source, section.labels, section.id_column, self.store)
+            pull_source(
+                dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
+                Pulling(dataset, self.campaign.name),
+            )
             for dataset, section in (("training", training), ("candidates", candidates))
-        )
+        )  # fmt: skip
         chosen = select(
             labelled,
             offered,
@@ -159,7 +162,7 @@ class _Run:
         Returns:
             structure hash -> shard, for every structure that has features; the others are in the ledger.
         """
-        found, missing, _ = stages.locate(self.entries(), self.levels, structures.hashes)
+        found, missing, _ = shards.locate(self.entries(), self.levels, structures.hashes)
         for entry, reason in stages.damaged_shards(self.features, {e.key: e for e in found.values()}.values()):
             note(f"{reason}: it is made again")
             shards.discard(self.features, entry)
@@ -167,7 +170,7 @@ class _Run:
         failures: dict[str, str] = {}
         if missing:
             failures = self._make_shards(dataset, _unique(structures, missing))
-        found, missing, refused = stages.locate(self.entries(), self.levels, structures.hashes)
+        found, missing, refused = shards.locate(self.entries(), self.levels, structures.hashes)
         for name, h in zip(structures.material_id, structures.hashes, strict=True):
             if h not in found:
                 reason = refused.get(h) or failures.get(h) or "its shard could not be made"

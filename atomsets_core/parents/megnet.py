@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from atomsets_core.compositions import Compositions
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
@@ -93,6 +94,7 @@ class MEGNet:
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("V0", "V1", "V2", "V3")
+    element_levels = ("V0",)
 
     def __init__(
         self, weights: Weights, device: str = "cpu", *, compiled: bool = True, precision: Precision = "float32"
@@ -119,7 +121,7 @@ class MEGNet:
         if in_torch:
             self._halving = Halving(in_torch, in_torch.use_less_memory)
 
-    def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
+    def featurize(self, structures: Structures | Compositions, levels: Sequence[str] | None = None) -> Features:
         """See `Parent.featurize`. Refused are atomic numbers above 94, overlapping and isolated atoms."""
         bonds: list[int] = []
         features = featurize_batches(

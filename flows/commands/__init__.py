@@ -1,1 +1,1 @@
-"""Commands of `atomsets`, each in a module of its own."""
+"""Commands of `atomsets`, one a module."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -47,7 +47,7 @@ def featurize(
         if campaign:
             where = read_campaign(campaign).cluster
         else:
-            kind = "address" if address else "local"
+            kind: Literal["address", "local"] = "address" if address else "local"
             where = Cluster(
                 kind=kind, address=address, workers=workers, memory_per_worker=memory, shard_timeout=timeout
             )  # type: ignore[call-arg]
