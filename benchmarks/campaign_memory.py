@@ -48,7 +48,8 @@ def main() -> None:
         keep(options.out, result)
     for n, row in result["runs"].items():
         print(f"{int(n):,} candidates: {row['seconds']:.0f} s, peak MB {row['peak_mb']}")
-    write_page()
+    if options.out == OUT:
+        write_page()
 
 
 def run(options: argparse.Namespace, n: int, n_rows: int) -> dict[str, Any]:

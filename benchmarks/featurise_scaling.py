@@ -54,7 +54,8 @@ def main() -> None:
             tell(result["runs"][key])
     for n, row in result["ratios"].items():
         print(f"{int(n):,} structures: two workers over one {row['work']:.2f}, with their start {row['total']:.2f}")
-    write_page()
+    if options.out == OUT:
+        write_page()
 
 
 def run(options: argparse.Namespace, n: int, n_rows: int, workers: int) -> dict[str, Any]:

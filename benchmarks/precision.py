@@ -74,7 +74,8 @@ def main() -> None:
     for target, row in result["models"].items():
         exact, low = np.mean(row["float32"]), np.mean(row["bf16"])
         print(f"{target}: float32 {exact:.5f}, bf16 {low:.5f} log10 GPa ({low / exact - 1:+.2%})")
-    write_page()
+    if options.out == OUT:
+        write_page()
 
 
 def _error(model: Any, truth: np.ndarray) -> float:

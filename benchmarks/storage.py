@@ -83,7 +83,8 @@ def main() -> None:
         print(
             f"{name}: {codec['share']:.3f} of the features, {codec['write']:.0f} and {codec['read']:.0f} MB/s of them"
         )
-    write_page()
+    if options.out == OUT:
+        write_page()
 
 
 def codecs(features: Features) -> dict[str, Any]:

@@ -100,6 +100,9 @@ class _Run:
         n_seen, blocks = read_blocks(source, id_column)
         intake = Intake(size)
         covered, kept = self.covered()
+        # What a killed run left waiting is queued again below, under the same names.
+        for name in self.store.names("queue"):
+            self.store.remove(name)
         with cluster.connect(self.where.start):
             self.make_missing(intake.shards(blocks), covered, lambda done: progress(done, n_seen))
         return self.account(source, n_seen, intake, kept)

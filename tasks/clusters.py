@@ -57,7 +57,7 @@ def start_local(workers: int | None, memory_per_worker: str) -> LocalCluster:
             threads_per_worker=1,
             processes=True,
             memory_limit=memory_per_worker,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             preload=[PRELOAD],
         )
 
@@ -141,7 +141,7 @@ def slurm_cluster(
             worker_extra_args=["--preload", PRELOAD, *lifetime, *resources],
             job_extra_directives=[*([f"--gres=gpu:{gpus_per_job}"] if gpus_per_job else []), *directives],
             job_script_prologue=[*(f"export {name}={value}" for name, value in ENVIRONMENT.items()), *prologue],
-            scheduler_options={"dashboard_address": None},
+            scheduler_options={"dashboard_address": ":0"},
         )
 
 
