@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 from atomsets_core.structures import Refusal
+from flows.commands import train_parent
 from flows.commands.featurize import featurize
 from flows.commands.pull import pull
 from flows.server import quiet_environment, quiet_warnings, start_early
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command()(pull)
 app.command()(featurize)
 console = Console(stderr=True)
+app.command("train-parent")(train_parent.train_parent)
 
 
 @app.callback()

@@ -6,14 +6,17 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 
+from atomsets_core.sources.chunks import WorkerLostError
 from tasks.clusters import start_local
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Start = Callable[[], Any]
@@ -26,7 +29,7 @@ LOOK_EVERY = 5.0
 logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
-class OverdueError(Exception):
+class OverdueError(WorkerLostError):
     """A piece of work that ran longer than it may; its worker was restarted."""
 
 
@@ -79,6 +82,11 @@ def connect(start: Start | None = None) -> Iterator[None]:
         logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
+def connected() -> bool:
+    """Whether this is called inside `connect`."""
+    return _connection is not None
+
+
 def run(
     function: Callable[..., Result],
     *args: Any,
@@ -107,6 +115,26 @@ def run(
         _wait_within(client, future, limit)
     result: Result = future.result()
     return result
+
+
+def fan_out(
+    function: Callable[[Item], Result], items: Sequence[Item], limits: Sequence[float]
+) -> Iterator[tuple[int, Result | WorkerLostError]]:
+    """Call a function on each item on the workers; see `atomsets_core.sources.chunks.FanOut`."""
+
+    def call(position: int) -> tuple[int, Result | WorkerLostError]:
+        try:
+            return position, run(function, items[position], limit=limits[position])
+        except KilledWorker:
+            return position, WorkerLostError("died, and so did those that tried again")
+        except WorkerLostError as error:
+            return position, error
+
+    # No more at a time than there are workers, so that a limit counts work and not waiting.
+    threads_of_workers = sum(_client().nthreads().values())
+    with ThreadPoolExecutor(max(1, threads_of_workers)) as threads:
+        for future in as_completed([threads.submit(call, position) for position in range(len(items))]):
+            yield future.result()
 
 
 def on_every_worker(function: Callable[..., Any], *args: Any) -> None:
@@ -140,7 +168,7 @@ def _wait_within(client: Client, future: Future, limit: float) -> None:
             # Cancelled first, so that nobody starts it again.
             future.cancel()
             client.restart_workers([worker], timeout=60, raise_for_error=False)
-            raise OverdueError(f"not done after {limit:g} s")
+            raise OverdueError(f"took more than {limit:g} s")
 
 
 def _offers_gpu(client: Client) -> bool:

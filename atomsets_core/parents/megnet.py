@@ -24,16 +24,20 @@ from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
 from atomsets_core.parents.batching import Halving, bonds_that_fit, made_ahead
 from atomsets_core.parents.megnet_torch import Precision, TorchForward
-from atomsets_core.parents.megnet_weights import CUTOFF, SITE_LEVELS, STRUCTURE_LEVELS, Weights, read_weights
+from atomsets_core.parents.megnet_weights import (
+    CUTOFF,
+    N_ELEMENTS,
+    SITE_LEVELS,
+    STRUCTURE_LEVELS,
+    Weights,
+    read_weights,
+)
 from atomsets_core.parents.megnet_weights import weights_file as weights_file
 from atomsets_core.structures import IntArray, Refusal, Structures
 
 NAME = "megnet"
 CODE_VERSION = "1"
 """Part of the digest: raised when the meaning of the numbers below changes."""
-
-N_ELEMENTS = 95
-"""Rows of the embedding table: atomic numbers 0 to 94."""
 
 UNTRAINED = frozenset({84, 85, 86, 87, 88})
 """Po, At, Rn, Fr, Ra: elements absent from the training set of the weights: their embedding is the random start."""
@@ -46,9 +50,6 @@ BYTES_A_BOND, BYTES_BESIDES = 600, 400_000_000
 
 MAX_BONDS_COMPILED = 32_768
 """The same for the compiled path, a thread: its 4 MB of bonds stay in the cache that the cores share."""
-
-BONDS_OF_DENSITY = 4.0 / 3.0 * np.pi * CUTOFF**3
-"""Bonds of an atom per (atom per cubic Angstrom)."""
 
 
 class Forward(Protocol):
@@ -97,20 +98,37 @@ class MEGNet:
     element_levels = ("V0",)
 
     def __init__(
-        self, weights: Weights, device: str = "cpu", *, compiled: bool = True, precision: Precision = "float32"
+        self,
+        weights: Weights,
+        device: str = "cpu",
+        *,
+        compiled: bool = True,
+        name: str = NAME,
+        cutoff: float = CUTOFF,
+        untrained: frozenset[int] = UNTRAINED,
+        precision: Precision = "float32",
     ) -> None:
         """Ready on `device`.
 
         Args:
-            weights: of the network.
+            weights: published or trained here.
             device: of torch.
             compiled: allows the compiled forward pass where there is one; it knows float32 only.
+            name: under which `load_parent` finds it.
+            cutoff: neighbour radius that the weights were trained with, at most `CUTOFF` Angstrom.
+            untrained: atomic numbers that the weights never saw.
             precision: of the products and activations on the bonds; everything else is float32 always. Features of
                 another precision are other features: they have a name and a digest of their own.
         """
+        if not 0.0 < cutoff <= CUTOFF:
+            raise ValueError(f"a MEGNet parent sees neighbours within {CUTOFF:g} Angstrom at most, not {cutoff:g}")
+        self.name, self.cutoff = name if precision == "float32" else f"{name}-{precision}", cutoff
         self.device = torch.device(device)
-        self.name = NAME if precision == "float32" else f"{NAME}-{precision}"
-        self.digest = weights_digest(self.name, CODE_VERSION, weights)
+        self._untrained = untrained
+        # The published weights keep the digest they always had.
+        version = CODE_VERSION if cutoff == CUTOFF else f"{CODE_VERSION} cutoff {cutoff!r}"
+        low = "" if precision == "float32" else f"-{precision}"
+        self.digest = weights_digest(f"{NAME}{low}", version, weights)
         self._embedding = weights["embedding_1/embeddings"]
         fast = None
         if compiled and precision == "float32" and self.device.type == "cpu":
@@ -131,7 +149,7 @@ class MEGNet:
             covered=np.arange(N_ELEMENTS) > 0,
             compute=partial(self._work_through, bonds),
             embedding={"V0": self._embedding},
-            untrained=UNTRAINED,
+            untrained=self._untrained,
         )
         return replace(features, bonds=sum(bonds))
 
@@ -150,7 +168,7 @@ class MEGNet:
             return
         threads = torch.get_num_threads()
         limit = min(MAX_BONDS_COMPILED, MAX_BONDS)
-        bounds = _cut(structures, limit, threads)
+        bounds = _cut(structures, self.cutoff, limit, threads)
         work = partial(self._one_group, structures, limit, wanted)
         if threads == 1 or len(bounds) <= 2:
             yield from map(work, bounds[:-1], bounds[1:])
@@ -165,7 +183,7 @@ class MEGNet:
         group = structures if (start, stop) == (0, len(structures)) else structures.take(np.arange(start, stop))
         batches: list[tuple[IntArray, Levels]] = []
         bonds = 0
-        for rows, graphs in graph_batches(group, CUTOFF, max_bonds, refused):
+        for rows, graphs in graph_batches(group, self.cutoff, max_bonds, refused):
             batches.append((rows + start, self.forward(graphs, wanted)))
             bonds += len(graphs.centre)
         return batches, refused, bonds
@@ -174,7 +192,7 @@ class MEGNet:
         """Batch after batch; on an accelerator the next graphs are made while it computes."""
         refused: list[Refusal] = []
         max_bonds = bonds_that_fit(self.device, BYTES_A_BOND, BYTES_BESIDES, MAX_BONDS)
-        batches: Iterable[tuple[IntArray, CrystalGraphs]] = graph_batches(structures, CUTOFF, max_bonds, refused)
+        batches: Iterable[tuple[IntArray, CrystalGraphs]] = graph_batches(structures, self.cutoff, max_bonds, refused)
         for rows, graphs in batches if self.device.type == "cpu" else made_ahead(batches):
             for positions, levels in self._halving(graphs, wanted):
                 if levels is not None:
@@ -190,10 +208,11 @@ _Group = tuple[Sequence[tuple[IntArray, Levels]], list[Refusal], int]
 """Rows and levels of each batch of a group, what was refused of it, and its directed bonds."""
 
 
-def _cut(structures: Structures, bonds: int, threads: int) -> list[int]:
+def _cut(structures: Structures, cutoff: float, bonds: int, threads: int) -> list[int]:
     """Bounds of groups of about `bonds` bonds as the densities let expect; smaller when there are few a thread."""
     volume = np.maximum(np.abs(np.linalg.det(structures.lattice)), 1e-3)
-    expected = np.cumsum(BONDS_OF_DENSITY * structures.n_atoms**2 / volume)
+    in_sphere = 4.0 / 3.0 * np.pi * cutoff**3
+    expected = np.cumsum(in_sphere * structures.n_atoms**2 / volume)
     if not len(expected):
         return [0]
     size = min(float(bonds), max(expected[-1] / (2 * threads), 1.0))

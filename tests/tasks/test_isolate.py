@@ -85,7 +85,7 @@ def test_three_kinds_of_poison(poisonable, tmp_path):
     reasons = {h: reason for entry in entries for h, reason in entry.refused.items()}
     of = dict(zip(structures.numbers, structures.hashes, strict=True))
     assert "its worker died on it" in reasons[of[90]]
-    assert "did not finish with it: not done after" in reasons[of[91]]
+    assert "did not finish with it: took more than" in reasons[of[91]]
     assert reasons[of[92]] == "the parent failed on it: ArithmeticError: uranium"
     assert [h for entry in entries for h in entry.hashes] == [of[13]]
     # The second time the parts are there already, with the same keys.
