@@ -25,7 +25,15 @@ from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Structures, as_structures
-from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply, resolve_device, train
+from atomsets_core.training import (
+    Checkpoint,
+    Progress,
+    TrainingOptions,
+    apply,
+    automatic_batch_size,
+    resolve_device,
+    train,
+)
 
 FORMAT_VERSION = 1
 """Of the files of a saved model."""
@@ -109,9 +117,12 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         members: networks in the ensemble.
         folds: parts the training rows are cut into; 0 trains every member on all rows and gives no intervals.
         epochs: passes over the training rows.
-        batch_size: structures a step.
+        batch_size: structures a step; "auto" follows the number of rows, see `training.automatic_batch_size`.
         learning_rate: at the top of the schedule.
         weight_decay: decoupled (AdamW).
+        patience: epochs without an improvement on any member's validation rows after which training stops; each member
+            then gets its best epoch back. Validation rows are a tenth of a member's own, whole formulas, and it doesn't
+            learn from them. None trains to the end.
         loss: "absolute" or "squared" error on the standardised target.
         transform: "none" or "log10", applied to the target before anything else.
         coverage: of the intervals.
@@ -141,9 +152,10 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         members: int = 10,
         folds: int = 5,
         epochs: int = 60,
-        batch_size: int = 64,
+        batch_size: int | str = "auto",
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-4,
+        patience: int | None = None,
         loss: str = "absolute",
         transform: str = "none",
         coverage: float = 0.9,
@@ -161,6 +173,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.patience = patience
         self.loss = loss
         self.transform = transform
         self.coverage = coverage
@@ -205,10 +218,25 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         torch.manual_seed(self.seed)
         self.network_ = self._network(data.sites.shape[1], data.structure.shape[1]).to(resolve_device(self.device))
         options = TrainingOptions(
-            self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.loss, self.seed
+            self.epochs,
+            automatic_batch_size(len(target)) if self.batch_size == "auto" else int(self.batch_size),
+            self.learning_rate,
+            self.weight_decay,
+            self.loss,
+            self.seed,
+            self.patience,
         )
+        watched = None if self.patience is None else used & _validation(features.formula, self.members, self.seed)
+        learned = used if watched is None else used & ~watched
         self.losses_ = train(
-            self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
+            self.network_,
+            data,
+            target[:, None],
+            learned,
+            options,
+            validation=watched,
+            progress=progress,
+            checkpoint=checkpoint,
         )
         self.domain_, distance = domain_and_distances(data.pooled())
         self.calibrator_: Calibrator | None = None
@@ -393,6 +421,15 @@ def _folds(groups: npt.NDArray[np.object_], folds: int, seed: int) -> npt.NDArra
         of_group[group] = filled.argmin()
         filled[of_group[group]] += counts[group]
     return of_group[inverse]
+
+
+def _validation(groups: npt.NDArray[np.object_], members: int, seed: int) -> npt.NDArray[np.bool_]:
+    """(members, n) a random tenth of the groups for each member."""
+    names, inverse = np.unique(groups.astype(str), return_inverse=True)
+    chosen = np.random.default_rng([seed, 1]).random((members, len(names))) < 0.1
+    # However few groups there are, each member has one to watch.
+    chosen[np.arange(members), np.arange(members) % len(names)] = True
+    return chosen[:, inverse]
 
 
 def _plain(value: Any) -> Any:
