@@ -64,7 +64,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         members: networks in the ensemble.
         folds: parts the training rows are cut into; 0 trains every member on all rows and calibrates nothing.
         epochs: passes over the training rows.
-        batch_size: structures a step.
+        batch_size: structures a step; "auto" follows the number of rows, see `training.automatic_batch_size`.
         learning_rate: at the top of the schedule.
         weight_decay: decoupled (AdamW).
         patience: epochs without improvement after which training stops; None trains to the end.
@@ -103,7 +103,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         members: int = 10,
         folds: int = 5,
         epochs: int = 60,
-        batch_size: int = 64,
+        batch_size: int | str = "auto",
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-4,
         patience: int | None = None,

@@ -20,13 +20,21 @@ from sklearn.utils import Tags
 from atomsets_core.batches import TrainingData
 from atomsets_core.calibration import Domain, domain_and_distances
 from atomsets_core.features import Features
+from atomsets_core.joined import AnyFeatures
 from atomsets_core.saved_models import SavedModel, read_model, write_model
 from atomsets_core.selection import Choice, choose
 from atomsets_core.sets import AtomSetsNetwork
-from atomsets_core.specification import FeatureSpec, as_batch, default_features, parse_features
+from atomsets_core.specification import Batch, FeatureSpec, as_batch, default_features, parse_features
 from atomsets_core.storage import Store
-from atomsets_core.stored import StoredFeatures
-from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply, resolve_device, train
+from atomsets_core.training import (
+    Checkpoint,
+    Progress,
+    TrainingOptions,
+    apply,
+    automatic_batch_size,
+    resolve_device,
+    train,
+)
 
 AUTO = "auto"
 FEWEST = 5
@@ -80,6 +88,9 @@ class AtomSetsEnsemble(BaseEstimator):
     """
 
     task = ""
+    features: str | None
+    seed: int
+    auto_limits: Mapping[str, Any] | None
 
     def __sklearn_tags__(self) -> Tags:
         """Inputs are structures, not tables; several targets are possible."""
@@ -89,16 +100,34 @@ class AtomSetsEnsemble(BaseEstimator):
         tags.no_validation = True
         return tags
 
-    def _prepare(self, X: Any, y: npt.NDArray[Any], n: int) -> Features | StoredFeatures:
+    def choose_features(self, X: Any, y: npt.NDArray[Any]) -> str:
+        """The specification that `fit` will use for inputs of this kind, for callers that make the features themselves.
+
+        With features="auto" the choice is made here, and the next `fit` keeps it.
+        """
+        batch = as_batch(X)
+        if self.features != AUTO:
+            return self.features or default_features(batch)
+        self._choice = self._choose(batch, self._for_choice(y))
+        return self._choice.features
+
+    def _choose(self, batch: Batch, y: npt.NDArray[Any]) -> Choice:
+        if isinstance(batch, AnyFeatures):
+            raise ValueError('features="auto" chooses between levels and parents: give structures or compositions')
+        return choose(batch, y, self.task, self.seed, **(self.auto_limits or {}))
+
+    def _for_choice(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Labels as `selection.choose` wants them."""
+        return y
+
+    def _prepare(self, X: Any, y: npt.NDArray[Any], n: int) -> AnyFeatures:
         """Decide what the model sees and with which parameters; the features of X."""
         batch = as_batch(X)
         parameters = self.get_params(deep=False)
-        self.choice_: Choice | None = None
+        self.choice_: Choice | None = self.__dict__.pop("_choice", None) if self.features == AUTO else None
         text = parameters["features"] or default_features(batch)
         if text == AUTO:
-            if isinstance(batch, Features | StoredFeatures):
-                raise ValueError('features="auto" chooses between levels and parents: give structures or compositions')
-            self.choice_ = choose(batch, y, self.task, parameters["seed"], **(parameters["auto_limits"] or {}))
+            self.choice_ = self.choice_ or self._choose(batch, y)
             parameters.update(self.choice_.parameters)
             text = self.choice_.features
         self.options_ = SimpleNamespace(**{**parameters, "features": text})
@@ -114,16 +143,16 @@ class AtomSetsEnsemble(BaseEstimator):
         self.weighted_ = _weighted(features)
         return features
 
-    def _features(self, X: Any) -> Features | StoredFeatures:
+    def _features(self, X: Any) -> AnyFeatures:
         batch = as_batch(X)
-        if isinstance(batch, Features | StoredFeatures):
+        if isinstance(batch, AnyFeatures):
             return batch
         features = self.spec_.featurize(batch)
         if features.refused:
             raise ValueError(f"structure {features.refused[0].material_id}: {features.refused[0].reason}")
         return features
 
-    def _data(self, features: Features | StoredFeatures) -> TrainingData:
+    def _data(self, features: AnyFeatures) -> TrainingData:
         spec = self.spec_
         return TrainingData.gathered(
             features, spec.site_matrix, spec.structure_matrix, widths=spec.site_widths, merge=self.options_.alpha == 1
@@ -157,7 +186,10 @@ class AtomSetsEnsemble(BaseEstimator):
         torch.manual_seed(options.seed)
         network = build_network(vars(options), data.sites.shape[1], data.structure.shape[1], y.shape[1])
         self.network_ = network.to(resolve_device(options.device))
-        training = TrainingOptions(**{name: getattr(options, name) for name in TRAINING_OPTIONS})
+        chosen = {name: getattr(options, name) for name in TRAINING_OPTIONS}
+        if options.batch_size == "auto":
+            chosen["batch_size"] = automatic_batch_size(len(y))
+        training = TrainingOptions(**chosen)
         self.losses_ = train(
             self.network_, data, y, used, training, validation=validation, progress=progress, checkpoint=checkpoint
         )
@@ -189,7 +221,7 @@ class AtomSetsEnsemble(BaseEstimator):
             distance[rows] = self.domain_.distance(data.pooled())
         return outputs, distance
 
-    def _check_weights(self, features: Features | StoredFeatures) -> None:
+    def _check_weights(self, features: AnyFeatures) -> None:
         """A sum over sites, or weights to a power, are another thing for fractions than for the sites of a cell."""
         depends = "sum" in self.options_.pooling or self.options_.alpha != 1
         if depends and len(features) and _weighted(features) != self.weighted_ and self.spec_.element_only:
@@ -270,7 +302,7 @@ def build_network(options: Mapping[str, Any], site_width: int, structure_width: 
     return AtomSetsNetwork(chosen.pop("members"), site_width, structure_width, outputs=outputs, **chosen)
 
 
-def _weighted(features: Features | StoredFeatures) -> bool:
+def _weighted(features: AnyFeatures) -> bool:
     return isinstance(features, Features) and features.weights is not None
 
 

@@ -115,15 +115,56 @@ def test_train_and_predict(tmp_path, elastic):
 
     done = CliRunner().invoke(app, ["predict", str(model), str(source), "--out", str(out), "--json"])
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"predicted": 40, "failed": 0, "out": str(out)}
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert counts.pop("peak_memory_mb") > 0
+    assert counts == {"predicted": 40, "failed": 0, "out": str(out)}
     frame = pd.read_csv(out)
     truth = elastic.columns["K_VRH"].to_numpy()[:40]
     assert abs(frame["predicted"] / truth - 1).median() < 0.2
 
 
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_model_it_would_have_made(tmp_path, elastic):
+    import pyarrow.parquet as pq
+    import safetensors.torch
+
+    source, store = tmp_path / "some.parquet", tmp_path / "features"
+    pq.write_table(elastic.to_arrow().slice(0, 400), source)
+
+    def arguments(out):
+        train = ["train", str(source), "--target", "K_VRH", "--transform", "log10", "--store", str(store)]
+        return [*train, "--out", str(tmp_path / out), "--json"]
+
+    undisturbed = CliRunner().invoke(app, arguments("undisturbed"))
+    assert undisturbed.exit_code == 0, undisturbed.stderr
+    command = [sys.executable, "-m", "flows.cli", *arguments("killed")]
+    # One thread, as in this process: the last digit of a sum depends on how it is split.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    made = set(store.rglob("*.parquet"))
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 180
+    while not checkpoint.exists():
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline, "no checkpoint within three minutes"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 10 <= len(safetensors.torch.load(checkpoint.read_bytes())["losses"]) < 60
+    assert not (tmp_path / "killed" / "model.json").exists()
+
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert not checkpoint.exists()
+    assert set(store.rglob("*.parquet")) == made, "features were made again"
+    files = [(tmp_path / out / "model.safetensors").read_bytes() for out in ("undisturbed", "killed")]
+    assert files[0] == files[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["predict", "{out}", "--out", "{out}/p.csv"], "name the structures, or a feature store"),
         (["train", "embedded:elastic", "--target", "nothing", "--out", "{out}"], "no column 'nothing'"),
         (
             ["train", "embedded:elastic", "--target", "K_VRH", "--out", "{out}", "--features", "megnet:V9"],
