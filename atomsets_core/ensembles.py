@@ -25,7 +25,7 @@ from atomsets_core.saved_models import SavedModel, read_model, write_model
 from atomsets_core.selection import Choice, choose
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import Batch, FeatureSpec, as_batch, default_features, parse_features
-from atomsets_core.storage import Store
+from atomsets_core.storage import StorageError, Store
 from atomsets_core.training import (
     Checkpoint,
     Progress,
@@ -103,13 +103,16 @@ class AtomSetsEnsemble(BaseEstimator):
     def choose_features(self, X: Any, y: npt.NDArray[Any]) -> str:
         """The specification that `fit` will use for inputs of this kind, for callers that make the features themselves.
 
-        With features="auto" the choice is made here, and the next `fit` keeps it.
+        With features="auto" the choice is made here; the next `fit` on features keeps it.
         """
-        batch = as_batch(X)
+        self._decided = self._decide(as_batch(X), self._for_choice(y))
+        return self._decided[0]
+
+    def _decide(self, batch: Batch, y: npt.NDArray[Any]) -> tuple[str, Choice | None]:
         if self.features != AUTO:
-            return self.features or default_features(batch)
-        self._choice = self._choose(batch, self._for_choice(y))
-        return self._choice.features
+            return self.features or default_features(batch), None
+        choice = self._choose(batch, y)
+        return choice.features, choice
 
     def _choose(self, batch: Batch, y: npt.NDArray[Any]) -> Choice:
         if isinstance(batch, AnyFeatures):
@@ -124,12 +127,11 @@ class AtomSetsEnsemble(BaseEstimator):
         """Decide what the model sees and with which parameters; the features of X."""
         batch = as_batch(X)
         parameters = self.get_params(deep=False)
-        self.choice_: Choice | None = self.__dict__.pop("_choice", None) if self.features == AUTO else None
-        text = parameters["features"] or default_features(batch)
-        if text == AUTO:
-            self.choice_ = self.choice_ or self._choose(batch, y)
+        ahead = self.__dict__.pop("_decided", None) if isinstance(batch, AnyFeatures) else None
+        self.choice_: Choice | None
+        text, self.choice_ = ahead or self._decide(batch, y)
+        if self.choice_ is not None:
             parameters.update(self.choice_.parameters)
-            text = self.choice_.features
         self.options_ = SimpleNamespace(**{**parameters, "features": text})
         self.spec_: FeatureSpec = parse_features(text)
         features = self._features(batch)
@@ -278,16 +280,22 @@ class AtomSetsEnsemble(BaseEstimator):
         Raises:
             StorageError: the files are missing, damaged, of a newer format, or hold a model of another kind; the
                 message says which.
+            ValueError: a parent it was trained with is not known here.
+            FileNotFoundError: the package that carries a parent's weights is not installed.
         """
         saved, network = read_model(store, folder, cls.__name__, build_network)
-        return cls._from_saved(saved, network)
+        spec = parse_features(saved.features)
+        try:
+            return cls._from_saved(saved, network, spec)
+        except (TypeError, KeyError, ValueError) as error:
+            raise StorageError(f"{store.url(folder)}: the model is damaged ({error!r}); train it again") from error
 
     @classmethod
-    def _from_saved(cls, saved: SavedModel, network: AtomSetsNetwork) -> Self:
+    def _from_saved(cls, saved: SavedModel, network: AtomSetsNetwork, spec: FeatureSpec) -> Self:
         model = cls(**saved.parameters)
         defaults = cls().get_params(deep=False)
         model.options_ = SimpleNamespace(**{**defaults, **saved.options})
-        model.spec_ = parse_features(saved.features)
+        model.spec_ = spec
         model.digest_, model.parents_, model.weighted_ = saved.digest, saved.parents, saved.weighted
         model.n_train_, model.choice_, model.domain_ = saved.n_train, saved.choice, saved.domain
         model.network_ = network.to(resolve_device(model.options_.device)).eval()
