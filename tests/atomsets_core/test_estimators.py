@@ -245,19 +245,27 @@ def test_rows_without_weight_are_not_learned_from(elastic_features):
         AtomSetsRegressor(**SMALL).fit(features, values, sample_weight=-weight)
 
 
-def test_early_stopping_never_touches_the_fold_that_calibrates(elastic_features):
+def test_early_stopping_never_touches_the_fold_that_calibrates(elastic_features, monkeypatch):
+    from atomsets_core import ensembles
+
     features, values = elastic_features
+    asked = {}
+
+    def listening(network, data, y, used, options, *, validation, **others):
+        asked.update(used=used, validation=validation)
+        return original(network, data, y, used, options, validation=validation, **others)
+
+    original = ensembles.train
+    monkeypatch.setattr(ensembles, "train", listening)
     options = {**SMALL, "epochs": 60, "patience": 3, "learning_rate": 0.02}
     model = AtomSetsRegressor(**options).fit(features, values)
     assert len(model.losses_) < 60
-    changed = values.copy()
-    fold = model.fold_ == 0
-    changed[fold] = np.random.default_rng(0).permutation(changed[fold]) * 3.0
-    other = AtomSetsRegressor(**options).fit(features, changed)
-    # Members of the other fold stop elsewhere now; up to then all epochs were the same.
-    epochs = min(len(model.losses_), len(other.losses_))
-    if len(model.losses_) == len(other.losses_) == epochs:
-        np.testing.assert_array_equal(other.oof_.mean[fold], model.oof_.mean[fold])
+    for member in range(4):
+        left_out = model.fold_ == member % 2
+        assert not asked["used"][member, left_out].any()
+        assert not asked["validation"][member, left_out].any()
+        assert ((asked["used"][member] > 0) ^ asked["validation"][member])[~left_out].all()
+        assert asked["validation"][member].any()
     with pytest.raises(ValueError, match="validation_share must be between 0 and 1"):
         AtomSetsRegressor(**{**options, "validation_share": 0.0}).fit(features, values)
 
