@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.commands import predict, train
+from flows.commands import predict, pull, train
 from flows.server import quiet_environment, start_early
 from flows.terminal import Bars, check_writable, console, fail
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+app.command()(pull.pull)
 app.command()(train.train)
 app.command()(predict.predict)
 
@@ -50,7 +51,7 @@ def screen(
     """
     quiet_environment(verbose)
     server = start_early()
-    from atomsets_core.sources import SourceError
+    from atomsets_core.sources import SourceError, SourceUnavailableError
     from atomsets_core.storage import StorageError
     from flows.campaign import CampaignError, read_campaign
     from flows.progress import listening
@@ -67,6 +68,8 @@ def screen(
     try:
         with Bars() as bars, listening(bars):
             summary = flow(asked, target)
+    except SourceUnavailableError as error:
+        fail(1, str(error))
     except SourceError as error:
         fail(2, str(error))
     except KeyboardInterrupt:

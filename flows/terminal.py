@@ -76,12 +76,15 @@ class Bars:
         self._progress.__exit__(*error)
 
     def start(self, stage: str, total: int) -> None:
-        """A stage begins."""
-        self._stages[stage] = self._progress.add_task(stage, total=total)
+        """A stage begins, or has more steps than was known."""
+        if stage in self._stages:
+            self._progress.update(self._stages[stage], total=total)
+        else:
+            self._stages[stage] = self._progress.add_task(stage, total=total)
 
-    def advance(self, stage: str) -> None:
-        """A step of it is done."""
-        self._progress.advance(self._stages[stage])
+    def advance(self, stage: str, steps: int = 1) -> None:
+        """Steps of it are done."""
+        self._progress.advance(self._stages[stage], steps)
 
     def epoch(self, number: int, total: int, loss: float) -> None:
         """An epoch of a training is over; a training that goes on begins with the number it has reached."""

@@ -1,1 +1,1 @@
-"""Commands of `atomsets`, one a module; `flows.cli` registers them."""
+"""Commands of `atomsets`, one a module."""
