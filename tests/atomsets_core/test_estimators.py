@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from atomsets_core.estimators import AtomSetsRegressor, parse_features
 from atomsets_core.storage import StorageError, Store
+from atomsets_core.training import train
 
 SMALL = {"members": 4, "folds": 2, "epochs": 8, "phi": (16,), "rho": (16,), "transform": "log10"}
 
@@ -137,3 +138,42 @@ def test_mistakes_are_named(fitted, elastic_features, elastic, megnet):
         parse_features("megnet:V9")
     with pytest.raises(KeyError, match="no site level 'V1'"):
         fitted.predict(megnet.featurize(elastic.structures.take([0]), ["V0"]))
+
+
+def test_stopping_early_watches_rows_of_whole_formulas_that_nothing_else_uses(elastic_features, monkeypatch):
+    features, values = elastic_features
+    asked = {}
+
+    def spy(network, data, y, used, options, *, validation, **how):
+        asked.update(used=used, validation=validation)
+        return train(network, data, y, used, options, validation=validation, **how)
+
+    monkeypatch.setattr("atomsets_core.estimators.train", spy)
+    model = AtomSetsRegressor(
+        patience=3, members=4, folds=2, phi=(16,), rho=(16,), transform="log10", epochs=200, learning_rate=1e-2
+    ).fit(features, values)
+    assert 3 <= len(model.losses_) < 200
+    used, watched = asked["used"], asked["validation"]
+    left_out = model.fold_[None, :] == (np.arange(4) % 2)[:, None]
+    # Learned from, watched and left out for calibration: every row is one of these for every member.
+    np.testing.assert_array_equal(used.astype(int) + watched + left_out, 1)
+    assert (watched.sum(axis=1) > 0).all()
+    assert 0.02 < watched.mean() < 0.1
+    for formula in set(features.formula):
+        assert len({tuple(row) for row in used[:, features.formula == formula].T}) == 1
+
+
+def test_large_data_take_larger_steps_and_small_data_those_they_always_took(elastic_features, monkeypatch):
+    features, values = elastic_features
+    sizes = []
+
+    def spy(network, data, y, used, options, **how):
+        sizes.append(options.batch_size)
+        return train(network, data, y, used, options, **how)
+
+    monkeypatch.setattr("atomsets_core.estimators.train", spy)
+    monkeypatch.setattr("atomsets_core.training.FEW", 50)
+    few = {"members": 2, "folds": 0, "phi": (8,), "rho": (8,), "epochs": 1}
+    for batch_size in ("auto", 16):
+        AtomSetsRegressor(batch_size=batch_size, **few).fit(features, values)
+    assert sizes == [128, 16]
