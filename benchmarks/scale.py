@@ -1,6 +1,6 @@
 """Time, memory and error of `atomsets train` as the rows grow, features read from one store of shards.
 
-    python benchmarks/scale.py --data mp2018_megnet_eform_gap.parquet --target formation_energy --unit eV/atom \
+    python benchmarks/scale.py --data mp2018_megnet_eform_gap.parquet --target e_form --unit eV/atom \
         --store features --out benchmarks/results/scale.json --write-docs
 
 The command line itself is run, a process for every number of rows, with defaults. The first run makes the features that
