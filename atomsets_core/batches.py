@@ -7,8 +7,9 @@ equivalent sites are merged within each structure, and only what is left is kept
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -68,7 +69,12 @@ class TrainingData:
 
     @classmethod
     def merged(
-        cls, sites: Float32Array, structure: Float32Array, offsets: IntArray, weights: Float32Array | None = None
+        cls,
+        sites: Float32Array,
+        structure: Float32Array,
+        offsets: IntArray,
+        weights: Float32Array | None = None,
+        widths: Sequence[int] | None = None,
     ) -> TrainingData:
         """Features with symmetry-equivalent sites merged into one that weighs as much as they did.
 
@@ -80,8 +86,9 @@ class TrainingData:
             structure: (n, width).
             offsets: (n + 1,) of the sites.
             weights: (n_sites,) of the sites; 1 each without.
+            widths: of the levels, which have scales of their own; without it all columns are one level.
         """
-        first, together, offsets = merge_equal(sites, offsets, weights)
+        first, together, offsets = merge_equal(sites, offsets, weights, widths)
         return cls(torch.from_numpy(sites[first]), torch.from_numpy(together), torch.from_numpy(structure), offsets)
 
     @classmethod
@@ -91,6 +98,9 @@ class TrainingData:
         on_sites: Callable[[Features], Float32Array],
         on_structures: Callable[[Features], Float32Array],
         in_memory: int = IN_MEMORY,
+        *,
+        widths: Callable[[Features], Sequence[int]] | None = None,
+        merge: bool = True,
     ) -> TrainingData:
         """The merged features of these levels, block by block: a block and what is left of the others is all there is.
 
@@ -101,6 +111,9 @@ class TrainingData:
             on_sites: (n_sites, width) from a block, the site levels to learn from side by side.
             on_structures: (n, width) from a block, the structure levels.
             in_memory: bytes of merged sites that may stay in memory; more go to a temporary file.
+            widths: of the site levels, which have scales of their own; without it all columns are one level.
+            merge: False keeps every site by itself, which matters where weights don't enter as they are: two sites that
+                weigh w each and one that weighs 2 w are the same in a mean, but not after w is raised to a power.
         """
         n, most = len(features), int(features.n_atoms.sum())
         sites: Float32Array | None = None
@@ -109,7 +122,12 @@ class TrainingData:
         item, lengths, done, filled = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), 0, 0
         for rows, block in features.blocks():
             values, on_structure = on_sites(block), on_structures(block)
-            first, counts, offsets = merge_equal(values, block.offsets)
+            if merge:
+                levels = None if widths is None else widths(block)
+                first, counts, offsets = merge_equal(values, block.offsets, block.weights, levels)
+            else:
+                first, offsets = np.arange(len(values)), block.offsets
+                counts = np.ones(len(values), np.float32) if block.weights is None else block.weights
             if sites is None or structure is None:
                 # Pages that are never written to take no memory: room for all sites costs what the merged ones need.
                 sites = _room(most, values.shape[1], in_memory)
@@ -205,18 +223,23 @@ class Cut:
 
 
 def merge_equal(
-    sites: Float32Array, offsets: IntArray, weights: Float32Array | None = None
+    sites: Float32Array,
+    offsets: IntArray,
+    weights: Float32Array | None = None,
+    widths: Sequence[int] | None = None,
 ) -> tuple[IntArray, Float32Array, IntArray]:
     """First site of each set of equal ones within a structure, what they weigh together, and the new offsets.
 
-    Sites count as equal when four random projections of their features agree to a three-hundredth of the root mean
-    square of the structure's features (on 51,149 Materials Project structures no site moves by more than 0.01 standard
-    deviations). A structure is judged by itself, so that it is merged alike in whatever company it comes.
+    Sites count as equal when, of each level, four random projections of their features agree to a three-hundredth of
+    the root mean square of the level in the structure (on 51,149 Materials Project structures no site moves by more
+    than 0.01 standard deviations). A structure is judged by itself, so that it is merged alike in whatever company it
+    comes.
 
     Args:
         sites: (n_sites, width), structure after structure.
         offsets: (n + 1,) of the sites.
         weights: (n_sites,) of the sites; 1 each without.
+        widths: of the levels, which have scales of their own and add up to the width; without it there is one level.
 
     Returns:
         (n_merged,) ascending row numbers, (n_merged,) weights, (n + 1,) offsets.
@@ -225,21 +248,28 @@ def merge_equal(
     own = np.ones(len(sites), dtype=np.float32) if weights is None else weights
     if not sites.shape[1] or not len(sites):
         return np.arange(len(sites)), own, offsets
-    directions = np.random.default_rng(0).normal(size=(sites.shape[1], 4))
-    directions /= np.linalg.norm(directions, axis=0)
-    square = np.bincount(owner, np.einsum("ij,ij->i", sites, sites, dtype=np.float64), minlength=len(offsets) - 1)
-    scale = np.sqrt(square / np.maximum(np.diff(offsets) * sites.shape[1], 1))
-    scale[~(scale > 1e-12)] = 1.0
-    # In double precision, so that the last digit of a product, which depends on how it is blocked, decides nothing.
-    keys = np.round((sites.astype(np.float64) @ directions) / scale[owner, None] * 300).astype(np.int64)
     # One random linear number for structure and keys: 64 bits don't meet by chance.
-    factors = 2 * np.random.default_rng(1).integers(-(2**62), 2**62, size=5) + 1
-    number = keys @ factors[:4] + owner * factors[4]
+    levels = [sites.shape[1]] if widths is None else widths
+    factors = 2 * np.random.default_rng(1).integers(-(2**62), 2**62, size=4 * len(levels) + 1) + 1
+    number = owner * factors[0]
+    for level, (start, stop) in enumerate(pairwise(np.cumsum([0, *levels]))):
+        number += _keys(sites[:, start:stop], owner, offsets) @ factors[4 * level + 1 : 4 * level + 5]
     _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    together = np.bincount(inverse.reshape(-1), own, minlength=len(first)).astype(np.float32)
+    total = np.bincount(inverse, own, minlength=len(first)).astype(np.float32)
     first = first[order]
-    return first, together[order], np.searchsorted(owner[first], np.arange(len(offsets)))
+    return first, total[order], np.searchsorted(owner[first], np.arange(len(offsets)))
+
+
+def _keys(values: Float32Array, owner: IntArray, offsets: IntArray) -> IntArray:
+    """(n_sites, 4) whole numbers, equal for sites whose values are equal within the structure's tolerance."""
+    directions = np.random.default_rng(0).normal(size=(values.shape[1], 4))
+    directions /= np.linalg.norm(directions, axis=0)
+    square = np.bincount(owner, np.einsum("ij,ij->i", values, values, dtype=np.float64), minlength=len(offsets) - 1)
+    scale = np.sqrt(square / np.maximum(np.diff(offsets) * values.shape[1], 1))
+    scale[~(scale > 1e-12)] = 1.0
+    # In double precision, so that the last digit of a product, which depends on how it is blocked, decides nothing.
+    return np.round((values.astype(np.float64) @ directions) / scale[owner, None] * 300).astype(np.int64)
 
 
 def _room(n_sites: int, width: int, in_memory: int) -> Float32Array:

@@ -72,12 +72,10 @@ def calibrate(
     n = len(residual)
     if n != len(spread):
         raise ValueError(f"{n} residuals and {len(spread)} spreads")
-    # 0.9 / (1 - 0.9) is a little more than 9 in floating point: the small number keeps ceil from adding a row.
     rank = max(1, int(np.ceil((n + 1) * coverage - 1e-9)))
     if rank > n:
         raise ValueError(
-            f"{n} held-out rows are too few for intervals of {coverage:.0%}: "
-            f"{int(np.ceil(coverage / (1 - coverage) - 1e-9))} are needed"
+            f"{n} held-out rows are too few for intervals of {coverage:.0%}: {rows_needed(coverage)} are needed"
         )
     unit = float(np.sqrt(np.mean(residual**2))) or 1.0
 
@@ -95,6 +93,12 @@ def calibrate(
     fitted = Calibrator(floor * unit, scale, reach[0] * unit if reach else 0.0, float("nan"), coverage)
     scores = np.sort(np.abs(residual) / fitted.std(spread, remoteness))
     return replace(fitted, quantile=float(scores[rank - 1]))
+
+
+def rows_needed(coverage: float) -> int:
+    """Held-out rows that intervals of this coverage need at least."""
+    # 0.9 / (1 - 0.9) is a little more than 9 in floating point: the small number keeps ceil from adding a row.
+    return int(np.ceil(coverage / (1 - coverage) - 1e-9))
 
 
 def crossed_coverage(

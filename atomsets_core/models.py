@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core import metrics
-from atomsets_core.estimators import AtomSetsRegressor, parse_features, transform_target
+from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.features import Features
 from atomsets_core.labels import ledger_table, usable_labels
-from atomsets_core.parents import load_parent
 from atomsets_core.sources import Pulled, SourceError
+from atomsets_core.specification import parse_features
 from atomsets_core.storage import Store
 from atomsets_core.stored import SHARD_SIZE, StoredFeatures, featurize_into
 from atomsets_core.structures import Refusal, Structures
@@ -117,11 +117,11 @@ def featurize(
     structures: Structures, spec: str, store: Store | None = None, done: Callable[[int, int], None] | None = None
 ) -> Features | StoredFeatures:
     """Features of a batch at the levels of a specification such as "megnet:V0+V1", in memory or in a store."""
-    name, levels = parse_features(spec)
-    device = str(resolve_device("auto"))
+    parsed, device = parse_features(spec), str(resolve_device("auto"))
     if store is None:
-        return load_parent(name, device).featurize(structures, levels)
-    return featurize_into(store, name, levels, structures, device, done)
+        return parsed.featurize(structures, device)
+    (name,) = parsed.parents
+    return featurize_into(store, name, parsed.needed(name), structures, device, done)
 
 
 Block = tuple[pd.DataFrame, list[Refusal]]
@@ -152,8 +152,8 @@ def stored_predictions(store: Store, model: AtomSetsRegressor) -> Iterator[Block
     Raises:
         SourceError: the store has no features of the model's levels.
     """
-    name, levels = parse_features(model.features)
-    stored = StoredFeatures.whole(store, name, load_parent(name).digest, levels)
+    (name,) = model.spec_.parents
+    stored = StoredFeatures.whole(store, name, model.parents_[name], model.spec_.needed(name))
     if not len(stored):
         raise SourceError(f"{store.root}: no shard has the features {model.features}")
     for _, block in stored.blocks():
@@ -248,7 +248,7 @@ def save_trained(
         "source": dict(source),
         "scores_out_of_fold": scores,
         "entries_not_used": len(trained.refused),
-        "overlap": OVERLAP.get(parse_features(model.features)[0], ""),
+        "overlap": " ".join(dict.fromkeys(OVERLAP.get(name, "") for name in parse_features(model.features).parents)),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
     if model.oof_ is not None:

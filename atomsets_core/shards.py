@@ -27,6 +27,8 @@ from atomsets_core.structures import Refusal, list_array
 
 SCHEMA_VERSION = 1
 ROW_GROUP = 1024
+WEIGHTS = "site_weight"
+"""Column of the occupancies, in shards that have disordered structures."""
 
 
 class ShardError(StorageError):
@@ -192,6 +194,8 @@ def _to_arrow(features: Features, parent: str) -> pa.Table:
         "formula": pa.array(features.formula, pa.string()),
         "n_atoms": pa.array(features.n_atoms, pa.int32()),
     }
+    if features.weights is not None:
+        columns[WEIGHTS] = list_array(features.weights, features.offsets, pa.float32())
     for level, values in features.sites.items():
         columns[level] = list_array(values.reshape(-1), features.offsets * values.shape[1], pa.float32())
     for level, values in features.structure.items():
@@ -218,7 +222,8 @@ def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Featur
     missing = [level for level in levels if level not in file.schema_arrow.names]
     if missing:
         raise KeyError(f"shard {entry.key} holds no level {missing[0]!r}; it has {', '.join(entry.levels)}")
-    table = file.read(columns=["material_id", "structure_hash", "formula", "n_atoms", *levels])
+    weights = [WEIGHTS] if WEIGHTS in file.schema_arrow.names else []
+    table = file.read(columns=["material_id", "structure_hash", "formula", "n_atoms", *weights, *levels])
 
     def values(level: str, width: int) -> np.ndarray:
         column = table[level].combine_chunks()
@@ -241,6 +246,7 @@ def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Featur
         sites={level: values(level, sites[level]) for level in levels if level in sites},
         structure={level: values(level, structure[level]) for level in levels if level in structure},
         digest=metadata["digest"],
+        weights=values(WEIGHTS, 1)[:, 0] if weights else None,
         refused=tuple(Refusal("", "featurize", reason, h) for h, reason in entry.refused.items()),
         flagged=entry.flagged,
     )

@@ -77,6 +77,17 @@ class Store:
         names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
+    def size(self, name: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            StorageError: there is none.
+        """
+        try:
+            return int(self._fs.size(self._full(name)))
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.url(name)} does not exist") from error
+
     def read(self, name: str) -> bytes:
         """The content of a file.
 

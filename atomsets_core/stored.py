@@ -143,10 +143,13 @@ class StoredFeatures:
             ShardError: a shard is missing or damaged; the message names it.
         """
         offsets = np.concatenate([[0], np.cumsum(self.n_atoms)]).astype(np.int64)
+        weights, weighted = np.ones(int(offsets[-1]), dtype=np.float32), False
         sites: dict[str, Float32Array] = {}
         structure: dict[str, Float32Array] = {}
         for rows, block in self.blocks():
             at = ragged_rows(offsets, rows)
+            if block.weights is not None:
+                weights[at], weighted = block.weights, True
             for level, values in block.sites.items():
                 sites.setdefault(level, np.empty((offsets[-1], values.shape[1]), dtype=np.float32))[at] = values
             for level, values in block.structure.items():
@@ -161,8 +164,8 @@ class StoredFeatures:
             sites,
             structure,
             self.digest,
-            (),
-            flagged,
+            weights if weighted else None,
+            flagged=flagged,
         )
 
 

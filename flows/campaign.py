@@ -9,12 +9,14 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from atomsets_core.parents import load_parent, parent_names, split_levels
 from atomsets_core.sets import ACTIVATIONS, POOLINGS
+from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
+from flows.keys import KeyGivenError, refuse_keys
 
 DEFAULT = "incompressible"
 
@@ -26,7 +28,8 @@ class CampaignError(Exception):
 class Section(BaseModel):
     """A section of the file: an unknown key is an error, a value never changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # an error that shows what was given would show a key that was given
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Range(Section):
@@ -44,21 +47,42 @@ class Range(Section):
         return self
 
 
+def _complete_query(source: str, query: MaterialsQuery | None, names: list[str]) -> MaterialsQuery | None:
+    if source == MATERIALS_PROJECT:
+        return (query or MaterialsQuery()).with_fields(names)
+    if query is not None:
+        raise ValueError(f"a query goes with the source {MATERIALS_PROJECT!r}")
+    return None
+
+
 class Training(Section):
     """The values to learn from."""
 
-    source: str = Field(description="Where the labelled structures come from: embedded:elastic, or a file or folder.")
+    source: str = Field(
+        description="Where the labelled structures come from: embedded:elastic, a file or folder, or mp."
+    )
+    query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
     labels: str | None = Field(None, description="CSV with the labels, for a source that holds structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     target: str = Field(description="Column of the values.")
     unit: str = Field("", description="Unit of the values, shown wherever they are.")
     transform: Literal["none", "log10"] = Field("none", description="log10 for positive values that span decades.")
 
+    @model_validator(mode="after")
+    def _query_fits(self) -> Training:
+        self.materials_query()
+        return self
+
+    def materials_query(self) -> MaterialsQuery | None:
+        """The query with the target among its fields; None for other sources."""
+        return _complete_query(self.source, self.query, [self.target])
+
 
 class Candidates(Section):
     """The structures to rank, and which of them count."""
 
-    source: str = Field(description="Where the candidates come from: embedded:flla, or a file or folder.")
+    source: str = Field(description="Where the candidates come from: embedded:flla, a file or folder, or mp.")
+    query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
     labels: str | None = Field(None, description="CSV with columns to filter on, for a source of structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     filters: dict[str, Range] = Field(
@@ -69,6 +93,17 @@ class Candidates(Section):
     exclude_seen: bool = Field(
         True, description="Leave out what is in the training data, by identifier or as the same crystal."
     )
+
+    @model_validator(mode="after")
+    def _query_fits(self) -> Candidates:
+        self.materials_query()
+        return self
+
+    def materials_query(self) -> MaterialsQuery | None:
+        """The query with what is filtered on among its fields; None for other sources."""
+        return _complete_query(
+            self.source, self.query, [name for name in self.filters if name not in ("n_atoms", "n_elements")]
+        )
 
 
 class Objective(Section):
@@ -202,6 +237,15 @@ class Campaign(Section):
     discovery: Discovery = Discovery()  # type: ignore[call-arg]
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys(cls, raw: Any) -> Any:
+        try:
+            refuse_keys(raw, "campaign")
+        except KeyGivenError as error:
+            raise ValueError(str(error)) from None
+        return raw
+
 
 def read_campaign(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign:
     """A campaign from its file, with `section.key=value` overrides; the embedded one without a file.
@@ -222,8 +266,13 @@ def read_campaign(path: str | Path | None = None, overrides: list[str] | None = 
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CampaignError(f"{name}: not TOML: {error}") from error
-    for override in overrides or []:
-        _override(raw, override)
+    try:
+        refuse_keys(raw, name)
+        for override in overrides or []:
+            refuse_keys(dict([override.partition("=")[::2]]), "--set")
+            _override(raw, override)
+    except KeyGivenError as error:
+        raise CampaignError(str(error)) from None
     try:
         return Campaign.model_validate(raw)
     except ValidationError as error:
@@ -264,5 +313,6 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else Range
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Range
+        choices = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next((kind for kind in choices if issubclass(kind, BaseModel)), Range)
     return list(model.model_fields)

@@ -33,7 +33,7 @@ from atomsets_core.shards import ShardEntry
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal, Structures
 from flows.campaign import Campaign
-from flows.progress import Stage, note
+from flows.progress import Pulling, Stage, note
 from flows.summary import markdown, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
@@ -128,9 +128,12 @@ class _Run:
         """Pull both sources and choose what is learned from and what is ranked."""
         training, candidates = self.campaign.training, self.campaign.candidates
         labelled, offered = (
-            pull_source(dataset, section.source, section.labels, section.id_column, self.store)
+            pull_source(
+                dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
+                Pulling(dataset, self.campaign.name),
+            )
             for dataset, section in (("training", training), ("candidates", candidates))
-        )
+        )  # fmt: skip
         chosen = select(
             labelled,
             offered,

@@ -8,7 +8,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from atomsets_core.estimators import AtomSetsRegressor, parse_features
+from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.specification import parse_features
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.training import train
 
@@ -140,27 +141,32 @@ def test_mistakes_are_named(fitted, elastic_features, elastic, megnet):
         fitted.predict(megnet.featurize(elastic.structures.take([0]), ["V0"]))
 
 
-def test_stopping_early_watches_rows_of_whole_formulas_that_nothing_else_uses(elastic_features, monkeypatch):
-    features, values = elastic_features
-    asked = {}
+def test_traces_are_seen_when_amounts_are_levels_and_weights_are_flat():
+    """The value depends on the amount of one trace element, which vanishes in a mean weighted by the fractions."""
+    random = np.random.default_rng(0)
+    traces = 10.0 ** random.uniform(-4, -2, 80)
+    steels = [f"Fe{0.7 - x:.7f}Ni0.3C{x:.7f}" for x in traces]
+    truth = np.log10(traces)
+    options = {**SMALL, "transform": "none", "epochs": 60, "members": 2, "batch_size": 8}
+    error = {}
+    for features, alpha in (("megnet:V0", 1.0), ("megnet:V0,amount", 0.0)):
+        model = AtomSetsRegressor(features, alpha=alpha, **options).fit(steels[:60], truth[:60])
+        error[features] = np.abs(model.predict(steels[60:]) - truth[60:]).mean()
+    assert error["megnet:V0"] > 0.35
+    assert error["megnet:V0,amount"] < 0.1
 
-    def spy(network, data, y, used, options, *, validation, **how):
-        asked.update(used=used, validation=validation)
-        return train(network, data, y, used, options, validation=validation, **how)
 
-    monkeypatch.setattr("atomsets_core.estimators.train", spy)
-    model = AtomSetsRegressor(
-        patience=3, members=4, folds=2, phi=(16,), rho=(16,), transform="log10", epochs=200, learning_rate=1e-2
-    ).fit(features, values)
-    assert 3 <= len(model.losses_) < 200
-    used, watched = asked["used"], asked["validation"]
-    left_out = model.fold_[None, :] == (np.arange(4) % 2)[:, None]
-    # Learned from, watched and left out for calibration: every row is one of these for every member.
-    np.testing.assert_array_equal(used.astype(int) + watched + left_out, 1)
-    assert (watched.sum(axis=1) > 0).all()
-    assert 0.02 < watched.mean() < 0.1
-    for formula in set(features.formula):
-        assert len({tuple(row) for row in used[:, features.formula == formula].T}) == 1
+def test_several_parents_are_seen_side_by_side(elastic):
+    structures, values = elastic.structures.take(np.arange(60)), elastic.columns["K_VRH"].to_numpy()[:60]
+    model = AtomSetsRegressor(**{**SMALL, "features": "megnet:V0+V1,chgnet:a0+mean(a1),magpie,amount"})
+    model.fit(structures, values)
+    assert model.network_.site_input.mean.shape[2] == 16 + 32 + 64 + 22 + 2
+    assert model.network_.structure_input.mean.shape[2] == 64
+    assert np.isfinite(model.predict(structures.take([3, 1]))).all()
+    other = parse_features("megnet:V0+V1,chgnet:a0+a1,magpie,amount").featurize(structures)
+    other.parents["magpie"] = "0" * 16
+    with pytest.raises(ValueError, match="trained on features of parent digest"):
+        model.predict(other)
 
 
 def test_large_data_take_larger_steps_and_small_data_those_they_always_took(elastic_features, monkeypatch):
@@ -171,9 +177,10 @@ def test_large_data_take_larger_steps_and_small_data_those_they_always_took(elas
         sizes.append(options.batch_size)
         return train(network, data, y, used, options, **how)
 
-    monkeypatch.setattr("atomsets_core.estimators.train", spy)
-    monkeypatch.setattr("atomsets_core.training.FEW", 50)
+    monkeypatch.setattr("atomsets_core.ensembles.train", spy)
     few = {"members": 2, "folds": 0, "phi": (8,), "rho": (8,), "epochs": 1}
+    AtomSetsRegressor(**few).fit(features, values)
+    monkeypatch.setattr("atomsets_core.training.FEW", 50)
     for batch_size in ("auto", 16):
         AtomSetsRegressor(batch_size=batch_size, **few).fit(features, values)
-    assert sizes == [128, 16]
+    assert sizes == [64, 128, 16]

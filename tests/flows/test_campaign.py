@@ -53,7 +53,10 @@ def test_overrides_are_toml_or_text(file):
     ("override", "message"),
     [
         ("model.memebers=3", "model.memebers: unknown key; did you mean 'members'?"),
-        ("training.zzz=3", "training.zzz: unknown key; known are source, labels, id_column, target, unit, transform"),
+        (
+            "training.zzz=3",
+            "training.zzz: unknown key; known are source, query, labels, id_column, target, unit, transform",
+        ),
         ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
         ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
         ("candidates.filters.x={}", "candidates.filters.x: give min, max or both"),
