@@ -79,6 +79,18 @@ def test_same_seed_same_numbers(problem):
     assert not np.allclose(first, other)
 
 
+def test_the_number_of_threads_decides_no_digit_that_matters(problem):
+    _, data, y = problem
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(apply(fitted(data, y, everything(4, 60), epochs=10)[0], data))
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
 def test_a_member_learns_nothing_from_rows_it_must_not_see(problem):
     _, data, y = problem
     used = everything(2, 60)
