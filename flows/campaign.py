@@ -55,13 +55,44 @@ def _complete_query(source: str, query: MaterialsQuery | None, names: list[str])
     return None
 
 
+class Optimade(Section):
+    """What is asked of an OPTIMADE provider."""
+
+    filter: str = Field("", description='E.g. elements HAS ALL "Si","O" AND nelements=2; everything without one.')
+    fields: list[str] = Field(default_factory=list, description="Properties to have as columns, e.g. _mp_stability.")
+
+
+class Substitution(Section):
+    """Which candidates are made by substitution in known crystals."""
+
+    count: Annotated[int, Field(ge=1)] = Field(1000, description="Most candidates that are made.")
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
+        1e-3, description="Least probability of a substitution, the product over all ions of the compound."
+    )
+    changes: Annotated[int, Field(ge=1, le=3)] = Field(1, description="Most elements that are replaced at once.")
+    max_atoms: Annotated[int, Field(ge=1)] = Field(40, description="Larger prototypes are left out.")
+    elements: list[str] = Field(default_factory=list, description="Elements that candidates may hold; all by default.")
+    exclude_elements: list[str] = Field(default_factory=list, description="Elements that they must not hold.")
+    seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Draws at random from all above the threshold; by default the most probable are taken."
+    )
+
+
+def _refuse_unused(source: str, **sections: tuple[str, bool]) -> None:
+    """Raise ValueError for a section that belongs to another kind of source."""
+    for name, (scheme, given) in sections.items():
+        if given and f"{scheme}:" not in source:
+            raise ValueError(f"{name} goes with a source {scheme}:...")
+
+
 class Training(Section):
     """The values to learn from."""
 
     source: str = Field(
-        description="Where the labelled structures come from: embedded:elastic, a file or folder, or mp."
+        description="Where the labelled structures come from: embedded:elastic, a file or folder, mp, or optimade:URL."
     )
     query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
+    optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     labels: str | None = Field(None, description="CSV with the labels, for a source that holds structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     target: str = Field(description="Column of the values.")
@@ -71,7 +102,12 @@ class Training(Section):
     @model_validator(mode="after")
     def _query_fits(self) -> Training:
         self.materials_query()
+        _refuse_unused(self.source, optimade=("optimade", self.optimade != Optimade()))  # type: ignore[call-arg]
         return self
+
+    def pull_options(self) -> dict[str, Any]:
+        """Further arguments of `atomsets_core.sources.pull`."""
+        return {"optimade_filter": self.optimade.filter, "optimade_fields": self.optimade.fields}
 
     def materials_query(self) -> MaterialsQuery | None:
         """The query with the target among its fields; None for other sources."""
@@ -81,8 +117,16 @@ class Training(Section):
 class Candidates(Section):
     """The structures to rank, and which of them count."""
 
-    source: str = Field(description="Where the candidates come from: embedded:flla, a file or folder, or mp.")
+    source: str = Field(
+        description="Where the candidates come from: embedded:flla, a file or folder, mp, optimade:URL, or substitute: "
+        "before any but mp, for candidates made of their structures."
+    )
+    substitution: Substitution = Field(
+        Substitution(),  # type: ignore[call-arg]
+        description="Which candidates are made, for a source substitute:...",
+    )
     query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
+    optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     labels: str | None = Field(None, description="CSV with columns to filter on, for a source of structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     filters: dict[str, Range] = Field(
@@ -93,11 +137,33 @@ class Candidates(Section):
     exclude_seen: bool = Field(
         True, description="Leave out what is in the training data, by identifier or as the same crystal."
     )
+    deduplicate: list[Literal["id", "content", "structure"]] = Field(
+        ["id"],
+        description="What makes two candidates one: id, content (the same numbers), structure (the same crystal).",
+    )
+    prefer: str | None = Field(
+        None, description="Column of which the duplicate with the lowest value is kept; by default the first is."
+    )
 
     @model_validator(mode="after")
     def _query_fits(self) -> Candidates:
         self.materials_query()
+        _refuse_unused(
+            self.source,
+            optimade=("optimade", self.optimade != Optimade()),  # type: ignore[call-arg]
+            substitution=("substitute", self.substitution != Substitution()),  # type: ignore[call-arg]
+        )
         return self
+
+    def pull_options(self) -> dict[str, Any]:
+        """Further arguments of `atomsets_core.sources.pull`."""
+        from atomsets_core.substitution import Options  # takes a second to import
+
+        return {
+            "optimade_filter": self.optimade.filter,
+            "optimade_fields": self.optimade.fields,
+            "substitution": Options(**self.substitution.model_dump()),
+        }
 
     def materials_query(self) -> MaterialsQuery | None:
         """The query with what is filtered on among its fields; None for other sources."""

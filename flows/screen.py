@@ -92,10 +92,10 @@ class _Run:
 
     def screen(self) -> dict[str, Any]:
         started = time.perf_counter()
-        with self.timed("pull"):
-            chosen = self.select()
         options = self.campaign.cluster
         with cluster.connect(options.address, options.workers, options.memory_per_worker):
+            with self.timed("pull"):
+                chosen = self.select()
             with self.timed("featurize training"):
                 training, values = self.featurize_training(chosen)
             model, futures = self.submit_model(training, values)
@@ -130,9 +130,12 @@ class _Run:
         labelled, offered = (
             pull_source(
                 dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
-                Pulling(dataset, self.campaign.name),
+                Pulling(dataset, self.campaign.name), section.pull_options(), *same,
             )
-            for dataset, section in (("training", training), ("candidates", candidates))
+            for dataset, section, same in (
+                ("training", training, ()),
+                ("candidates", candidates, (candidates.deduplicate, candidates.prefer)),
+            )
         )  # fmt: skip
         chosen = select(
             labelled,

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from atomsets_core.compositions import Compositions, from_formulas
 from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
-from atomsets_core.sources.entries import ID_NAMES, default_ids, reason_of, with_numbers
-from atomsets_core.sources.labels import FILE_COLUMNS, read_csv
+from atomsets_core.sources.entries import ID_NAMES, default_id, reason_of, with_numbers
+from atomsets_core.sources.formats import read_csv
+from atomsets_core.sources.labels import FILE_COLUMNS
 
 FORMULA_NAMES = ("formula", "composition")
 """Columns of formulas, however they are capitalised; the first that is there is used."""
@@ -58,7 +59,7 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
     used = next((name for name in (id_column, *ID_NAMES) if name in table.columns), None)
     stem = place.name.partition(".")[0]
     present = [None if used is None or pd.isna(name) else str(name).strip() for name in table[used or column]]
-    ids = default_ids(present, stem)
+    ids = [default_id(name, stem, row, len(present)) for row, name in enumerate(present)]
     batch, refused = from_formulas(table[column].tolist(), [str(row) for row in range(len(table))])
     rows = batch.material_id.astype(np.int64)
     columns = with_numbers(table.drop(columns=[used] if used else []).iloc[rows].reset_index(drop=True))

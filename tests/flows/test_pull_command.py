@@ -199,7 +199,8 @@ workers = 1
 
 
 def test_a_campaign_learns_from_and_ranks_the_materials_project(server, tmp_path, monkeypatch):
-    from atomsets_core.sources import SourceUnavailableError
+    from atomsets_core.sources import SourceUnavailableError, pull_into
+    from atomsets_core.storage import Store
     from flows.screen import screen
 
     (tmp_path / "mp.toml").write_text(CAMPAIGN)
@@ -222,11 +223,14 @@ def test_a_campaign_learns_from_and_ranks_the_materials_project(server, tmp_path
     page = (out / "report.html").read_text()
     assert "Materials Project, database version 2026.10.01" in page
     assert "APL Mater. 1, 011002 (2013)" in page
+    assert "Licence: CC BY 4.0, Materials Project" in page
     # a structure is sent once for each of the two queries, resumed or not
     assert max(sent.values()) <= 2
     server.forget()
-    screen(campaign, str(out))
+    query = campaign.candidates.materials_query()
+    again = pull_into(Store(out), "structures/candidates.parquet", "mp", query=query)
     assert server.log()["requests"] == []
+    assert again.provenance == summary["sources"]["candidates"]
     assert KEY not in everything_in(tmp_path)
 
 

@@ -70,13 +70,18 @@ def assemble(
 
 
 def _provenance_before(store: Store, target: str, about: str) -> dict[str, Any]:
+    """What stands beside the file, if the file is still the one it was written for."""
     if not (store.exists(target) and store.exists(about)):
         return {}
     try:
         found = store.read_json(about)
     except StorageError:
         return {}
-    return found if isinstance(found, dict) else {}
+    digest = hashlib.sha256()
+    with store.open(target) as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return found if isinstance(found, dict) and found.get("sha256") == digest.hexdigest() else {}
 
 
 def _refusals(pages: PageStore) -> list[Refusal]:

@@ -62,7 +62,8 @@ class State:
         db_version: of the database that the pages are known to agree with, or came from while they aren't complete.
         page_size: of the pages of the parts.
         totals: how many entries each part of the search has, as the server says; None where it doesn't.
-        complete: whether every entry of `db_version` is here.
+        complete: whether every entry of `db_version` was here when the pull ended.
+        digest: of all files then; a page that is lost must not bring back an older form of its entries unseen.
     """
 
     asked: dict[str, Any]
@@ -70,6 +71,7 @@ class State:
     page_size: int
     totals: dict[str, int | None] = field(default_factory=dict)
     complete: bool = False
+    digest: str = ""
     layout: int = LAYOUT
 
 
@@ -112,6 +114,15 @@ class PageStore:
     def write_state(self, state: State) -> None:
         """Remember how far it is."""
         self.store.write_json(self._name(STATE), asdict(state))
+
+    def finish(self, state: State, db_version: str) -> None:
+        """Remember that everything of a version is here, and what that is."""
+        state.db_version, state.complete, state.digest = db_version, True, self.digest()
+        self.write_state(state)
+
+    def holds(self, state: State, db_version: str) -> bool:
+        """Whether everything of a version is here, and still as it was when it was finished."""
+        return state.complete and state.db_version == db_version and state.digest == self.digest()
 
     def append(self, documents: Documents, db_version: str, part: int = -1, page: int = 0) -> Page:
         """Store what came."""

@@ -96,8 +96,11 @@ class _Pull:
         if state is None:
             state = State(self.query.asked(), version, self.query.page_size)
             self.pages.write_state(state)
-        if state.complete and state.db_version == version:
+        if self.pages.holds(state, version):
             return False
+        if state.complete and state.db_version == version:
+            self.watch.note("some of what was stored is damaged or gone: it is fetched again")
+            state.complete = False
         if not self.pages.pages:
             state.page_size = self.query.page_size
         begun = (
@@ -110,8 +113,7 @@ class _Pull:
             self._reconcile(version)
         for endpoint in self.query.endpoints():
             self._read_side(endpoint)
-        state.db_version, state.complete = version, True
-        self.pages.write_state(state)
+        self.pages.finish(state, version)
         return True
 
     # The search, page by page

@@ -31,6 +31,8 @@ def test_only_new_and_changed_entries_travel(server, pull, pulled_table, origina
     assert file.counts == {
         "fetched": 700, "pages": 4, "new": 500, "changed": 200, "deprecated": 50, "gone": 0, "outside": 0,
     }  # fmt: skip
+    addresses = [request["asked"].get("material_ids", "") for request in server.log()["requests"]]
+    assert 1000 < max(map(len, addresses)) < 3000  # longer ones are refused by some servers
     after = {row["material_id"]: row for row in pulled_table().to_pylist()}
     assert set(after) == (set(ids) | set(later)) - set(deprecated)
     assert pulled_table().num_rows == len(after) == file.structures

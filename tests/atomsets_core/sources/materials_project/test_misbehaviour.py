@@ -48,6 +48,13 @@ def test_a_wait_of_an_hour_is_left_to_the_user(server, pull):
     assert pull().counts["pages"] == 8
 
 
+def test_requests_keep_their_distance(server, pull):
+    started = time.monotonic()
+    counts = pull(requests_per_second=20).counts
+    assert counts["requests"] == 12
+    assert time.monotonic() - started >= 11 / 20
+
+
 def test_a_slow_server_costs_a_try(server, pull):
     server.faults({"kind": "slow", "after": 1, "seconds": 1.5})
     watch = Notes()

@@ -41,14 +41,16 @@ def test_an_unchanged_database_costs_one_heartbeat(server, pull, tmp_path):
     assert (tmp_path / "out" / "structures.parquet").stat().st_mtime_ns == before
 
 
-def test_a_file_that_was_lost_is_made_again_from_its_pages(server, pull, pulled_table, tmp_path):
+def test_a_file_that_was_lost_or_changed_is_made_again_from_its_pages(server, pull, pulled_table, tmp_path):
     pull()
     first = pulled_table()
-    (tmp_path / "out" / "structures.parquet").unlink()
+    file = tmp_path / "out" / "structures.parquet"
     server.forget()
-    pull()
+    for change in (file.unlink, lambda: pq.write_table(first.slice(0, 7), file), lambda: file.write_bytes(b"PAR1")):
+        change()
+        pull()
+        assert pulled_table().equals(first)
     assert server.log()["requests"] == []
-    assert pulled_table().equals(first)
 
 
 def test_a_damaged_page_is_fetched_again(server, pull, pulled_table, tmp_path):
@@ -56,10 +58,10 @@ def test_a_damaged_page_is_fetched_again(server, pull, pulled_table, tmp_path):
     first = pulled_table()
     page = next((tmp_path / "out").glob("structures/pages/*/page-000003.parquet"))
     page.write_bytes(page.read_bytes()[:-7])
-    state = page.with_name("pull.json")
-    state.write_text(state.read_text().replace('"complete": true', '"complete": false'))
     server.forget()
-    pull()
+    watch = Notes()
+    pull(watch)
+    assert watch.messages == ["some of what was stored is damaged or gone: it is fetched again"]
     assert len(server.structures()) == 40
     assert sorted(pulled_table()["material_id"].to_pylist()) == first["material_id"].to_pylist()
 
@@ -75,6 +77,23 @@ def test_pages_of_which_nobody_knows_the_version_are_compared_with_the_database(
     pull()
     assert set(server.structures()) == set(changed)
     assert pulled_table().num_rows == 400
+
+
+@pytest.mark.parametrize(
+    "name", ["listing.parquet", "elasticity.parquet", "page-000004.json", "page-000011.parquet", "withdrawn.json"]
+)
+def test_whatever_is_lost_after_an_update_is_fetched_again(server, pull, pulled_table, tmp_path, original, name):
+    options = {"fields": ["energy_above_hull", "elasticity.k_vrh"]}
+    pull(**options)
+    server.options(shift={"energy_above_hull": 0.01})
+    ids = original["material_id"].to_pylist()
+    server.release("2026.11.01", change=ids[:10], deprecate=ids[10:12])
+    pull(**options)
+    expected = sorted(pulled_table().to_pylist(), key=lambda row: row["material_id"])
+    next((tmp_path / "out").glob(f"structures/pages/*/{name}")).unlink()
+    (tmp_path / "out" / "structures.json").unlink()
+    pull(**options)
+    assert sorted(pulled_table().to_pylist(), key=lambda row: row["material_id"]) == expected
 
 
 def elastic_table():
