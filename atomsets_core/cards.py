@@ -14,6 +14,8 @@ import pandas as pd
 from atomsets_core.classifiers import AtomSetsClassifier
 from atomsets_core.labels import ledger_table
 from atomsets_core.models import Model, Trained, out_of_fold_scores
+from atomsets_core.parents.element_tables import TABLES
+from atomsets_core.parents.trained import is_parent_folder, overlap_of
 from atomsets_core.storage import Store
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen", "maml")
@@ -34,9 +36,9 @@ OVERLAP = {
 """What the labels and structures of a parent's training share with the user's, by parent."""
 
 
-def overlap(model: Model) -> str:
-    """What the parents of a model have seen of the user's data, one paragraph."""
-    return " ".join(dict.fromkeys(OVERLAP[name] for name in model.spec_.parents if name in OVERLAP))
+def overlap(parent: str) -> str:
+    """The sentence of `OVERLAP` for a parent, or one from the card of a parent that was trained here."""
+    return overlap_of(parent) if is_parent_folder(parent) else OVERLAP.get(parent, "")
 
 
 def save_trained(
@@ -69,7 +71,7 @@ def save_trained(
         "scores_out_of_fold": out_of_fold_scores(model, trained.values, trained.targets) if model.oof_ else {},
         **{name: value for name, value in (checks or {}).items() if value},
         "entries_not_used": len(trained.refused),
-        "overlap": overlap(model),
+        "overlap": " ".join(dict.fromkeys(filter(None, map(overlap, model.spec_.parents)))),
         "licence": source.get("licence", ""),
         "versions": _versions(model),
     }
@@ -93,7 +95,7 @@ def rows_digest(trained: Trained) -> str:
 
 def _versions(model: Model) -> dict[str, str]:
     packages = [*PACKAGES, *(CARRIERS[name] for name in model.spec_.parents if name in CARRIERS)]
-    if any(name not in ("megnet", "amount", *CARRIERS) for name in model.spec_.parents):
+    if any(name in TABLES for name in model.spec_.parents):
         packages.append("elementembeddings")
     found = {"python": platform.python_version()}
     for name in ("atomsets-screening", *packages):

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -161,7 +161,8 @@ def _symmetry(one: Structures) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = spglib.get_symmetry_dataset((one.lattice[0], one.frac, one.numbers), symprec=SYMPREC)
+            cell: Any = (one.lattice[0], one.frac, one.numbers)
+            found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)
         except Exception:  # newer versions raise where older ones gave None
             found = None
     if found is None:

@@ -177,9 +177,7 @@ class _Table:
     @staticmethod
     def load() -> _Table:
         known = SubstitutionProbability()
-        ions = sorted(
-            (ion for ion in known.species if isinstance(ion, Species) and float(ion.oxi_state).is_integer()), key=str
-        )
+        ions = sorted((ion for ion in known.species if float(ion.oxi_state or 0.5).is_integer()), key=str)
         weight = np.array([[math.exp(known.get_lambda(new, old)) for old in ions] for new in ions])
         total = np.array([known.get_px(ion) for ion in ions])
         of_element: dict[str, list[int]] = defaultdict(list)
@@ -187,7 +185,7 @@ class _Table:
             of_element[ion.symbol].append(row)
         return _Table(
             [ion.symbol for ion in ions],
-            np.array([int(ion.oxi_state) for ion in ions]),
+            np.array([int(ion.oxi_state or 0) for ion in ions]),
             weight / total,
             total / known.Z,
             dict(of_element),
@@ -366,10 +364,11 @@ def volume_scale(contacts: Contacts, composition: Composition, substitution: Sub
     if ions is not None:
         present = [(symbol, int(table.charges[ion])) for ion, (symbol, _) in zip(ions, composition, strict=True)]
         weights = np.cbrt([amount for _, amount in composition])
-        before = weights @ [_ionic_radius(*ion) for ion in present]
-        after = weights @ [_ionic_radius(*new_ion.get(ion[0], ion)) for ion in present]
-        if np.isfinite(after / before):
-            return float(after / before) ** 3
+        radii = [_ionic_radius(*ion) for ion in present]
+        new_radii = [_ionic_radius(*new_ion.get(ion[0], ion)) for ion in present]
+        ratio = float(weights @ new_radii / (weights @ radii))
+        if np.isfinite(ratio):
+            return ratio**3
     replaced = dict(zip(substitution.old, substitution.new, strict=True))
     before = contacts.tightness(contacts.elements)
     after = contacts.tightness([replaced.get(symbol, symbol) for symbol in contacts.elements])

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from atomsets_core.parents import load_parent, parent_names, split_levels
+from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
 from atomsets_core.sets import ACTIVATIONS, POOLINGS
 from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
 from flows.keys import KeyGivenError, refuse_keys
@@ -198,7 +198,9 @@ class Objective(Section):
 class FeatureOptions(Section):
     """Which levels of the parent, and where features are kept."""
 
-    parent: str = Field("megnet", description="Pretrained network that features come from.")
+    parent: str = Field(
+        "megnet", description="Pretrained network that features come from, or the folder of one trained here."
+    )
     levels: list[str] = Field(
         default_factory=list,
         description="Its levels, joined, e.g. V0 V1 V2 V3 or v of megnet; by default those the parent is best with.",
@@ -213,7 +215,7 @@ class FeatureOptions(Section):
     @field_validator("parent")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in parent_names():
+        if not is_parent(name):
             raise ValueError(f"no parent {name!r}; there are {', '.join(parent_names())}")
         return name
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.commands import predict, pull, train
+from flows.commands import predict, pull, train, train_parent
 from flows.server import quiet_environment, start_early
 from flows.terminal import Bars, check_writable, console, fail
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command()(pull.pull)
 app.command()(train.train)
 app.command()(predict.predict)
+app.command("train-parent")(train_parent.train_parent)
 
 
 @app.callback()

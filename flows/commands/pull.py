@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import time
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
@@ -50,7 +52,7 @@ def pull(
         with store.lock(), Bar() as bar:
             pulled = pull_into(
                 store, "structures.parquet", source, labels=labels, id_column=id_column, query=query, watch=bar,
-                pages="pages",
+                options=_options(source), pages="pages",
             )  # fmt: skip
             store.write_table("refused.parquet", ledger_table([("pulled", refusal) for refusal in pulled.refused]))
     except (SourceUnavailableError, KeyboardInterrupt) as error:
@@ -84,6 +86,12 @@ def pull(
             "out": out,
         }
         print(json.dumps(result))
+
+
+def _options(source: str) -> dict[str, Any]:
+    """Many files are parsed by as many processes as there are cores."""
+    many = Path(source).is_dir() or source.endswith(".zip")
+    return {"workers": len(os.sched_getaffinity(0))} if many else {}
 
 
 def told(counts: dict[str, int], provenance: dict[str, Any]) -> list[str]:

@@ -96,6 +96,19 @@ def test_other_sources(tmp_path):
     assert json.loads((tmp_path / "structures.json").read_text())["licence"] == "CC BY 4.0, Materials Project"
 
 
+def test_a_folder_is_parsed_by_several_processes(tmp_path, elastic):
+    (tmp_path / "cifs").mkdir()
+    for structure, name in zip(elastic.structures.to_pymatgen()[:6], elastic.structures.material_id, strict=False):
+        structure.to(str(tmp_path / "cifs" / f"{name}.cif"))
+    (tmp_path / "cifs" / "bad.cif").write_text("data_x")
+    result = invoke(tmp_path / "cifs", "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["structures"] == 6
+    assert pq.read_table(tmp_path / "out" / "refused.parquet")["material_id"].to_pylist() == ["bad.cif"]
+    pulled = pq.read_table(tmp_path / "out" / "structures.parquet")
+    assert sorted(pulled["material_id"].to_pylist()) == sorted(elastic.structures.material_id[:6])
+
+
 WRONG = {
     "no option": (["--filter", "elments=Fe"], "--filter elments: no such option; did you mean 'elements'?"),
     "no value": (["--filter", "elements"], "--filter elements: write it as name=value"),
