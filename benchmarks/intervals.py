@@ -74,7 +74,8 @@ def main() -> None:
         rows.append(measure(dataset, path, options.tenths))
         print(json.dumps(rows[-1]), flush=True)
     result = {
-        "command": f"python benchmarks/intervals.py --tenths {options.tenths}",
+        "command": f"python benchmarks/intervals.py --tenths {options.tenths}"
+        + (f" --only {options.only}" if options.only else ""),
         "coverage_asked": AtomSetsRegressor().coverage,
         "machine": {"system": platform.platform(), "processor": platform.processor(), "threads": 1},
         "versions": {
