@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from flows.terminal import check_writable, console, fail
+
 
 def featurize(
     structures: Annotated[str, typer.Argument(help="Structures: a file or folder, or embedded:flla.")],
@@ -37,7 +39,6 @@ def featurize(
     from atomsets_core.sources import SourceError
     from atomsets_core.storage import StorageError
     from flows.campaign import CampaignError, Cluster, read_campaign
-    from flows.cli import check_writable, console, fail
     from flows.featurize import featurize as work
     from flows.server import quiet_warnings
     from tasks.clusters import ClusterError
