@@ -1,6 +1,6 @@
 """Frozen pretrained networks that features come from, one file each."""
 
-from atomsets_core.parents import chgnet, megnet, sevennet
+from atomsets_core.parents import chgnet, megnet, response, sevennet
 from atomsets_core.parents.base import (
     Parent,
     featurize_batches,
@@ -16,6 +16,8 @@ from atomsets_core.parents.base import (
 register_parent(megnet.NAME, megnet.load)
 register_parent(chgnet.NAME, chgnet.load)
 register_parent(sevennet.NAME, sevennet.load)
+register_parent("chgnet-response", response.load_chgnet)
+register_parent("sevennet-response", response.load_sevennet)
 
 __all__ = [
     "Parent",
