@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.torch
 import torch
-from pymatgen.core import Structure
 from safetensors import SafetensorError
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
@@ -19,16 +18,16 @@ from sklearn.exceptions import NotFittedError
 from atomsets_core.batches import TrainingData
 from atomsets_core.calibration import Calibrator, Domain, calibrate, crossed_coverage, fit_domain
 from atomsets_core.features import Features
-from atomsets_core.parents import load_parent, split_levels
 from atomsets_core.sets import AtomSetsNetwork
+from atomsets_core.specification import as_batch, parse_features
 from atomsets_core.storage import StorageError, Store
-from atomsets_core.structures import Structures, as_structures
+from atomsets_core.stored import StoredFeatures
 from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply, resolve_device, train
 
 FORMAT_VERSION = 1
 """Of the files of a saved model."""
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
 
 TRANSFORMS = ("none", "log10")
@@ -59,19 +58,6 @@ class Prediction:
     in_domain: npt.NDArray[np.bool_]
 
 
-def parse_features(text: str) -> tuple[str, tuple[str, ...]]:
-    """Parent and levels of a feature specification such as "megnet:V0+V1+V2+V3" or "megnet" (its default levels).
-
-    Raises:
-        ValueError: the parent or a level is unknown.
-    """
-    name, _, levels = text.partition(":")
-    parent = load_parent(name.strip())
-    chosen = tuple(level.strip() for level in levels.split("+")) if levels else parent.default_levels
-    split_levels(parent, chosen)
-    return parent.name, chosen
-
-
 def transform_target(y: npt.ArrayLike, transform: str) -> FloatArray:
     """(n,) targets on the scale the model works on.
 
@@ -98,11 +84,12 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
     predictions calibrate the intervals and are kept in `oof_`.
 
     Args:
-        features: parent and levels, e.g. "megnet:V0+V1+V2+V3"; site levels are concatenated a site, structure levels
-            are joined after pooling.
+        features: parents and levels, e.g. "megnet:V0+V1+V2+V3,chgnet:site"; see `specification`. Site levels are
+            concatenated a site, structure levels are joined after pooling.
         phi: widths of the layers on each site.
         rho: widths of the layers after pooling.
-        pooling: any of mean, set2set, sum, max, min, std, joined.
+        pooling: any of mean, set2set, attention, sum, max, min, std, joined.
+        alpha: exponent of the site weights in the mean and std; below 1 the minor elements of a composition count more.
         activation: "relu" or "silu".
         members: networks in the ensemble.
         folds: parts the training rows are cut into; 0 trains every member on all rows and gives no intervals.
@@ -135,6 +122,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         phi: Sequence[int] = (128,),
         rho: Sequence[int] = (128,),
         pooling: Sequence[str] = ("mean",),
+        alpha: float = 1.0,
         activation: str = "relu",
         members: int = 10,
         folds: int = 5,
@@ -152,6 +140,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.phi = phi
         self.rho = rho
         self.pooling = pooling
+        self.alpha = alpha
         self.activation = activation
         self.members = members
         self.folds = folds
@@ -167,15 +156,15 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
 
     def fit(
         self,
-        X: Features | Structures | Sequence[Structure],
+        X: Any,
         y: npt.ArrayLike,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """Train on structures (or their features) and their values.
+        """Train on structures, compositions or their features, and their values.
 
         Args:
-            X: n structures, or features with the levels of `self.features`.
+            X: n structures, formulas or compositions (see `as_batch`), or features with the levels of `self.features`.
             y: (n,) values in the unit of the target.
             progress: called after each epoch.
             checkpoint: where to keep an unfinished training; one that was cut off goes on and ends the same.
@@ -191,7 +180,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         if len(target) < 5:
             raise ValueError(f"{len(target)} labelled structures are too few to learn from; at least 5 are needed")
         self.n_train_ = len(target)
-        self.digest_ = features.digest
+        self.digest_ = parse_features(self.features).digest(features)
         self.fold_ = _folds(features.formula, self.folds, self.seed)
         n_folds = int(self.fold_.max()) + 1
         used = np.ones((self.members, len(target)), dtype=bool)
@@ -208,7 +197,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.losses_ = train(
             self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
         )
-        self.domain_ = fit_domain(features.pooled(self._levels()))
+        self.domain_ = fit_domain(data.pooled())
         self.calibrator_: Calibrator | None = None
         self.oof_: Prediction | None = None
         self.coverage_ = float("nan")
@@ -216,9 +205,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             self._calibrate(data, target, used)
         return self
 
-    def predict(
-        self, X: Features | Structures | Sequence[Structure], return_std: bool = False
-    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+    def predict(self, X: Any, return_std: bool = False) -> FloatArray | tuple[FloatArray, FloatArray]:
         """(n,) predictions in the unit of the target; with `return_std` also their standard deviations in that unit.
 
         With log10 the prediction is the median and the standard deviation is to first order,
@@ -229,7 +216,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             return result.value
         return result.value, result.std * (np.log(10.0) * result.value if self.transform == "log10" else 1.0)
 
-    def predict_distribution(self, X: Features | Structures | Sequence[Structure]) -> Prediction:
+    def predict_distribution(self, X: Any) -> Prediction:
         """Predictions with intervals and domain flags.
 
         Raises:
@@ -239,13 +226,18 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         if not hasattr(self, "network_"):
             raise NotFittedError("fit the regressor before predicting")
         features = self._features(X)
-        if features.digest != self.digest_:
+        digest = parse_features(self.features).digest(features)
+        if digest != self.digest_:
             raise ValueError(
-                f"the model was trained on features of parent digest {self.digest_}, these come from {features.digest}"
+                f"the model was trained on features of parent digest {self.digest_}, these come from {digest}"
             )
-        members = apply(self.network_, self._data(features))[:, :, 0]
-        distance = self.domain_.distance(features.pooled(self._levels()))
-        return self._prediction(members.mean(axis=0), _spread(members), distance)
+        mean, spread, distance = (np.empty(len(features)) for _ in range(3))
+        for rows, block in features.blocks():
+            data = self._data(block)
+            members = apply(self.network_, data)[:, :, 0]
+            mean[rows], spread[rows] = members.mean(axis=0), _spread(members)
+            distance[rows] = self.domain_.distance(data.pooled())
+        return self._prediction(mean, spread, distance)
 
     def _calibrate(self, data: TrainingData, target: FloatArray, used: npt.NDArray) -> None:
         """Out-of-fold predictions, the intervals fitted to them, and the honest coverage of those."""
@@ -273,23 +265,17 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
     def _inverse(self, x: FloatArray) -> FloatArray:
         return 10.0**x if self.transform == "log10" else x
 
-    def _levels(self) -> tuple[str, ...]:
-        return parse_features(self.features)[1]
-
-    def _features(self, X: Features | Structures | Sequence[Structure]) -> Features:
-        if isinstance(X, Features):
-            return X
-        name, levels = parse_features(self.features)
-        features = load_parent(name).featurize(as_structures(X), levels)
+    def _features(self, X: Any) -> Features | StoredFeatures:
+        batch = as_batch(X)
+        if isinstance(batch, Features | StoredFeatures):
+            return batch
+        features = parse_features(self.features).featurize(batch)
         if features.refused:
             raise ValueError(f"structure {features.refused[0].material_id}: {features.refused[0].reason}")
         return features
 
-    def _data(self, features: Features) -> TrainingData:
-        on_sites, on_structures = split_levels(load_parent(parse_features(self.features)[0]), self._levels())
-        n_sites = int(features.n_atoms.sum())
-        sites = features.site_matrix(on_sites) if on_sites else np.empty((n_sites, 0), dtype=np.float32)
-        return TrainingData.merged(sites, features.structure_matrix(on_structures), features.offsets)
+    def _data(self, features: Features | StoredFeatures) -> TrainingData:
+        return TrainingData.gathered(features, parse_features(self.features), merge=self.alpha == 1)
 
     def _network(self, site_width: int, structure_width: int) -> AtomSetsNetwork:
         return AtomSetsNetwork(
@@ -299,6 +285,7 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             phi=self.phi,
             rho=self.rho,
             pooling=self.pooling,
+            alpha=self.alpha,
             activation=self.activation,
         )
 

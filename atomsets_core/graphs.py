@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
-from atomsets_core.structures import FloatArray, IntArray, Refusal, Structures, ragged_rows
+from atomsets_core.structures import FloatArray, IntArray, Refusal, Structures, partial_occupancy, ragged_rows
 
 SELF_TOLERANCE = 1e-8
 """Angstrom: an atom is its own neighbour only through another image, farther than this."""
@@ -133,19 +133,26 @@ def graph_batches(
         structures: the batch.
         cutoff: neighbour radius, Angstrom.
         max_bonds: directed bonds after which a batch is closed.
-        refused: gets a row for each structure with overlapping atoms or an atom without neighbours.
+        refused: gets a row for each structure with partial occupancy, overlapping atoms or an atom without neighbours.
         vectors: give the bond vectors and images too.
         angle_cutoff: Angstrom; the angles between bonds shorter than this count as bonds in the size of a batch.
 
     Yields:
         Row numbers of the structures in the batch, and their graph.
     """
+    whole = np.flatnonzero(~structures.disordered)
+    for i in np.flatnonzero(structures.disordered):
+        name, reason = str(structures.material_id[i]), partial_occupancy(structures, int(i))
+        refused.append(Refusal(name, "featurize", reason, str(structures.hashes[i])))
+    ordered = structures if len(whole) == len(structures) else structures.take(whole)
     # The compiled lists know neither vectors nor angles.
     kernel = None if vectors else neighbour_kernel()
     if kernel is None:
-        yield from _batches_one_by_one(structures, cutoff, max_bonds, refused, vectors, angle_cutoff)
+        batches = _batches_one_by_one(ordered, cutoff, max_bonds, refused, vectors, angle_cutoff)
     else:
-        yield from _batches_compiled(kernel, structures, cutoff, max_bonds, refused)
+        batches = _batches_compiled(kernel, ordered, cutoff, max_bonds, refused)
+    for rows, graphs in batches:
+        yield whole[rows], graphs
 
 
 @cache

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from atomsets_core import metrics
-from atomsets_core.estimators import AtomSetsRegressor, parse_features, transform_target
+from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.features import Features
 from atomsets_core.labels import ledger_table, usable_labels
-from atomsets_core.parents import load_parent
 from atomsets_core.sources import Pulled, SourceError
+from atomsets_core.specification import parse_features
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
 from atomsets_core.training import Checkpoint, Progress, resolve_device
@@ -88,8 +88,7 @@ def train_on(
 
 def featurize(structures: Any, spec: str) -> Features:
     """Features of a batch at the levels of a specification such as "megnet:V0+V1"."""
-    name, levels = parse_features(spec)
-    return load_parent(name, str(resolve_device("auto"))).featurize(structures, levels)
+    return parse_features(spec).featurize(structures, str(resolve_device("auto")))
 
 
 def predict_on(pulled: Pulled, model: AtomSetsRegressor) -> tuple[pd.DataFrame, list[Refusal]]:
@@ -156,7 +155,7 @@ def save_trained(
         "source": dict(source),
         "scores_out_of_fold": scores,
         "entries_not_used": len(trained.refused),
-        "overlap": OVERLAP.get(parse_features(model.features)[0], ""),
+        "overlap": " ".join(dict.fromkeys(OVERLAP.get(name, "") for name in parse_features(model.features).parents)),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
     if model.oof_ is not None:

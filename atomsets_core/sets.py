@@ -15,6 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from atomsets_core.fused import share_of_sites, standardized_layer, sum_sites
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": nn.functional.silu}
 POOLINGS = ("mean", "set2set", "attention", "sum", "max", "min", "std")
 
@@ -53,9 +55,8 @@ def weighted_mean(values: Tensor, weights: Tensor, owner: Tensor, n: int, alpha:
     With alpha other than 1 and unequal weights the result changes when every site is listed several times with its
     weight divided among the copies; with weights of 1 (crystals) any alpha gives the plain mean.
     """
-    w = (weights if alpha == 1.0 else weights**alpha)[None, :, None]
-    total = segment_sum(w, owner, n)
-    return segment_sum(values * w, owner, n) / total
+    w = weights if alpha == 1.0 else weights**alpha
+    return sum_sites(values, share_of_sites(w, owner, n), owner, n)
 
 
 def extreme(values: Tensor, owner: Tensor, n: int, largest: bool) -> Tensor:
@@ -230,9 +231,10 @@ class AtomSetsNetwork(nn.Module):
         """(members, n_structures, outputs), in units of the standardised target."""
         parts = []
         if len(self.phi):
-            x = self.site_input(batch.sites)
-            for layer in self.phi:
-                x = self.dropout(self.activation(layer(x)))
+            x = self._first_layer(batch.sites)
+            for layer in self.phi[1:]:
+                x = layer(self.dropout(self.activation(x)))
+            x = self.dropout(self.activation(x))
             parts = [self._pool(name, x, batch) for name in self.pooling]
         if batch.structure.shape[1]:
             parts.append(self.structure_input(batch.structure))
@@ -245,6 +247,10 @@ class AtomSetsNetwork(nn.Module):
     def predict(self, batch: SetBatch) -> Tensor:
         """(members, n_structures, outputs), in the units of the target the network was trained on."""
         return self.forward(batch) * self.target.scale + self.target.mean
+
+    def _first_layer(self, sites: Tensor) -> Tensor:
+        first, scaler = self.phi[0], self.site_input
+        return standardized_layer(sites, scaler.mean, scaler.scale, first.weight, first.bias)
 
     def _pool(self, name: str, x: Tensor, batch: SetBatch) -> Tensor:
         weights, owner, n = batch.weights, batch.owner, batch.n_structures

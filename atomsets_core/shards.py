@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ from atomsets_core.structures import Refusal, list_array
 
 SCHEMA_VERSION = 1
 ROW_GROUP = 1024
+WEIGHTS = "site_weight"
+"""Column of the occupancies, in shards that have disordered structures."""
 
 
 class ShardError(StorageError):
@@ -127,6 +129,29 @@ def _entry(raw: dict) -> ShardEntry:
     return ShardEntry(**{**raw, "hashes": tuple(raw["hashes"]), "levels": tuple(raw["levels"])})
 
 
+def locate(
+    entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Iterable[str]
+) -> tuple[dict[str, ShardEntry], set[str], dict[str, str]]:
+    """Where the features of some structures are.
+
+    Args:
+        entries: the manifest of one parent.
+        levels: that are needed.
+        hashes: of the structures.
+
+    Returns:
+        structure hash -> shard that holds it; hashes nobody has featurised; structure hash -> reason of refusal.
+    """
+    wanted = set(hashes)
+    found: dict[str, ShardEntry] = {}
+    refused: dict[str, str] = {}
+    for entry in sorted(entries, key=lambda entry: entry.key):
+        if set(levels) <= set(entry.levels):
+            found.update({h: entry for h in entry.hashes if h in wanted and h not in found})
+            refused.update({h: reason for h, reason in entry.refused.items() if h in wanted})
+    return found, wanted - set(found) - set(refused), refused
+
+
 def verify_shard(store: Store, entry: ShardEntry) -> bytes:
     """The bytes of a shard, checked against its entry.
 
@@ -169,6 +194,8 @@ def _to_arrow(features: Features, parent: str) -> pa.Table:
         "formula": pa.array(features.formula, pa.string()),
         "n_atoms": pa.array(features.n_atoms, pa.int32()),
     }
+    if features.weights is not None:
+        columns[WEIGHTS] = list_array(features.weights, features.offsets, pa.float32())
     for level, values in features.sites.items():
         columns[level] = list_array(values.reshape(-1), features.offsets * values.shape[1], pa.float32())
     for level, values in features.structure.items():
@@ -195,7 +222,8 @@ def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Featur
     missing = [level for level in levels if level not in file.schema_arrow.names]
     if missing:
         raise KeyError(f"shard {entry.key} holds no level {missing[0]!r}; it has {', '.join(entry.levels)}")
-    table = file.read(columns=["material_id", "structure_hash", "formula", "n_atoms", *levels])
+    weights = [WEIGHTS] if WEIGHTS in file.schema_arrow.names else []
+    table = file.read(columns=["material_id", "structure_hash", "formula", "n_atoms", *weights, *levels])
 
     def values(level: str, width: int) -> np.ndarray:
         column = table[level].combine_chunks()
@@ -218,6 +246,7 @@ def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Featur
         sites={level: values(level, sites[level]) for level in levels if level in sites},
         structure={level: values(level, structure[level]) for level in levels if level in structure},
         digest=metadata["digest"],
+        weights=values(WEIGHTS, 1)[:, 0] if weights else None,
         refused=tuple(Refusal("", "featurize", reason, h) for h, reason in entry.refused.items()),
         flagged=entry.flagged,
     )

@@ -19,8 +19,9 @@ from atomsets_core.discovery import simulate
 from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.features import Features
 from atomsets_core.parents import load_parent
-from atomsets_core.shards import ShardEntry, read_entries, read_shard, verify_shard, write_shard
+from atomsets_core.shards import ShardEntry, read_shard, verify_shard, write_shard
 from atomsets_core.storage import StorageError, Store
+from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Structures, from_arrow
 from atomsets_core.training import resolve_device
 
@@ -57,29 +58,6 @@ def featurize_shard(
     }
 
 
-def locate(
-    entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Iterable[str]
-) -> tuple[dict[str, ShardEntry], set[str], dict[str, str]]:
-    """Where the features of some structures are.
-
-    Args:
-        entries: the manifest of one parent.
-        levels: that are needed.
-        hashes: of the structures.
-
-    Returns:
-        structure hash -> shard that holds it; hashes nobody has featurised; structure hash -> reason of refusal.
-    """
-    wanted = set(hashes)
-    found: dict[str, ShardEntry] = {}
-    refused: dict[str, str] = {}
-    for entry in sorted(entries, key=lambda entry: entry.key):
-        if set(levels) <= set(entry.levels):
-            found.update({h: entry for h in entry.hashes if h in wanted and h not in found})
-            refused.update({h: reason for h, reason in entry.refused.items() if h in wanted})
-    return found, wanted - set(found) - set(refused), refused
-
-
 def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]) -> Features:
     """Features of these structures in this order, from the shards that hold them; repeats are allowed.
 
@@ -87,18 +65,7 @@ def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str
         KeyError: a structure that no shard holds.
         ShardError: a damaged shard; the message names it.
     """
-    found, missing, refused = locate(read_entries(store, parent, digest).values(), levels, hashes)
-    if missing or refused:
-        raise KeyError(
-            f"{len(missing) + len(refused)} structures have no features, e.g. {next(iter(missing | set(refused)))}"
-        )
-    parts = []
-    for entry in {entry.key: entry for entry in found.values()}.values():
-        part = read_shard(store, entry, levels)
-        parts.append(part[[row for row, h in enumerate(part.structure_hash) if found.get(h) is entry]])
-    joined = Features.concat(parts)
-    position = {h: row for row, h in enumerate(joined.structure_hash)}
-    return joined[[position[h] for h in hashes]]
+    return StoredFeatures.find(store, parent, digest, levels, hashes).load()
 
 
 @dataclass(frozen=True)
@@ -146,7 +113,7 @@ def train_model(
     table, values = read_labelled(store)
     model = AtomSetsRegressor(**parameters)
     levels = parameters["features"].partition(":")[2].split("+")
-    features = gather_features(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
+    features = StoredFeatures.find(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
     checkpoint = StoredCheckpoint(store, f"{folder}/checkpoint.safetensors")
     model.fit(features, values, checkpoint=checkpoint)
     out_of_fold = table.append_column("fold", pa.array(model.fold_, pa.int32()))
@@ -185,7 +152,7 @@ def simulate_seed(
     store = Store(store_url)
     table, values = read_labelled(store)
     levels = parameters["features"].partition(":")[2].split("+")
-    features = gather_features(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
+    features = StoredFeatures.find(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
     target = transform_target(values, parameters["transform"])
     store.write_json(name, simulate(AtomSetsRegressor(**parameters), features, target, **options, seed=seed))
     return {"seconds": time.perf_counter() - started}

@@ -12,19 +12,20 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pymatgen.core import Composition, Element, Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
+
+from atomsets_core.formulas import LARGEST_ATOMIC_NUMBER, formula_of, reduced_formula
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
 
-LARGEST_ATOMIC_NUMBER = 118
 STRUCTURE_COLUMNS = ("lattice", "Z", "frac")
 
 
@@ -47,7 +48,10 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Structures:
-    """A batch of periodic, ordered crystal structures.
+    """A batch of periodic crystal structures.
+
+    A site with partial occupancy is one row for each element on it. Such structures have a composition but no graph:
+    levels of the element alone are all that can be computed of them.
 
     Attributes:
         material_id: (n,) object array of str, the identifiers.
@@ -55,6 +59,7 @@ class Structures:
         n_atoms: (n,) int64, sites of each structure.
         numbers: (n_atoms.sum(),) int64, atomic numbers, structure after structure.
         frac: (n_atoms.sum(), 3) float64, fractional coordinates.
+        occupancy: (n_atoms.sum(),) float64, share of the site that the element has; None where all are 1.
     """
 
     material_id: npt.NDArray[np.object_]
@@ -62,12 +67,15 @@ class Structures:
     n_atoms: IntArray
     numbers: IntArray
     frac: FloatArray
+    occupancy: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n, total = len(self.material_id), int(self.n_atoms.sum()) if len(self.n_atoms) else 0
         shapes = (self.lattice.shape, self.n_atoms.shape, self.numbers.shape, self.frac.shape)
         if shapes != ((n, 3, 3), (n,), (total,), (total, 3)):
             raise ValueError(f"inconsistent batch of {n} structures and {total} sites: shapes {shapes}")
+        if self.occupancy is not None and self.occupancy.shape != (total,):
+            raise ValueError(f"{len(self.occupancy)} occupancies for {total} sites")
 
     def __len__(self) -> int:
         return len(self.material_id)
@@ -76,6 +84,25 @@ class Structures:
     def offsets(self) -> IntArray:
         """(n + 1,) int64: sites of structure i are rows offsets[i]:offsets[i + 1]."""
         return np.concatenate([[0], np.cumsum(self.n_atoms)]).astype(np.int64)
+
+    @property
+    def shares(self) -> FloatArray:
+        """(n_atoms.sum(),) float64: the occupancies, 1 where none are given."""
+        return np.ones(len(self.numbers)) if self.occupancy is None else self.occupancy
+
+    @cached_property
+    def disordered(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether a structure has a site with partial occupancy."""
+        found = np.zeros(len(self), dtype=bool)
+        if self.occupancy is not None:
+            owner = np.repeat(np.arange(len(self)), self.n_atoms)
+            found[owner[self.occupancy != 1]] = True
+        return found
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        """(n_atoms.sum(),) float32 weight of each row in its structure; None where all are 1."""
+        return self.shares.astype(np.float32) if self.disordered.any() else None
 
     @cached_property
     def hashes(self) -> npt.NDArray[np.object_]:
@@ -93,6 +120,8 @@ class Structures:
             digest = hashlib.blake2b(cell[i].tobytes(), digest_size=16)
             digest.update(numbers[start:stop].tobytes())
             digest.update(frac[start:stop].tobytes())
+            if self.disordered[i]:
+                digest.update(np.round(self.shares[start:stop] * 1e6).astype(np.int64).tobytes())
             out[i] = digest.hexdigest()
         return out
 
@@ -108,7 +137,11 @@ class Structures:
         for i, (start, stop) in enumerate(itertools.pairwise(starts)):
             amount = amounts[start:stop]
             divisor = math.gcd(*amount)
-            out[i] = _reduced_formula(tuple(elements[start:stop]), tuple([count // divisor for count in amount]))
+            out[i] = reduced_formula(tuple(elements[start:stop]), tuple([count // divisor for count in amount]))
+        for row in np.flatnonzero(self.disordered):
+            rows = slice(self.offsets[row], self.offsets[row + 1])
+            present, which = np.unique(self.numbers[rows], return_inverse=True)
+            out[row] = formula_of(present.tolist(), np.bincount(which, self.shares[rows]).tolist())
         return out
 
     def take(self, indices: Sequence[int] | IntArray) -> Structures:
@@ -122,6 +155,7 @@ class Structures:
             self.n_atoms[positions],
             self.numbers[rows],
             self.frac[rows],
+            None if self.occupancy is None else self.occupancy[rows],
         )
 
     @staticmethod
@@ -129,23 +163,40 @@ class Structures:
         """One batch after the other."""
         if not parts:
             return empty_structures()
+        mixed = any(part.occupancy is not None for part in parts)
         return Structures(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("material_id", "lattice", "n_atoms", "numbers", "frac")
-            )
+            np.concatenate([part.material_id for part in parts]),
+            np.concatenate([part.lattice for part in parts]),
+            np.concatenate([part.n_atoms for part in parts]),
+            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.frac for part in parts]),
+            np.concatenate([part.shares for part in parts]) if mixed else None,
         )
 
     def to_pymatgen(self) -> list[Structure]:
         """One pymatgen Structure each."""
         return [
-            Structure(Lattice(cell), self.numbers[start:stop].tolist(), self.frac[start:stop])
-            for cell, start, stop in zip(self.lattice, self.offsets[:-1], self.offsets[1:], strict=True)
+            self._disordered_structure(i)
+            if self.disordered[i]
+            else Structure(Lattice(cell), self.numbers[start:stop].tolist(), self.frac[start:stop])
+            for i, (cell, start, stop) in enumerate(zip(self.lattice, self.offsets[:-1], self.offsets[1:], strict=True))
         ]
 
+    def _disordered_structure(self, i: int) -> Structure:
+        rows = slice(self.offsets[i], self.offsets[i + 1])
+        sites: dict[tuple[float, ...], dict[Element, float]] = {}
+        for z, place, share in zip(self.numbers[rows], self.frac[rows], self.shares[rows], strict=True):
+            on_site = sites.setdefault(tuple(place), {})
+            on_site[Element.from_Z(int(z))] = on_site.get(Element.from_Z(int(z)), 0.0) + float(share)
+        return Structure(Lattice(self.lattice[i]), list(sites.values()), list(sites))
+
     def to_arrow(self) -> pa.Table:
-        """Columns material_id, formula, n_atoms, structure_hash, lattice (9 float64), Z (uint8), frac (3 n float64)."""
+        """Columns material_id, formula, n_atoms, structure_hash, lattice (9 float64), Z (uint8), frac (3 n float64).
+
+        With partial occupancy also occupancy (n float64).
+        """
         offsets = self.offsets
+        shares = {"occupancy": list_array(self.shares, offsets, pa.float64())} if self.disordered.any() else {}
         return pa.table(
             {
                 "material_id": pa.array(self.material_id, pa.string()),
@@ -155,6 +206,7 @@ class Structures:
                 "lattice": list_array(self.lattice.reshape(-1), 9 * np.arange(len(self) + 1), pa.float64()),
                 "Z": list_array(self.numbers, offsets, pa.uint8()),
                 "frac": list_array(self.frac.reshape(-1), 3 * offsets, pa.float64()),
+                **shares,
             }
         )
 
@@ -191,43 +243,6 @@ def list_array(values: npt.NDArray[Any], offsets: IntArray, kind: pa.DataType) -
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values).cast(kind))
 
 
-@lru_cache(maxsize=200_000)
-def _reduced_formula(elements: tuple[int, ...], counts: tuple[int, ...]) -> str:
-    """Pymatgen's reduced formula, in a twentieth of its time for the usual case."""
-    if any(not 1 <= z <= LARGEST_ATOMIC_NUMBER for z in elements):
-        return "?"
-    known = _electronegativity()
-    order = sorted(zip(elements, counts, strict=True), key=lambda item: known[item[0]])
-    if any(known[z][0] != known[z][0] for z in elements) or (len(elements) < 3 and max(counts) == 1):
-        # Noble gases have no electronegativity to sort by; O2, Na2O2 and their like are exceptions.
-        return _composition(elements, counts).reduced_formula
-    anion = ""
-    if len(order) > 2 and known[order[-1][0]][0] - known[order[-2][0]][0] < 1.65:
-        groups = math.gcd(order[-1][1], order[-2][1])
-        if groups > 1:
-            anion = f"({_written([(z, count // groups) for z, count in order[-2:]])}){groups}"
-            order = order[:-2]
-    return _written(order) + anion
-
-
-def _composition(elements: Sequence[int], counts: Sequence[int]) -> Composition:
-    return Composition({Element.from_Z(z): count for z, count in zip(elements, counts, strict=True)})
-
-
-def _written(order: Sequence[tuple[int, int]]) -> str:
-    known = _electronegativity()
-    return "".join(f"{known[z][1]}{count if count > 1 else ''}" for z, count in order)
-
-
-@lru_cache(maxsize=1)
-def _electronegativity() -> list[tuple[float, str]]:
-    """Pauling's value (NaN where there is none) and symbol of each element, by atomic number."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        elements = [Element.from_Z(z) for z in range(1, LARGEST_ATOMIC_NUMBER + 1)]
-        return [(0.0, "?"), *((float(element.X), element.symbol) for element in elements)]
-
-
 def as_structures(items: Structures | Iterable[Structure], ids: Sequence[str] | None = None) -> Structures:
     """A batch from pymatgen structures, all of which must be usable.
 
@@ -253,6 +268,7 @@ def from_pymatgen(items: Iterable[Any], ids: Sequence[str] | None = None) -> tup
         The accepted structures in order, and the refusals.
     """
     names, cells, counts, numbers, fracs = [], [], [], [], []
+    shares: list[float] = []
     refusals = []
     for position, item in enumerate(items):
         name = str(ids[position]) if ids is not None else str(position)
@@ -262,9 +278,17 @@ def from_pymatgen(items: Iterable[Any], ids: Sequence[str] | None = None) -> tup
             continue
         names.append(name)
         cells.append(item.lattice.matrix)
-        counts.append(len(item))
-        numbers.extend(item.atomic_numbers)
-        fracs.append(item.frac_coords)
+        if item.is_ordered:
+            counts.append(len(item))
+            numbers.extend(item.atomic_numbers)
+            shares.extend([1.0] * len(item))
+            fracs.append(item.frac_coords)
+            continue
+        rows = [(site.frac_coords, specie.Z, share) for site in item for specie, share in site.species.items()]
+        counts.append(len(rows))
+        numbers.extend(z for _, z, _ in rows)
+        shares.extend(share for _, _, share in rows)
+        fracs.append(np.array([place for place, _, _ in rows]))
     if not names:
         return empty_structures(), refusals
     batch = Structures(
@@ -273,6 +297,7 @@ def from_pymatgen(items: Iterable[Any], ids: Sequence[str] | None = None) -> tup
         np.array(counts, dtype=np.int64),
         np.array(numbers, dtype=np.int64),
         np.concatenate(fracs).astype(np.float64),
+        np.array(shares) if any(share != 1 for share in shares) else None,
     )
     accepted, more = validate(batch)
     return accepted, refusals + more
@@ -284,13 +309,21 @@ def _unrepresentable(item: Any) -> str:
         return f"not a crystal structure but a {type(item).__name__}"
     if not len(item):
         return "it has no sites"
-    if not item.is_ordered:
-        site = next(site for site in item if not site.is_ordered)
-        return f"partial occupancy ({site.species_string}): only ordered structures have a graph"
     for site in item:
-        if not isinstance(getattr(site.specie, "element", site.specie), Element):
-            return f"unknown element {site.species_string!r}"
+        if not len(site.species):
+            return "a site has no element"
+        for specie in site.species:
+            if not isinstance(getattr(specie, "element", specie), Element):
+                return f"unknown element {site.species_string!r}"
     return ""
+
+
+def partial_occupancy(structures: Structures, i: int) -> str:
+    """Why a disordered structure has no graph."""
+    rows = slice(structures.offsets[i], structures.offsets[i + 1])
+    row = int(np.argmax(structures.shares[rows] != 1))
+    symbol, share = Element.from_Z(int(structures.numbers[rows][row])).symbol, structures.shares[rows][row]
+    return f"partial occupancy ({symbol}:{share:.3g}): only ordered structures have a graph"
 
 
 def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structures, IntArray, list[Refusal]]:
@@ -298,7 +331,8 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
 
     Args:
         table: `lattice` holds 9 numbers (row vectors) or 6 (a, b, c in Angstrom, alpha, beta, gamma in degrees); `Z`
-             the atomic numbers; `frac` the fractional coordinates, flattened.
+             the atomic numbers; `frac` the fractional coordinates, flattened; `occupancy`, where it is there, a share
+             for each site.
         id_column: column of the identifiers; without it the position is the identifier.
 
     Returns:
@@ -315,7 +349,8 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
     names = np.array([f"row {i}" if name is None else str(name) for i, name in enumerate(raw)], dtype=object)
     flat: dict[str, FloatArray] = {}
     lengths: dict[str, IntArray] = {}
-    for name in STRUCTURE_COLUMNS:
+    read = [*STRUCTURE_COLUMNS, *(["occupancy"] if _has_lists(table, "occupancy") else [])]
+    for name in read:
         column = table[name].combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
@@ -329,7 +364,7 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
             raise ValueError(f"column {name!r} holds {column.type}, not lists of numbers") from error
         flat[name] = np.asarray(pc.fill_null(values, np.nan), dtype=np.float64)
 
-    starts = {name: np.concatenate([[0], np.cumsum(lengths[name])]).astype(np.int64) for name in STRUCTURE_COLUMNS}
+    starts = {name: np.concatenate([[0], np.cumsum(lengths[name])]).astype(np.int64) for name in read}
     per_cell, sites = lengths["lattice"], lengths["Z"]
     site_row = np.repeat(np.arange(n), sites)
     with np.errstate(invalid="ignore"):
@@ -343,6 +378,8 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
         reasons.setdefault(
             int(row), f"{lengths['frac'][row]} coordinates for {sites[row]} sites, {3 * sites[row]} are needed"
         )
+    if "occupancy" in flat:
+        _check_occupancy(flat["occupancy"], lengths["occupancy"], sites, reasons)
     for site in np.flatnonzero(~whole):
         number = flat["Z"][site]
         reasons.setdefault(
@@ -361,11 +398,26 @@ def from_arrow(table: pa.Table, id_column: str = "material_id") -> tuple[Structu
         sites[good],
         flat["Z"][ragged_rows(starts["Z"], good)].astype(np.int64),
         flat["frac"][ragged_rows(starts["frac"], good)].reshape(-1, 3),
+        flat["occupancy"][ragged_rows(starts["occupancy"], good)] if "occupancy" in flat else None,
     )
     refusals = [Refusal(str(names[row]), "parse", reason) for row, reason in sorted(reasons.items())]
     mask, more = _check(batch)
     kept = np.flatnonzero(mask)
     return batch.take(kept), good[kept], refusals + more
+
+
+def _has_lists(table: pa.Table, name: str) -> bool:
+    kind = table.schema.field(name).type if name in table.column_names else pa.null()
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _check_occupancy(shares: FloatArray, lengths: IntArray, sites: IntArray, reasons: dict[int, str]) -> None:
+    """A reason for each row whose occupancies are not one number above 0 and up to 1 for each site."""
+    for row in np.flatnonzero(lengths != sites):
+        reasons.setdefault(int(row), f"{lengths[row]} occupancies for {sites[row]} sites")
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    for entry in np.flatnonzero(~((shares > 0) & (shares <= 1))):
+        reasons.setdefault(int(owner[entry]), f"an occupancy is {shares[entry]:g}; it must be above 0 and up to 1")
 
 
 def lattice_vectors(parameters: FloatArray) -> FloatArray:

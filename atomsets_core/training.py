@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from atomsets_core.batches import TrainingData
+from atomsets_core.batches import BLOCK, GATHERED, Cut, TrainingData
 from atomsets_core.sets import AtomSetsNetwork, Standardize
 from atomsets_core.structures import IntArray
 
@@ -53,7 +53,7 @@ class TrainingOptions:
         seed: of the order and of dropout.
         patience: stop when no member has improved on its validation rows for so many epochs, and give every member its
             best epoch back; None trains to the end and keeps the last.
-        mixed_precision: bfloat16 products on a GPU.
+        mixed_precision: products in bfloat16, for GPUs.
         checkpoint_every: epochs between two checkpoints, where a `Checkpoint` is given.
     """
 
@@ -90,6 +90,8 @@ def set_scales(
 ) -> None:
     """Give every member the means and deviations of its own rows, of nothing else.
 
+    Members that use the same rows (those that leave out the same fold) share the work, and sites are read in stretches.
+
     Args:
         network: changed in place.
         data: (n) structures.
@@ -97,28 +99,55 @@ def set_scales(
         used: (members, n) weights, 0 for rows that a member must not see.
         scale_target: False leaves targets as they are (classes).
     """
-    owner = np.repeat(np.arange(len(data)), np.diff(data.offsets))
-    sites, weights = data.sites.double().numpy(), data.weights.double().numpy()
-    structure = data.structure.double().numpy()
-    for member, row_weights in enumerate(used):
-        rows = row_weights > 0
-        on_sites = rows[owner]
-        _put(network.site_input, member, *_moments(sites[on_sites], weights[on_sites]))
-        _put(network.structure_input, member, *_moments(structure[rows], np.ones(rows.sum())))
-        if scale_target:
-            columns = [column[np.isfinite(column)] for column in y[rows].T]
-            moments = [_moments(column[:, None], np.ones(len(column))) for column in columns]
-            mean, scale = (np.concatenate([m[i] for m in moments]) for i in (0, 1))
-            _put(network.target, member, mean, scale)
+    rows, of_member = np.unique(np.asarray(used) > 0, axis=0, return_inverse=True)
+    on_sites = _moments(partial(_site_stretches, data, network.alpha), rows, data.sites.shape[1])
+    on_structures = _moments(partial(_stretches, data.structure.numpy()), rows, data.structure.shape[1])
+    for member, group in enumerate(of_member.reshape(-1)):
+        _put(network.site_input, member, *(moment[group] for moment in on_sites))
+        _put(network.structure_input, member, *(moment[group] for moment in on_structures))
+    if scale_target:
+        for output, column in enumerate(y.T):
+            known = np.isfinite(column)
+            values = np.where(known, column, 0.0)[:, None]
+            mean, scale = _moments(partial(_stretches, values), rows & known, 1)
+            network.target.mean[:, 0, output] = torch.from_numpy(mean[of_member.reshape(-1), 0]).float()
+            network.target.scale[:, 0, output] = torch.from_numpy(scale[of_member.reshape(-1), 0]).float()
 
 
-def _moments(values: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> tuple[FloatArray, FloatArray]:
-    """Weighted mean and deviation of each column; a constant column has deviation 1."""
-    if not len(values):
-        return np.zeros(values.shape[1]), np.ones(values.shape[1])
-    share = weights / weights.sum()
-    mean = share @ values
-    scale = np.sqrt(share @ (values - mean) ** 2)
+Stretch = tuple[IntArray, IntArray, FloatArray, FloatArray]
+"""Row numbers (k,), first value of each row (k,), values (m, width) and their weights (m, 1), row after row."""
+
+
+def _site_stretches(data: TrainingData, alpha: float) -> Iterator[Stretch]:
+    # With the weights that the poolings see: with alpha below 1 minor elements count for more.
+    for rows in data.runs(np.arange(len(data)), 1) if data.sites.shape[1] else ():
+        batch = data.batch(rows, torch.device("cpu"))
+        start = np.flatnonzero(np.diff(batch.owner.numpy(), prepend=-1))
+        yield rows, start, batch.sites.double().numpy(), batch.weights.double().numpy()[:, None] ** alpha
+
+
+def _stretches(values: npt.NDArray[np.floating[Any]]) -> Iterator[Stretch]:
+    for start in range(0, len(values) if values.shape[1] else 0, BLOCK):
+        block = values[start : start + BLOCK].astype(np.float64)
+        one = np.arange(len(block))
+        yield one + start, one, block, np.ones((len(block), 1))
+
+
+def _moments(
+    stretches: Callable[[], Iterable[Stretch]], rows: npt.NDArray[np.bool_], width: int
+) -> tuple[FloatArray, FloatArray]:
+    """(groups, width) weighted means and deviations over (groups, n) rows; a constant column has deviation 1."""
+    total, first = np.zeros((len(rows), 1)), np.zeros((len(rows), width))
+    for at, start, values, weights in stretches():
+        total += rows[:, at] @ np.add.reduceat(weights, start)
+        first += rows[:, at] @ np.add.reduceat(values * weights, start)
+    total[total == 0] = 1.0
+    mean = first / total
+    # Squares around a common point near all means lose no digits to a large offset.
+    middle, second = mean.mean(axis=0), np.zeros((len(rows), width))
+    for at, start, values, weights in stretches():
+        second += rows[:, at] @ np.add.reduceat((values - middle) ** 2 * weights, start)
+    scale = np.sqrt(np.maximum(second / total - (mean - middle) ** 2, 0.0))
     scale[~(scale > 1e-6)] = 1.0
     return mean, scale
 
@@ -205,8 +234,9 @@ class _Training:
         if not len(self.rows):
             raise ValueError("no row has a label")
         self.validation = None if validation is None else torch.from_numpy(validation).float().to(self.device)
-        if self.validation is not None:
+        if self.validation is not None and validation is not None:
             self.validation = self.validation[:, :, None] * present
+            self.watched = np.flatnonzero(validation.any(axis=0))
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
@@ -232,49 +262,53 @@ class _Training:
         options = self.options
         order = np.random.default_rng([options.seed, self.done]).permutation(self.rows)
         torch.manual_seed(options.seed * 100_003 + self.done)
-        steps = -(-len(order) // options.batch_size)
-        total = 0.0
+        total, seen = torch.zeros((), device=self.device), 0
         self.network.train()
-        for step in range(steps):
-            rate = options.learning_rate * _warm_cosine((self.done + step / steps) / options.epochs)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            rows = order[step * options.batch_size : (step + 1) * options.batch_size]
-            total += self._step(rows) * len(rows)
-        self.losses.append(total / (len(order) * self.network.members))
+        for rows in self.data.runs(order, options.batch_size):
+            cut, at = Cut.at(self.data, rows, self.device), torch.from_numpy(rows).to(self.device)
+            target, weight = self.target[:, at], self.weight[:, at]
+            for start in range(0, len(rows), options.batch_size):
+                self._set_rate((self.done + seen / len(order)) / options.epochs)
+                stop = min(start + options.batch_size, len(rows))
+                total += self._step(cut, target, weight, start, stop) * (stop - start)
+                seen += stop - start
+        self.losses.append(float(total) / (len(order) * self.network.members))
         if self.validation is not None and options.patience is not None:
             self._validate()
         return self.losses[-1]
 
-    def _step(self, rows: IntArray) -> float:
+    def _set_rate(self, progress: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * _warm_cosine(progress)
+
+    def _step(self, cut: Cut, target: Tensor, weight: Tensor, start: int, stop: int) -> Tensor:
         """One optimizer step; where the memory is short, in as many parts as it takes, with the same gradient."""
         while True:
             try:
-                return self._accumulate(rows)
+                return self._accumulate(cut, target, weight, start, stop)
             except torch.OutOfMemoryError:
                 if self.micro == 1:
                     raise
                 self.micro = max(1, self.micro // 2)
-                torch.cuda.empty_cache()
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
 
-    def _accumulate(self, rows: IntArray) -> float:
+    def _accumulate(self, cut: Cut, target: Tensor, weight: Tensor, start: int, stop: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        scale = self.weight[:, rows].sum(dim=(1, 2)).clamp(min=1e-12)
-        for start in range(0, len(rows), self.micro):
-            part = rows[start : start + self.micro]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed()):
-                outputs = self.network(self.data.batch(part, self.device))
-            error = LOSSES[self.options.loss](outputs.float(), self.target[:, part].expand_as(outputs))
-            # Sum over members: each is an independent problem, none scaled by the others.
-            loss = ((error * self.weight[:, part]).sum(dim=(1, 2)) / scale).sum()
+        total = torch.zeros((), device=self.device)
+        scaled = weight[:, start:stop]
+        # Sum over members: each is an independent problem, none scaled by the others.
+        scaled = scaled / scaled.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+        for first in range(start, stop, self.micro):
+            last = min(first + self.micro, stop)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.mixed_precision):
+                outputs = self.network(cut.part(first, last))
+            error = LOSSES[self.options.loss](outputs.float(), target[:, first:last].expand_as(outputs))
+            loss = (error * scaled[:, first - start : last - start]).sum()
             loss.backward()
-            total += float(loss.detach())
+            total += loss.detach()
         self.optimizer.step()
         return total
-
-    def _mixed(self) -> bool:
-        return self.options.mixed_precision and self.device.type == "cuda"
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -284,8 +318,7 @@ class _Training:
         if weight is None:
             return
         error = torch.zeros(self.network.members, device=self.device)
-        for start in range(0, len(self.data), 4096):
-            rows = np.arange(start, min(start + 4096, len(self.data)))
+        for rows in self.data.runs(self.watched, 1):
             outputs = self.network(self.data.batch(rows, self.device))
             loss = LOSSES[self.options.loss](outputs, self.target[:, rows].expand_as(outputs))
             error += (loss * weight[:, rows]).sum(dim=(1, 2))
@@ -349,13 +382,16 @@ def _warm_cosine(x: float) -> float:
 
 
 @torch.inference_mode()
-def apply(network: AtomSetsNetwork, data: TrainingData, batch_size: int = 4096) -> npt.NDArray[np.float64]:
-    """(members, n, outputs) predictions in the units the network was trained on."""
+def apply(network: AtomSetsNetwork, data: TrainingData, sites: int = GATHERED) -> npt.NDArray[np.float64]:
+    """(members, n, outputs) predictions in the units the network was trained on.
+
+    Args:
+        network: trained.
+        data: (n) structures.
+        sites: worked on at once; every member has hidden numbers for each.
+    """
     device = network.out.weight.device
-    parts = [
-        network.predict(data.batch(np.arange(start, min(start + batch_size, len(data))), device)).cpu()
-        for start in range(0, len(data), batch_size)
-    ]
-    if not parts:
-        return np.empty((network.members, 0, network.out.bias.shape[2]))
-    return torch.cat(parts, dim=1).double().numpy()
+    found = np.empty((network.members, len(data), network.out.bias.shape[2]))
+    for rows in data.runs(np.arange(len(data)), 1, sites):
+        found[:, rows] = network.predict(data.batch(rows, device)).cpu().double().numpy()
+    return found

@@ -159,7 +159,7 @@ class _Run:
         Returns:
             structure hash -> shard, for every structure that has features; the others are in the ledger.
         """
-        found, missing, _ = stages.locate(self.entries(), self.levels, structures.hashes)
+        found, missing, _ = shards.locate(self.entries(), self.levels, structures.hashes)
         for entry, reason in stages.damaged_shards(self.features, {e.key: e for e in found.values()}.values()):
             note(f"{reason}: it is made again")
             shards.discard(self.features, entry)
@@ -167,7 +167,7 @@ class _Run:
         failures: dict[str, str] = {}
         if missing:
             failures = self._make_shards(dataset, _unique(structures, missing))
-        found, missing, refused = stages.locate(self.entries(), self.levels, structures.hashes)
+        found, missing, refused = shards.locate(self.entries(), self.levels, structures.hashes)
         for name, h in zip(structures.material_id, structures.hashes, strict=True):
             if h not in found:
                 reason = refused.get(h) or failures.get(h) or "its shard could not be made"

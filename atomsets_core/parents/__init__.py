@@ -1,8 +1,9 @@
-"""Frozen pretrained networks that features come from, one file each."""
+"""Frozen pretrained networks that features come from, one file each; beside them the tables of element vectors."""
 
-from atomsets_core.parents import chgnet, megnet, response, sevennet
+from atomsets_core.parents import chgnet, element_tables, megnet, response, sevennet
 from atomsets_core.parents.base import (
     Parent,
+    element_levels,
     featurize_batches,
     in_torch,
     load_parent,
@@ -18,9 +19,12 @@ register_parent(chgnet.NAME, chgnet.load)
 register_parent(sevennet.NAME, sevennet.load)
 register_parent("chgnet-response", response.load_chgnet)
 register_parent("sevennet-response", response.load_sevennet)
+for _name, _loader in element_tables.loaders().items():
+    register_parent(_name, _loader)
 
 __all__ = [
     "Parent",
+    "element_levels",
     "featurize_batches",
     "in_torch",
     "load_parent",

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pymatgen.core import Element
 from torch import Tensor
 
+from atomsets_core.compositions import Compositions
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs
-from atomsets_core.structures import IntArray, Refusal, Structures
+from atomsets_core.structures import IntArray, Refusal, Structures, ragged_rows
 
 Levels = Mapping[str, npt.NDArray[np.float32]]
 """Level -> values of one batch: (n_atoms, width) on sites, (n_structures, width) on structures."""
@@ -45,6 +46,8 @@ class Parent(Protocol):
         site_levels: level -> width of the vector it gives each site.
         structure_levels: level -> width of the vector it gives each structure.
         default_levels: the site levels a model uses unless told otherwise.
+        element_levels: site levels that depend on the element alone and so can be had without coordinates, for
+            compositions and disordered structures too; a parent without the attribute has none.
     """
 
     @property
@@ -58,11 +61,12 @@ class Parent(Protocol):
     @property
     def default_levels(self) -> tuple[str, ...]: ...  # noqa: D102
 
-    def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
+    def featurize(self, structures: Any, levels: Sequence[str] | None = None) -> Features:
         """Features of the structures this parent can take, in their order; the others are in `Features.refused`.
 
         Args:
-            structures: the batch; any size, it is worked through in pieces.
+            structures: `Structures`, any number, they are worked through in pieces; also `Compositions`, by a parent
+                with `element_levels`.
             levels: what to return; by default every level.
 
         Raises:
@@ -123,14 +127,20 @@ def split_levels(parent: Parent, levels: Sequence[str]) -> tuple[tuple[str, ...]
     )
 
 
+def element_levels(parent: Parent) -> tuple[str, ...]:
+    """The levels of a parent that need no coordinates."""
+    return tuple(getattr(parent, "element_levels", ()))
+
+
 def featurize_batches(
     parent: Parent,
-    structures: Structures,
+    structures: Structures | Compositions,
     levels: Sequence[str] | None,
     *,
     covered: npt.NDArray[np.bool_],
-    compute: Compute,
+    compute: Compute | None = None,
     embedding: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    of_rows: Mapping[str, npt.NDArray[np.float32]] | None = None,
     untrained: frozenset[int] = frozenset(),
 ) -> Features:
     """What `Parent.featurize` has to do around a network: refusals, batches, and the arrays put together.
@@ -140,25 +150,31 @@ def featurize_batches(
         structures: the request.
         levels: the request; None for every level.
         covered: covered[z] is True where the network has the element with atomic number z; shorter is padded False.
-        compute: the network.
+        compute: the network; None where there is none, every level being in one of the following.
         embedding: site level -> (n, width) table by atomic number. If no other level is asked for, no graph is made,
-            and no structure is refused for its geometry.
+            and no structure is refused for its geometry; compositions will do.
+        of_rows: the same for levels that are already known: site level -> (n_atoms.sum(), width) of the request.
         untrained: atomic numbers that the network takes but was not trained on; structures with one are flagged.
 
     Raises:
-        ValueError: a level this parent doesn't have.
+        ValueError: a level this parent doesn't have, or that compositions can't have.
     """
     wanted = list(dict.fromkeys(levels)) if levels is not None else [*parent.site_levels, *parent.structure_levels]
     on_sites, on_structures = split_levels(parent, wanted)
-    tables = embedding or {}
+    tables, known = embedding or {}, of_rows or {}
     refused, accepted = _refuse_elements(parent.name, structures, covered)
     parts: dict[str, list[npt.NDArray[np.float32]]] = {level: [] for level in wanted}
     rows: list[IntArray] = []
-    if set(wanted) <= set(tables):
+    if set(wanted) <= {*tables, *known}:
         rows.append(accepted)
-        numbers = structures.take(accepted).numbers
+        chosen = ragged_rows(structures.offsets, accepted)
         for level in wanted:
-            parts[level].append(np.asarray(tables[level][numbers], dtype=np.float32))
+            values = known[level][chosen] if level in known else tables[level][structures.numbers[chosen]]
+            parts[level].append(np.asarray(values, dtype=np.float32))
+    elif isinstance(structures, Compositions) or compute is None:
+        geometric = next(level for level in wanted if level not in tables and level not in known)
+        can = ", ".join([*tables, *known]) or "none of its levels can"
+        raise ValueError(f"{parent.name}:{geometric} needs coordinates; from compositions alone can be had: {can}")
     else:
         for batch, found in compute(structures.take(accepted), wanted, refused):
             rows.append(accepted[batch])
@@ -175,6 +191,7 @@ def featurize_batches(
         structure_hash=kept.hashes,
         formula=kept.formulas,
         n_atoms=kept.n_atoms,
+        weights=kept.weights,
         sites={level: arrays[level] for level in on_sites},
         structure={level: arrays[level] for level in on_structures},
         digest=parent.digest,
@@ -196,7 +213,7 @@ def in_torch(batches: GraphBatches, forward: Forward) -> Compute:
 
 
 def _refuse_elements(
-    name: str, structures: Structures, covered: npt.NDArray[np.bool_]
+    name: str, structures: Structures | Compositions, covered: npt.NDArray[np.bool_]
 ) -> tuple[list[Refusal], IntArray]:
     """A refusal for each structure with an element the network doesn't have, and the rows of the others."""
     # Beyond the last atomic number there is one more entry, always False, for anything larger.
@@ -212,7 +229,7 @@ def _refuse_elements(
     return refused, np.setdiff1d(np.arange(len(structures)), hopeless)
 
 
-def _flag_elements(name: str, structures: Structures, untrained: frozenset[int]) -> dict[str, str]:
+def _flag_elements(name: str, structures: Structures | Compositions, untrained: frozenset[int]) -> dict[str, str]:
     """structure_hash -> remark, for structures with elements that the network takes but never saw in training."""
     owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
     hit = np.isin(structures.numbers, list(untrained))

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
+from atomsets_core.compositions import Compositions
 from atomsets_core.equivalence import MergedGraph, merge_alike
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
@@ -121,6 +122,7 @@ class CHGNet:
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("site",)
+    element_levels = ("a0",)
 
     def __init__(self, weights: dict[str, np.ndarray], device: str = "cpu") -> None:
         self.device = torch.device(device)
@@ -137,7 +139,7 @@ class CHGNet:
         self._radial_to_hidden = [bond_embedding @ conv.parts[1] for conv in self._atom_convs]
 
     @torch.inference_mode()
-    def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
+    def featurize(self, structures: Structures | Compositions, levels: Sequence[str] | None = None) -> Features:
         """See `Parent.featurize`. Refused are atomic numbers above 94, overlapping and isolated atoms.
 
         An atom without a neighbour in 6 Angstrom would keep its element embedding through all layers, and the package

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from atomsets_core.compositions import Compositions
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
@@ -84,6 +85,7 @@ class MEGNet:
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("V0", "V1", "V2", "V3")
+    element_levels = ("V0",)
 
     def __init__(self, weights: Weights, device: str = "cpu", *, compiled: bool = True) -> None:
         """Ready on `device`; `compiled` allows the compiled forward pass where there is one."""
@@ -94,7 +96,7 @@ class MEGNet:
         self.compiled = fast is not None
         self.forward: Forward = fast or TorchForward(weights, self.device)
 
-    def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
+    def featurize(self, structures: Structures | Compositions, levels: Sequence[str] | None = None) -> Features:
         """See `Parent.featurize`. Refused are atomic numbers above 94, overlapping and isolated atoms."""
         return featurize_batches(
             self,

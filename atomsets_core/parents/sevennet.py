@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from atomsets_core.compositions import Compositions
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
@@ -65,7 +66,8 @@ CHANNELS = (128, 64, 32)
 """Vectors of degree 0, 1 and 2 that an atom has."""
 
 N_LAYERS = 5
-SITE_LEVELS = {f"s{k}": CHANNELS[0] for k in range(N_LAYERS)}
+LAYER_LEVELS = {f"s{k}": CHANNELS[0] for k in range(N_LAYERS)}
+SITE_LEVELS = {"embedding": CHANNELS[0], **LAYER_LEVELS}
 STRUCTURE_LEVELS = {"energy": 1}
 
 MAX_BONDS = 20_000
@@ -120,6 +122,7 @@ class SevenNet:
 
     Its levels:
 
+    - embedding (128): of the element; needs no coordinates.
     - s0 to s4 (128 each): the rotation-invariant scalars of the atoms after each of the five interaction layers.
     - energy (1): predicted total energy, eV/atom, on the scale of uncorrected GGA/GGA+U of the Materials Project.
     """
@@ -128,6 +131,7 @@ class SevenNet:
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("s1",)
+    element_levels = ("embedding",)
 
     def __init__(self, weights: dict[str, np.ndarray], device: str = "cpu") -> None:
         self.device = torch.device(device)
@@ -144,7 +148,7 @@ class SevenNet:
         self._layers = [_Layer(w, k) for k in range(N_LAYERS)]
 
     @torch.inference_mode()
-    def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
+    def featurize(self, structures: Structures | Compositions, levels: Sequence[str] | None = None) -> Features:
         """See `Parent.featurize`. Refused are elements not among the 89, overlapping and isolated atoms.
 
         An atom without a neighbour in 5 Angstrom would have features of its element alone.
@@ -157,6 +161,7 @@ class SevenNet:
             compute=in_torch(
                 lambda batch, refused: graph_batches(batch, CUTOFF, MAX_BONDS, refused, vectors=True), self.forward
             ),
+            embedding={"embedding": self._embedding[self._species].cpu().numpy()},
         )
 
     def forward(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, Tensor]:
@@ -169,11 +174,12 @@ class SevenNet:
         Returns:
             level -> (n_atoms, 128) for site levels, (n_structures, 1) for the energy, float32.
         """
-        deepest = max(int(level[1]) if level in SITE_LEVELS else N_LAYERS - 1 for level in wanted)
+        depth = {"embedding": -1, "energy": N_LAYERS - 1, **{level: k for k, level in enumerate(LAYER_LEVELS)}}
+        deepest = max(depth[level] for level in wanted)
         graph = _Graph(graphs, self._species, self.device)
         radial = self._radial_basis(graph.lengths)
         atoms = [self._embedding[graph.species][:, None]]
-        out = {}
+        out = {"embedding": atoms[0][:, 0]}
         for k in range(deepest + 1):
             atoms = self._interact(self._layers[k], graph, radial, atoms, scalars_only=k == deepest)
             out[f"s{k}"] = atoms[0][:, 0]

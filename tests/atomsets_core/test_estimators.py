@@ -8,7 +8,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from atomsets_core.estimators import AtomSetsRegressor, parse_features
+from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.specification import parse_features
 from atomsets_core.storage import StorageError, Store
 
 SMALL = {"members": 4, "folds": 2, "epochs": 8, "phi": (16,), "rho": (16,), "transform": "log10"}
@@ -137,3 +138,31 @@ def test_mistakes_are_named(fitted, elastic_features, elastic, megnet):
         parse_features("megnet:V9")
     with pytest.raises(KeyError, match="no site level 'V1'"):
         fitted.predict(megnet.featurize(elastic.structures.take([0]), ["V0"]))
+
+
+def test_traces_are_seen_when_amounts_are_levels_and_weights_are_flat():
+    """The value depends on the amount of one trace element, which vanishes in a mean weighted by the fractions."""
+    random = np.random.default_rng(0)
+    traces = 10.0 ** random.uniform(-4, -2, 80)
+    steels = [f"Fe{0.7 - x:.7f}Ni0.3C{x:.7f}" for x in traces]
+    truth = np.log10(traces)
+    options = {**SMALL, "transform": "none", "epochs": 60, "members": 2, "batch_size": 8}
+    error = {}
+    for features, alpha in (("megnet:V0", 1.0), ("megnet:V0,amount", 0.0)):
+        model = AtomSetsRegressor(features, alpha=alpha, **options).fit(steels[:60], truth[:60])
+        error[features] = np.abs(model.predict(steels[60:]) - truth[60:]).mean()
+    assert error["megnet:V0"] > 0.35
+    assert error["megnet:V0,amount"] < 0.1
+
+
+def test_several_parents_are_seen_side_by_side(elastic):
+    structures, values = elastic.structures.take(np.arange(60)), elastic.columns["K_VRH"].to_numpy()[:60]
+    model = AtomSetsRegressor(**{**SMALL, "features": "megnet:V0+V1,chgnet:a0+mean(a1),magpie,amount"})
+    model.fit(structures, values)
+    assert model.network_.site_input.mean.shape[2] == 16 + 32 + 64 + 22 + 2
+    assert model.network_.structure_input.mean.shape[2] == 64
+    assert np.isfinite(model.predict(structures.take([3, 1]))).all()
+    other = parse_features("megnet:V0+V1,chgnet:a0+a1,magpie,amount").featurize(structures)
+    other.parents["magpie"] = "0" * 16
+    with pytest.raises(ValueError, match="trained on features of parent digest"):
+        model.predict(other)

@@ -11,6 +11,7 @@ from atomsets_core.shards import (
     ShardError,
     discard,
     folder,
+    locate,
     read_entries,
     read_shard,
     shard_key,
@@ -120,7 +121,7 @@ def test_key_follows_content_and_not_identifiers(features):
 def test_refusals_are_kept_with_the_shard(store, features):
     refused = (Refusal("x", "featurize", "isolated atom", "f" * 32),)
     entry = write(store, replace(features, refused=refused))
-    found, missing, reasons = stages.locate([entry], LEVELS, ["f" * 32, features.structure_hash[0], "nobody"])
+    found, missing, reasons = locate([entry], LEVELS, ["f" * 32, features.structure_hash[0], "nobody"])
     assert reasons == {"f" * 32: "isolated atom"}
     assert missing == {"nobody"}
     assert set(found) == {features.structure_hash[0]}

@@ -292,8 +292,6 @@ def test_refusals_of_pymatgen_objects_name_what_is_wrong():
     nan[0].frac_coords = np.array([np.nan, 0, 0])
     items = {
         "good": RUTILE,
-        "partial occupancy": Structure(cube, [{"Fe": 0.5, "Co": 0.5}], [[0, 0, 0]]),
-        "partial occupancy (Fe": Structure(cube, [{"Fe": 0.5}], [[0, 0, 0]]),
         "unknown element": Structure(cube, [DummySpecies("X")], [[0, 0, 0]]),
         "no sites": Structure(cube, [], []),
         "a coordinate is NaN": nan,
@@ -306,6 +304,42 @@ def test_refusals_of_pymatgen_objects_name_what_is_wrong():
     assert len(refused) == len(items) - 1
     for refusal in refused:
         assert refusal.material_id in refusal.reason
+
+
+MIXED = Structure(Lattice.cubic(4), [{"Fe": 0.5, "Co": 0.25}, {"O": 1}], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def test_partial_occupancy_is_a_row_for_each_element_with_its_share():
+    accepted, refused = from_pymatgen([RUTILE, MIXED])
+    assert not refused
+    assert list(accepted.disordered) == [False, True]
+    rows = slice(accepted.offsets[1], accepted.offsets[2])
+    assert dict(zip(accepted.numbers[rows], accepted.shares[rows], strict=True)) == {26: 0.5, 27: 0.25, 8: 1}
+    assert accepted.formulas[1] == "Fe2CoO4"
+    assert accepted.take([0]).weights is None
+    assert Structures.concat([as_structures([RUTILE]), as_structures([MIXED])]).hashes[1] == accepted.hashes[1]
+
+
+def test_partial_occupancy_survives_the_way_to_parquet_and_back():
+    batch = as_structures([RUTILE, MIXED], ["a", "b"])
+    read, _, refused = from_arrow(batch.to_arrow())
+    assert not refused
+    assert list(read.hashes) == list(batch.hashes)
+    back = read.to_pymatgen()
+    assert back[0].is_ordered
+    assert back[1].composition.almost_equals(MIXED.composition)
+    assert len(back[1]) == 2
+    table = batch.to_arrow()
+    bad = pa.array([[1.0] * 6, [0.5, 1.5, 1.0]], pa.large_list(pa.float64()))
+    refused = from_arrow(table.set_column(table.column_names.index("occupancy"), "occupancy", bad))[2]
+    assert [(r.material_id, r.reason) for r in refused] == [
+        ("b", "an occupancy is 1.5; it must be above 0 and up to 1")
+    ]
+
+
+def test_the_share_of_an_element_on_a_site_is_part_of_the_hash():
+    other = Structure(MIXED.lattice, [{"Fe": 0.25, "Co": 0.5}, {"O": 1}], MIXED.frac_coords)
+    assert len({*as_structures([MIXED, other]).hashes}) == 2
 
 
 def test_oxidation_states_are_passed_over():

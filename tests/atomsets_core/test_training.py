@@ -151,11 +151,11 @@ def test_a_step_in_parts_gives_the_same_gradient(problem, monkeypatch):
     accumulate = _Training._accumulate
     failures = []
 
-    def short_of_memory(self, rows):
+    def short_of_memory(self, *step):
         if self.micro > 4:
             failures.append(self.micro)
             raise torch.OutOfMemoryError("no memory")
-        return accumulate(self, rows)
+        return accumulate(self, *step)
 
     monkeypatch.setattr(_Training, "_accumulate", short_of_memory)
     parts, _ = fitted(data, y, everything(2, 60))

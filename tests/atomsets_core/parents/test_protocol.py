@@ -11,14 +11,18 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.operations import SymmOp
 
-from atomsets_core.parents import load_parent, parent_names, split_levels
+from atomsets_core.compositions import as_compositions
+from atomsets_core.parents import element_levels, element_tables, load_parent, parent_names, split_levels
 from atomsets_core.structures import as_structures, empty_structures
 
 TOLERANCE = 3e-5
 """Of the largest number of a level; float32 sums in another order differ by less."""
 
 
-@pytest.fixture(scope="module", params=parent_names())
+NETWORKS = [name for name in parent_names() if name not in element_tables.NAMES]
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def parent(request):
     try:
         return load_parent(request.param)
@@ -139,6 +143,34 @@ def test_equivalent_sites_are_equal(parent, crystals):
     features = featurize(parent, crystals["MoS2"])
     for values in features.sites.values():
         assert_close(values[[1, 3, 4, 5]], values[[0, 2, 2, 2]])
+
+
+def test_partial_occupancy_has_no_graph_but_elements(parent, crystals):
+    alloy = Structure(Lattice.cubic(3.6), [{"Cu": 0.75, "Ni": 0.25}], [[0, 0, 0]])
+    gap = Structure(Lattice.cubic(3.6), [{"Cu": 0.5}], [[0, 0, 0]])
+    batch = as_structures([alloy, crystals["Cu"], gap], ["alloy", "Cu", "gap"])
+    features = parent.featurize(batch)
+    assert list(features.material_id) == ["Cu"]
+    assert {r.material_id: r.reason.partition(" (")[0] for r in features.refused} == dict.fromkeys(
+        ["alloy", "gap"], "partial occupancy"
+    )
+    for level in element_levels(parent):
+        found = parent.featurize(batch, [level])
+        assert not found.refused
+        np.testing.assert_allclose(found.weights, [0.75, 0.25, 1, 0.5])
+        np.testing.assert_array_equal(found.sites[level][0], features.sites[level][0])
+
+
+def test_a_composition_has_the_levels_of_its_elements_and_no_others(parent, crystals):
+    formulas = as_compositions(["MoS2", "CuNi3"])
+    for level in element_levels(parent):
+        found = parent.featurize(formulas, [level])
+        assert list(found.formula) == ["MoS2", "CuNi3"]
+        np.testing.assert_allclose(found.weights, [2 / 3, 1 / 3, 0.75, 0.25], rtol=1e-6)
+        of_crystal = featurize(parent, crystals["MoS2"], levels=[level]).sites[level]
+        np.testing.assert_array_equal(found.sites[level][:2], of_crystal[[2, 0]])
+    with pytest.raises(ValueError, match=f"{parent.name}:.* needs coordinates"):
+        parent.featurize(formulas)
 
 
 def test_company_does_not_matter(parent, module, elastic, monkeypatch):

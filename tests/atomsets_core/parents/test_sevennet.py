@@ -33,6 +33,7 @@ def peer():
 
     for k in range(5):
         calculator.model._modules[f"{k}_equivariant_gate"].register_forward_hook(keep(f"s{k}"))
+    calculator.model._modules["onehot_to_feature_x"].register_forward_hook(keep("embedding"))
     return calculator
 
 

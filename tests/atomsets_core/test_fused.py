@@ -1,0 +1,61 @@
+"""The fused steps give the numbers and gradients of the plain ones."""
+
+import pytest
+import torch
+
+from atomsets_core.fused import share_of_sites, standardized_layer, sum_sites
+
+
+def grads(result, *inputs):
+    weight = torch.linspace(-1.0, 1.0, result.numel(), dtype=result.dtype).view(result.shape)
+    return torch.autograd.grad((result * weight).sum(), inputs)
+
+
+@pytest.fixture
+def layer():
+    torch.manual_seed(0)
+    members, n, inputs, outputs = 3, 11, 5, 4
+    return (
+        torch.randn(n, inputs, dtype=torch.float64) * 3 + 40,
+        torch.randn(members, 1, inputs, dtype=torch.float64) + 40,
+        torch.rand(members, 1, inputs, dtype=torch.float64) + 0.5,
+        torch.randn(members, inputs, outputs, dtype=torch.float64, requires_grad=True),
+        torch.randn(members, 1, outputs, dtype=torch.float64, requires_grad=True),
+    )
+
+
+def test_a_shared_layer_is_every_members_own(layer):
+    sites, mean, scale, weight, bias = layer
+    plain = torch.baddbmm(bias, (sites - mean) / scale, weight)
+    fused = standardized_layer(*layer)
+    torch.testing.assert_close(fused, plain)
+    for found, expected in zip(grads(fused, weight, bias), grads(plain, weight, bias), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_in_half_precision_a_shared_layer_keeps_what_is_far_from_zero(layer):
+    layer = [tensor.detach().float().requires_grad_(tensor.requires_grad) for tensor in layer]
+    plain = standardized_layer(*layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = standardized_layer(*layer)
+    assert half.dtype == torch.bfloat16
+    # bfloat16 has 8 bits: of the standardised numbers, not of the features, which lie around 40.
+    torch.testing.assert_close(half.float(), plain, atol=0.15, rtol=0.03)
+    for found, expected in zip(grads(half, *layer[3:]), grads(plain, *layer[3:]), strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, atol=0.3, rtol=0.05)
+
+
+def test_sums_over_sites_are_those_of_a_loop():
+    torch.manual_seed(0)
+    owner = torch.tensor([0, 0, 0, 1, 2, 2])
+    weights = torch.tensor([1.0, 2.0, 1.0, 4.0, 3.0, 1.0], dtype=torch.float64)
+    values = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    share = share_of_sites(weights, owner, 3)
+    plain = torch.stack([(values * share[None, :, None])[:, owner == k].sum(dim=1) for k in range(3)], dim=1)
+    fused = sum_sites(values, share, owner, 3)
+    torch.testing.assert_close(fused, plain)
+    torch.testing.assert_close(grads(fused, values)[0], grads(plain, values)[0])
+    wide = values.transpose(0, 1).contiguous().transpose(0, 1)
+    torch.testing.assert_close(sum_sites(wide, share, owner, 3), plain)
+    torch.testing.assert_close(share, torch.tensor([0.25, 0.5, 0.25, 1.0, 0.75, 0.25], dtype=torch.float64))
