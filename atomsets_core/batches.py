@@ -7,7 +7,7 @@ equivalent sites are merged within each structure, and only what is left is kept
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -46,22 +46,6 @@ class Blocks(Protocol):
         ...
 
 
-class View(Protocol):
-    """What a network sees of features; a `FeatureSpec` is one."""
-
-    def site_matrix(self, features: Features) -> Float32Array:
-        """(n_sites, width): the site levels side by side."""
-        ...
-
-    def structure_matrix(self, features: Features) -> Float32Array:
-        """(n, width): the structure levels side by side."""
-        ...
-
-    def site_widths(self, features: Features) -> list[int]:
-        """Widths of the site levels, in the order of `site_matrix`."""
-        ...
-
-
 @dataclass(frozen=True)
 class TrainingData:
     """Features of n structures, ready to be cut into batches.
@@ -85,7 +69,12 @@ class TrainingData:
 
     @classmethod
     def merged(
-        cls, sites: Float32Array, structure: Float32Array, offsets: IntArray, widths: Sequence[int] | None = None
+        cls,
+        sites: Float32Array,
+        structure: Float32Array,
+        offsets: IntArray,
+        weights: Float32Array | None = None,
+        widths: Sequence[int] | None = None,
     ) -> TrainingData:
         """Features with symmetry-equivalent sites merged into one that weighs as much as they did.
 
@@ -96,23 +85,35 @@ class TrainingData:
             sites: (n_sites, width), structure after structure.
             structure: (n, width).
             offsets: (n + 1,) of the sites.
+            weights: (n_sites,) of the sites; 1 each without.
             widths: of the levels, which have scales of their own; without it all columns are one level.
         """
-        first, weights, offsets = merge_equal(sites, offsets, widths or [sites.shape[1]])
-        return cls(torch.from_numpy(sites[first]), torch.from_numpy(weights), torch.from_numpy(structure), offsets)
+        first, together, offsets = merge_equal(sites, offsets, weights, widths)
+        return cls(torch.from_numpy(sites[first]), torch.from_numpy(together), torch.from_numpy(structure), offsets)
 
     @classmethod
-    def gathered(cls, features: Blocks, view: View, *, merge: bool = True, in_memory: int = IN_MEMORY) -> TrainingData:
-        """The merged features of a view, block by block: a block and what is left of the others is all there is.
+    def gathered(
+        cls,
+        features: Blocks,
+        on_sites: Callable[[Features], Float32Array],
+        on_structures: Callable[[Features], Float32Array],
+        in_memory: int = IN_MEMORY,
+        *,
+        widths: Callable[[Features], Sequence[int]] | None = None,
+        merge: bool = True,
+    ) -> TrainingData:
+        """The merged features of these levels, block by block: a block and what is left of the others is all there is.
 
         The result doesn't depend on how the structures are cut into blocks.
 
         Args:
             features: of n structures.
-            view: what the network sees of them.
+            on_sites: (n_sites, width) from a block, the site levels to learn from side by side.
+            on_structures: (n, width) from a block, the structure levels.
+            in_memory: bytes of merged sites that may stay in memory; more go to a temporary file.
+            widths: of the site levels, which have scales of their own; without it all columns are one level.
             merge: False keeps every site by itself, which matters where weights don't enter as they are: two sites that
                 weigh w each and one that weighs 2 w are the same in a mean, but not after w is raised to a power.
-            in_memory: bytes of merged sites that may stay in memory; more go to a temporary file.
         """
         n, most = len(features), int(features.n_atoms.sum())
         sites: Float32Array | None = None
@@ -120,9 +121,10 @@ class TrainingData:
         structure: Float32Array | None = None
         item, lengths, done, filled = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), 0, 0
         for rows, block in features.blocks():
-            values, on_structure = view.site_matrix(block), view.structure_matrix(block)
+            values, on_structure = on_sites(block), on_structures(block)
             if merge:
-                first, counts, offsets = merge_equal(values, block.offsets, view.site_widths(block), block.weights)
+                levels = None if widths is None else widths(block)
+                first, counts, offsets = merge_equal(values, block.offsets, block.weights, levels)
             else:
                 first, offsets = np.arange(len(values)), block.offsets
                 counts = np.ones(len(values), np.float32) if block.weights is None else block.weights
@@ -221,7 +223,10 @@ class Cut:
 
 
 def merge_equal(
-    sites: Float32Array, offsets: IntArray, widths: Sequence[int], weights: Float32Array | None = None
+    sites: Float32Array,
+    offsets: IntArray,
+    weights: Float32Array | None = None,
+    widths: Sequence[int] | None = None,
 ) -> tuple[IntArray, Float32Array, IntArray]:
     """First site of each set of equal ones within a structure, what they weigh together, and the new offsets.
 
@@ -233,8 +238,8 @@ def merge_equal(
     Args:
         sites: (n_sites, width), structure after structure.
         offsets: (n + 1,) of the sites.
-        widths: of the levels, which have scales of their own; they add up to the width.
         weights: (n_sites,) of the sites; 1 each without.
+        widths: of the levels, which have scales of their own and add up to the width; without it there is one level.
 
     Returns:
         (n_merged,) ascending row numbers, (n_merged,) weights, (n + 1,) offsets.
@@ -244,9 +249,10 @@ def merge_equal(
     if not sites.shape[1] or not len(sites):
         return np.arange(len(sites)), own, offsets
     # One random linear number for structure and keys: 64 bits don't meet by chance.
-    factors = 2 * np.random.default_rng(1).integers(-(2**62), 2**62, size=4 * len(widths) + 1) + 1
+    levels = [sites.shape[1]] if widths is None else widths
+    factors = 2 * np.random.default_rng(1).integers(-(2**62), 2**62, size=4 * len(levels) + 1) + 1
     number = owner * factors[0]
-    for level, (start, stop) in enumerate(pairwise(np.cumsum([0, *widths]))):
+    for level, (start, stop) in enumerate(pairwise(np.cumsum([0, *levels]))):
         number += _keys(sites[:, start:stop], owner, offsets) @ factors[4 * level + 1 : 4 * level + 5]
     _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
     order = np.argsort(first)

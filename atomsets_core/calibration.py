@@ -7,15 +7,18 @@ inside. Beyond the training domain nothing is exchangeable; `Domain` says where 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 FloatArray = npt.NDArray[np.float64]
+
+REFERENCES = 20_000
+"""Training structures that distances are measured to at most: the time of a fit grows with n times this."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,10 @@ def calibrate(
     n = len(residual)
     if n != len(spread):
         raise ValueError(f"{n} residuals and {len(spread)} spreads")
-    # 0.9 / (1 - 0.9) is a little more than 9 in floating point: the small number keeps ceil from adding a row.
     rank = max(1, int(np.ceil((n + 1) * coverage - 1e-9)))
     if rank > n:
         raise ValueError(
-            f"{n} held-out rows are too few for intervals of {coverage:.0%}: "
-            f"{int(np.ceil(coverage / (1 - coverage) - 1e-9))} are needed"
+            f"{n} held-out rows are too few for intervals of {coverage:.0%}: {rows_needed(coverage)} are needed"
         )
     unit = float(np.sqrt(np.mean(residual**2))) or 1.0
 
@@ -92,6 +93,12 @@ def calibrate(
     fitted = Calibrator(floor * unit, scale, reach[0] * unit if reach else 0.0, float("nan"), coverage)
     scores = np.sort(np.abs(residual) / fitted.std(spread, remoteness))
     return replace(fitted, quantile=float(scores[rank - 1]))
+
+
+def rows_needed(coverage: float) -> int:
+    """Held-out rows that intervals of this coverage need at least."""
+    # 0.9 / (1 - 0.9) is a little more than 9 in floating point: the small number keeps ceil from adding a row.
+    return int(np.ceil(coverage / (1 - coverage) - 1e-9))
 
 
 def crossed_coverage(
@@ -121,7 +128,8 @@ class Domain:
         mean: (width,) of the training features.
         scale: (width,) of the training features.
         components: (n_components, width) of the standardised features.
-        reference: (n_train, n_components) float32, the training structures.
+        reference: (n_reference, n_components) float32, the training structures, or `REFERENCES` of them at random:
+            all distances, those behind the threshold included, are then to the same sample.
         threshold: distance below which a structure counts as inside.
         neighbours: how many nearest are averaged.
     """
@@ -135,7 +143,8 @@ class Domain:
 
     def project(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """(n, n_components) of (n, width) pooled features."""
-        return (((features - self.mean) / self.scale) @ self.components.T).astype(np.float32)
+        parts = [((block - self.mean) / self.scale) @ self.components.T for block in _blocks(features)]
+        return np.concatenate(parts or [np.empty((0, len(self.components)))]).astype(np.float32)
 
     def distance(self, features: npt.NDArray[np.floating]) -> FloatArray:
         """(n,) mean distances of (n, width) pooled features to the nearest training structures."""
@@ -145,12 +154,21 @@ class Domain:
         return search.kneighbors(self.project(features))[0].mean(axis=1).astype(np.float64)
 
     def distance_within(self) -> FloatArray:
-        """(n_train,) mean distances of the training structures to their nearest others."""
-        return _distance_within(self.reference, self.neighbours)
+        """(n_reference,) mean distances of the references to their nearest others."""
+        # Without an argument kneighbors leaves each point itself out.
+        found = NearestNeighbors(n_neighbors=self.neighbours).fit(self.reference).kneighbors()[0]
+        return found.mean(axis=1).astype(np.float64)
 
 
 def fit_domain(features: npt.NDArray[np.floating], share: float = 0.95, neighbours: int = 5) -> Domain:
-    """The domain of training structures.
+    """The domain of training structures; see `domain_and_distances`."""
+    return domain_and_distances(features, share, neighbours)[0]
+
+
+def domain_and_distances(
+    features: npt.NDArray[np.floating], share: float = 0.95, neighbours: int = 5
+) -> tuple[Domain, FloatArray]:
+    """The domain of training structures, and (n,) their mean distances to their nearest others.
 
     Args:
         features: (n, width) pooled features.
@@ -162,18 +180,38 @@ def fit_domain(features: npt.NDArray[np.floating], share: float = 0.95, neighbou
     """
     if len(features) < 3:
         raise ValueError(f"{len(features)} structures are too few to say what is alike")
-    mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    mean = features.mean(axis=0, dtype=np.float64)
+    scale = np.sqrt(sum(((block - mean) ** 2).sum(axis=0) for block in _blocks(features)) / len(features))
     scale[~(scale > 1e-6)] = 1.0
-    standardised = (features - mean) / scale
-    pca = PCA(n_components=min(20, *standardised.shape), svd_solver="full").fit(standardised)
-    reference = (standardised @ pca.components_.T).astype(np.float32)
+    components = _principal_components(features, mean, scale)
     k = min(neighbours, len(features) - 1)
-    own = _distance_within(reference, k)
+    domain = Domain(mean, scale, components, np.empty((0, len(components)), dtype=np.float32), 0.0, k)
+    sampled = _sample(len(features))
+    domain = replace(domain, reference=domain.project(features[sampled]))
+    own, others = np.empty(len(features)), np.setdiff1d(np.arange(len(features)), sampled)
+    own[sampled], own[others] = domain.distance_within(), domain.distance(features[others])
     # Copies of one structure are no distance apart; the floor keeps ratios to the threshold finite.
-    return Domain(mean, scale, pca.components_, reference, max(float(np.quantile(own, share)), 1e-6), k)
+    return replace(domain, threshold=max(float(np.quantile(own, share)), 1e-6)), own
 
 
-def _distance_within(reference: npt.NDArray[np.float32], neighbours: int) -> FloatArray:
-    # Without an argument kneighbors leaves each point itself out.
-    found = NearestNeighbors(n_neighbors=neighbours).fit(reference).kneighbors()[0]
-    return found.mean(axis=1).astype(np.float64)
+def _blocks(features: npt.NDArray[np.floating]) -> Iterator[FloatArray]:
+    for start in range(0, len(features), 4096):
+        yield features[start : start + 4096].astype(np.float64)
+
+
+def _principal_components(features: npt.NDArray[np.floating], mean: FloatArray, scale: FloatArray) -> FloatArray:
+    """(at most 20, width) leading eigenvectors of the correlations, each with its largest entry positive."""
+    correlation = np.zeros((features.shape[1], features.shape[1]))
+    for block in _blocks(features):
+        standardised = (block - mean) / scale
+        correlation += standardised.T @ standardised
+    vectors = np.linalg.eigh(correlation)[1].T[::-1][: min(20, *features.shape)]
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
+    return np.ascontiguousarray(vectors * np.sign(largest))
+
+
+def _sample(n: int) -> npt.NDArray[np.int64]:
+    """The training structures that distances are measured to: all, or `REFERENCES` at random."""
+    if n <= REFERENCES:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, REFERENCES, replace=False))

@@ -18,6 +18,7 @@ from atomsets_core import metrics
 from atomsets_core.baselines import composition_statistics, random_forest, ridge
 from atomsets_core.estimators import AtomSetsRegressor
 from atomsets_core.features import Features
+from atomsets_core.stored import StoredFeatures
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -87,7 +88,7 @@ def value_holdout(
 
 def simulate(
     model: AtomSetsRegressor,
-    features: Features,
+    features: Features | StoredFeatures,
     y: FloatArray,
     *,
     goal: str,
@@ -130,7 +131,7 @@ def simulate(
 
 
 def _heads(
-    model: AtomSetsRegressor, features: Features, y: FloatArray, split: Holdout, seed: int
+    model: AtomSetsRegressor, features: Features | StoredFeatures, y: FloatArray, split: Holdout, seed: int
 ) -> dict[str, Callable[[], FloatArray]]:
     train, pool = split.train, split.pool
 

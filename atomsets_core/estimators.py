@@ -1,31 +1,19 @@
-"""AtomSets with scikit-learn's API: an ensemble of set networks on a parent's features, with calibrated intervals."""
+"""AtomSets regression with scikit-learn's API: an ensemble of set networks with calibrated intervals."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import NotFittedError
+from sklearn.base import RegressorMixin
 
-from atomsets_core.batches import TrainingData
-from atomsets_core.calibration import Calibrator, Domain, calibrate, crossed_coverage, fit_domain
-from atomsets_core.features import Features
-from atomsets_core.sets import AtomSetsNetwork
-from atomsets_core.specification import as_batch, parse_features
-from atomsets_core.storage import StorageError, Store
-from atomsets_core.stored import StoredFeatures
-from atomsets_core.training import Checkpoint, Progress, TrainingOptions, apply, resolve_device, train
-
-FORMAT_VERSION = 1
-"""Of the files of a saved model."""
+from atomsets_core.calibration import Calibrator, calibrate, crossed_coverage, rows_needed
+from atomsets_core.ensembles import AtomSetsEnsemble, group_folds, out_of_fold
+from atomsets_core.saved_models import FORMAT_VERSION as FORMAT_VERSION
+from atomsets_core.training import Checkpoint, Progress, apply
 
 RECIPE_VERSION = 2
 """Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
@@ -37,14 +25,14 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predictions for n structures.
+    """Predictions for n structures; with several targets the arrays marked * are (n, targets).
 
     Attributes:
-        value: (n,) in the unit of the target; with log10 the median.
-        lower: (n,) lower end of the interval, unit of the target.
-        upper: (n,) upper end of the interval, unit of the target.
-        mean: (n,) on the scale the model works on (log10 of the target where the transform says so).
-        std: (n,) calibrated standard deviation on that scale.
+        value: (n,)* in the unit of the target; with log10 the median.
+        lower: (n,)* lower end of the interval, unit of the target.
+        upper: (n,)* upper end of the interval, unit of the target.
+        mean: (n,)* on the scale the model works on (log10 of the target where the transform says so).
+        std: (n,)* calibrated standard deviation on that scale.
         distance: (n,) to the nearest training structures in feature space.
         in_domain: (n,) bool, whether the distance is within the model's domain.
     """
@@ -76,21 +64,61 @@ def transform_target(y: npt.ArrayLike, transform: str) -> FloatArray:
     return np.log10(y) if transform == "log10" else y
 
 
-class AtomSetsRegressor(RegressorMixin, BaseEstimator):
-    """Regression with an ensemble of AtomSets networks on frozen features of a pretrained graph network.
-
-    The members are spread over `folds`: each leaves one fold of the training rows out (rows of one reduced formula stay
-    together), so that every row has predictions from members that never saw it, scalers included. These out-of-fold
-    predictions calibrate the intervals and are kept in `oof_`.
+def transform_targets(y: npt.ArrayLike, transform: str | Sequence[str]) -> FloatArray:
+    """(n, targets) on the scale the model works on, NaN where a value is missing.
 
     Args:
-        features: parents and levels, e.g. "megnet:V0+V1+V2+V3,chgnet:site"; see `specification`. Site levels are
-            concatenated a site, structure levels are joined after pooling.
+        y: (n,), where nothing may be missing, or (n, targets), where NaN is a missing value.
+        transform: one for all targets, or one each.
+
+    Raises:
+        ValueError: see `transform_target`; also a row without any value, and other than one or two dimensions.
+    """
+    values = np.asarray(y, dtype=np.float64)
+    if values.ndim == 1:
+        return transform_target(values, _transforms(transform, 1)[0])[:, None]
+    if values.ndim != 2 or not values.shape[1]:
+        raise ValueError(f"labels must be (n,) or (n, targets), not of shape {values.shape}")
+    empty = np.isnan(values).all(axis=1)
+    if empty.any():
+        raise ValueError(f"row {int(np.flatnonzero(empty)[0])} of the labels has no value at all: leave it out")
+    out = np.full(values.shape, np.nan)
+    for column, name in enumerate(_transforms(transform, values.shape[1])):
+        present = ~np.isnan(values[:, column])
+        try:
+            out[present, column] = transform_target(values[present, column], name)
+        except ValueError as error:
+            raise ValueError(f"target {column}: {error}") from error
+    return out
+
+
+def _transforms(transform: str | Sequence[str], n_targets: int) -> list[str]:
+    listed = [transform] * n_targets if isinstance(transform, str) else list(transform)
+    if len(listed) != n_targets:
+        raise ValueError(f"{len(listed)} transforms for {n_targets} targets")
+    return listed
+
+
+class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
+    """Regression with an ensemble of AtomSets networks on frozen features of pretrained networks.
+
+    Inputs are structures, compositions or formulas (see `specification.as_batch`), or their features. The members are
+    spread over `folds`: each leaves one fold of the training rows out (rows of one reduced formula stay together), so
+    that every row has predictions from members that never saw it, scalers included. These out-of-fold predictions
+    calibrate the intervals and are kept in `oof_`.
+
+    Args:
+        features: parents and levels, e.g. "megnet:V0+V1+V2+V3,chgnet:site" (see `specification`); None takes what suits
+            the kind of input; "auto" chooses by inner validation (see `selection`).
         phi: widths of the layers on each site.
         rho: widths of the layers after pooling.
         pooling: any of mean, set2set, attention, sum, max, min, std, joined.
         alpha: exponent of the site weights in the mean and std; below 1 the minor elements of a composition count more.
         activation: "relu" or "silu".
+        set2set_steps: attention steps of the pooling "set2set".
+        set2set_hidden: units of the pooling "set2set".
+        heads: of the pooling "attention".
+        dropout: share of the hidden units left out at random in training.
         members: networks in the ensemble.
         folds: parts the training rows are cut into; 0 trains every member on all rows and gives no intervals.
         epochs: passes over the training rows.
@@ -98,32 +126,40 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         learning_rate: at the top of the schedule.
         weight_decay: decoupled (AdamW).
         loss: "absolute" or "squared" error on the standardised target.
-        transform: "none" or "log10", applied to the target before anything else.
+        patience: epochs without improvement after which training stops; None trains to the end. What is watched is a
+            part of the rows a member may see, never the fold it leaves out.
+        validation_share: of the formulas a member may see, watched with `patience`.
+        mixed_precision: bfloat16 products, for GPUs.
+        transform: "none" or "log10", applied to the target before anything else; with several targets also one each.
         coverage: of the intervals.
+        auto_limits: of features="auto", see `selection.choose`.
         seed: of folds, initial weights and order.
         device: "auto", "cpu", "cuda", ...
 
     Attributes:
-        network_: the fitted members.
         oof_: out-of-fold `Prediction` of the training rows (distances leave the row itself out); None if folds is 0.
-        fold_: (n_train,) fold of each training row, -1 if folds is 0.
-        calibrator_: of the intervals; None if folds is 0.
-        coverage_: share of training rows inside their out-of-fold interval, each fold calibrated on the others.
-        domain_: applicability domain.
-        digest_: of the parent whose features it was trained on.
-        losses_: mean training loss of each epoch.
-        n_train_: training rows.
+        calibrators_: of the intervals, one a target; None if folds is 0.
+        coverage_: share of training values inside their out-of-fold interval, each fold calibrated on the others; with
+            several targets (targets,).
+        n_targets_: None for labels (n,), else the number of columns.
+        spec_: what the model sees; more are listed in `AtomSetsEnsemble`.
     """
+
+    task = "regression"
 
     def __init__(
         self,
-        features: str = "megnet:V0+V1+V2+V3",
+        features: str | None = None,
         *,
         phi: Sequence[int] = (128,),
         rho: Sequence[int] = (128,),
         pooling: Sequence[str] = ("mean",),
         alpha: float = 1.0,
         activation: str = "relu",
+        set2set_steps: int = 3,
+        set2set_hidden: int = 16,
+        heads: int = 4,
+        dropout: float = 0.0,
         members: int = 10,
         folds: int = 5,
         epochs: int = 60,
@@ -131,8 +167,12 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-4,
         loss: str = "absolute",
-        transform: str = "none",
+        patience: int | None = None,
+        validation_share: float = 0.1,
+        mixed_precision: bool = False,
+        transform: str | Sequence[str] = "none",
         coverage: float = 0.9,
+        auto_limits: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
@@ -142,6 +182,10 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.pooling = pooling
         self.alpha = alpha
         self.activation = activation
+        self.set2set_steps = set2set_steps
+        self.set2set_hidden = set2set_hidden
+        self.heads = heads
+        self.dropout = dropout
         self.members = members
         self.folds = folds
         self.epochs = epochs
@@ -149,8 +193,12 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.loss = loss
+        self.patience = patience
+        self.validation_share = validation_share
+        self.mixed_precision = mixed_precision
         self.transform = transform
         self.coverage = coverage
+        self.auto_limits = auto_limits
         self.seed = seed
         self.device = device
 
@@ -158,14 +206,16 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
         self,
         X: Any,
         y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Train on structures, compositions or their features, and their values.
 
         Args:
-            X: n structures, formulas or compositions (see `as_batch`), or features with the levels of `self.features`.
-            y: (n,) values in the unit of the target.
+            X: n structures, formulas or compositions, or features with the levels of `features`.
+            y: (n,) values in the unit of the target, or (n, targets) with NaN where one is missing.
+            sample_weight: (n,) weights of the rows in the loss; intervals are calibrated on all rows alike.
             progress: called after each epoch.
             checkpoint: where to keep an unfinished training; one that was cut off goes on and ends the same.
 
@@ -173,48 +223,38 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             ValueError: labels that are not finite (or positive under log10), lengths that differ, too few rows,
                 structures the parent can't take.
         """
-        features = self._features(X)
-        target = transform_target(y, self.transform)
-        if len(target) != len(features):
-            raise ValueError(f"{len(features)} structures and {len(target)} labels")
-        if len(target) < 5:
-            raise ValueError(f"{len(target)} labelled structures are too few to learn from; at least 5 are needed")
-        self.n_train_ = len(target)
-        self.digest_ = parse_features(self.features).digest(features)
-        self.fold_ = _folds(features.formula, self.folds, self.seed)
-        n_folds = int(self.fold_.max()) + 1
-        used = np.ones((self.members, len(target)), dtype=bool)
-        if n_folds:
-            if self.members < n_folds:
-                raise ValueError(f"{n_folds} folds need at least as many members; there are {self.members}")
-            used = self.fold_[None, :] != (np.arange(self.members) % n_folds)[:, None]
+        target = transform_targets(y, self.transform)
+        features = self._prepare(X, target[:, 0] if np.ndim(y) == 1 else target, len(target))
+        if isinstance(self.options_.transform, str) and self.options_.transform != self.transform:
+            target = transform_targets(y, self.options_.transform)
+        self.n_targets_: int | None = None if np.ndim(y) == 1 else target.shape[1]
+        self.fold_ = group_folds(features.formula, self.options_.folds, self.options_.seed)
+        if self.fold_.max() >= 0:
+            self._check_rows(target)
         data = self._data(features)
-        torch.manual_seed(self.seed)
-        self.network_ = self._network(data.sites.shape[1], data.structure.shape[1]).to(resolve_device(self.device))
-        options = TrainingOptions(
-            self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.loss, self.seed
-        )
-        self.losses_ = train(
-            self.network_, data, target[:, None], used, options, progress=progress, checkpoint=checkpoint
-        )
-        self.domain_ = fit_domain(data.pooled())
-        self.calibrator_: Calibrator | None = None
+        weights = row_weights(sample_weight, len(target))
+        seen, distance = self._train(data, target, features.formula, weights, progress, checkpoint)
+        self.calibrators_: list[Calibrator] | None = None
         self.oof_: Prediction | None = None
-        self.coverage_ = float("nan")
-        if n_folds:
-            self._calibrate(data, target, used)
+        self.coverage_: Any = float("nan") if self.n_targets_ is None else np.full(target.shape[1], np.nan)
+        if self.fold_.max() >= 0:
+            self._calibrate(out_of_fold(apply(self.network_, data), seen), target, distance)
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> FloatArray | tuple[FloatArray, FloatArray]:
-        """(n,) predictions in the unit of the target; with `return_std` also their standard deviations in that unit.
+        """Predictions in the unit of the target; with `return_std` also their standard deviations in that unit.
 
-        With log10 the prediction is the median and the standard deviation is to first order,
-        ln(10) x median x deviation in decades.
+        (n,) where the model was trained on one target given as (n,), else (n, targets). With log10 the prediction is
+        the median and the standard deviation is to first order, ln(10) x median x deviation in decades.
         """
         result = self.predict_distribution(X)
         if not return_std:
             return result.value
-        return result.value, result.std * (np.log(10.0) * result.value if self.transform == "log10" else 1.0)
+        value, std = np.atleast_2d(result.value.T).T, np.atleast_2d(result.std.T).T.copy()
+        for column, transform in enumerate(_transforms(self.options_.transform, value.shape[1])):
+            if transform == "log10":
+                std[:, column] *= np.log(10.0) * value[:, column]
+        return result.value, std.reshape(result.std.shape)
 
     def predict_distribution(self, X: Any) -> Prediction:
         """Predictions with intervals and domain flags.
@@ -223,157 +263,89 @@ class AtomSetsRegressor(RegressorMixin, BaseEstimator):
             NotFittedError: before `fit`.
             ValueError: features of another parent than the model was trained on.
         """
-        if not hasattr(self, "network_"):
-            raise NotFittedError("fit the regressor before predicting")
-        features = self._features(X)
-        digest = parse_features(self.features).digest(features)
-        if digest != self.digest_:
-            raise ValueError(
-                f"the model was trained on features of parent digest {self.digest_}, these come from {digest}"
-            )
-        mean, spread, distance = (np.empty(len(features)) for _ in range(3))
-        for rows, block in features.blocks():
-            data = self._data(block)
-            members = apply(self.network_, data)[:, :, 0]
-            mean[rows], spread[rows] = members.mean(axis=0), _spread(members)
-            distance[rows] = self.domain_.distance(data.pooled())
-        return self._prediction(mean, spread, distance)
+        members, distance = self._apply(X)
+        return self._prediction(members.mean(axis=0), _spread(members), distance)
 
-    def _calibrate(self, data: TrainingData, target: FloatArray, used: npt.NDArray) -> None:
-        """Out-of-fold predictions, the intervals fitted to them, and the honest coverage of those."""
-        members = apply(self.network_, data)[:, :, 0]
-        unseen = np.where(~used, members, np.nan)
+    def _check_rows(self, target: FloatArray) -> None:
+        """Before the work is done: are there enough labels of each target for its intervals?"""
+        needed = rows_needed(self.options_.coverage)
+        for column, n in enumerate(np.isfinite(target).sum(axis=0)):
+            if n < needed:
+                which = "" if self.n_targets_ is None else f" of target {column}"
+                raise ValueError(
+                    f"{n} labels{which} are too few for intervals of {self.options_.coverage:.0%}: {needed} are "
+                    "needed; lower coverage, or set folds=0"
+                )
+
+    def _calibrate(self, unseen: FloatArray, target: FloatArray, distance: FloatArray) -> None:
+        """Out-of-fold predictions, the intervals fitted to them, and the honest coverage of those.
+
+        Args:
+            unseen: (members, n, targets) predictions, NaN from members that saw the row.
+            target: (n, targets), NaN where one is missing.
+            distance: (n,) to the other training rows.
+        """
         mean = np.nanmean(unseen, axis=0)
-        spread = np.nanstd(unseen, axis=0, ddof=1) if (~used).sum(axis=0).min() > 1 else np.zeros(len(target))
-        residual = target - mean
-        distance = self.domain_.distance_within()
+        several = np.isfinite(unseen[:, :, 0]).sum(axis=0).min() > 1
+        spread = np.nanstd(unseen, axis=0, ddof=1) if several else np.zeros_like(target)
         remoteness = distance / self.domain_.threshold
-        self.calibrator_ = calibrate(residual, spread, self.coverage, remoteness)
-        self.coverage_ = crossed_coverage(residual, spread, self.fold_, self.coverage, remoteness)
+        coverage, calibrators, covered = self.options_.coverage, [], []
+        for column in range(target.shape[1]):
+            rows = np.isfinite(target[:, column])
+            known = (target[rows, column] - mean[rows, column], spread[rows, column])
+            calibrators.append(calibrate(*known, coverage, remoteness[rows]))
+            covered.append(crossed_coverage(*known, self.fold_[rows], coverage, remoteness[rows]))
+        self.calibrators_ = calibrators
+        self.coverage_ = covered[0] if self.n_targets_ is None else np.array(covered)
         self.oof_ = self._prediction(mean, spread, distance)
 
     def _prediction(self, mean: FloatArray, spread: FloatArray, distance: FloatArray) -> Prediction:
-        if self.calibrator_ is None:
-            std, half = spread, np.full(len(mean), np.nan)
-        else:
+        """From (n, targets) means and spreads of the members."""
+        std, half = spread, np.full_like(mean, np.nan)
+        if self.calibrators_ is not None:
             remoteness = distance / self.domain_.threshold
-            std = self.calibrator_.std(spread, remoteness)
-            half = self.calibrator_.half_width(spread, remoteness)
+            columns = [(c, spread[:, k]) for k, c in enumerate(self.calibrators_)]
+            std = np.stack([c.std(s, remoteness) for c, s in columns], axis=1)
+            half = np.stack([c.half_width(s, remoteness) for c, s in columns], axis=1)
         value, lower, upper = (self._inverse(x) for x in (mean, mean - half, mean + half))
+        if self.n_targets_ is None:
+            value, lower, upper, mean, std = (array[:, 0] for array in (value, lower, upper, mean, std))
         return Prediction(value, lower, upper, mean, std, distance, distance <= self.domain_.threshold)
 
     def _inverse(self, x: FloatArray) -> FloatArray:
-        return 10.0**x if self.transform == "log10" else x
+        transforms = _transforms(self.options_.transform, x.shape[1])
+        return np.stack([10.0 ** x[:, k] if t == "log10" else x[:, k] for k, t in enumerate(transforms)], axis=1)
 
-    def _features(self, X: Any) -> Features | StoredFeatures:
-        batch = as_batch(X)
-        if isinstance(batch, Features | StoredFeatures):
-            return batch
-        features = parse_features(self.features).featurize(batch)
-        if features.refused:
-            raise ValueError(f"structure {features.refused[0].material_id}: {features.refused[0].reason}")
-        return features
+    def _state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        coverage = [float(x) if np.isfinite(x) else None for x in np.atleast_1d(self.coverage_)]
+        calibrators = [asdict(c) for c in self.calibrators_] if self.calibrators_ is not None else None
+        return {"targets": self.n_targets_, "calibrators": calibrators, "coverage": coverage}, {}
 
-    def _data(self, features: Features | StoredFeatures) -> TrainingData:
-        return TrainingData.gathered(features, parse_features(self.features), merge=self.alpha == 1)
-
-    def _network(self, site_width: int, structure_width: int) -> AtomSetsNetwork:
-        return AtomSetsNetwork(
-            self.members,
-            site_width,
-            structure_width,
-            phi=self.phi,
-            rho=self.rho,
-            pooling=self.pooling,
-            alpha=self.alpha,
-            activation=self.activation,
-        )
-
-    def save(self, store: Store, folder: str, about: dict[str, Any] | None = None) -> None:
-        """Write model.safetensors and then model.json into a folder of a store.
-
-        Args:
-            store: where.
-            folder: within the store.
-            about: anything to keep beside it (target, unit, data), JSON.
-
-        Raises:
-            StorageError: it can't be written.
-        """
-        domain = asdict(self.domain_)
-        arrays = {f"network.{name}": value.cpu().contiguous() for name, value in self.network_.state_dict().items()}
-        for name in ("mean", "scale", "components", "reference"):
-            arrays[f"domain.{name}"] = torch.from_numpy(np.ascontiguousarray(domain.pop(name)))
-        config = {
-            "format_version": FORMAT_VERSION,
-            "kind": type(self).__name__,
-            "parameters": {name: _plain(value) for name, value in self.get_params().items()},
-            "parent_digest": self.digest_,
-            "site_width": int(self.network_.site_input.mean.shape[2]),
-            "structure_width": int(self.network_.structure_input.mean.shape[2]),
-            "calibrator": asdict(self.calibrator_) if self.calibrator_ else None,
-            "coverage_out_of_fold": self.coverage_ if np.isfinite(self.coverage_) else None,
-            "domain": domain,
-            "n_train": self.n_train_,
-            "about": about or {},
-        }
-        store.write(f"{folder}/model.safetensors", safetensors.torch.save(arrays))
-        store.write_json(f"{folder}/model.json", config)
-
-    @classmethod
-    def load(cls, store: Store, folder: str) -> Self:
-        """A saved model, ready to predict.
-
-        Raises:
-            StorageError: the files are missing, damaged, or of a newer format; the message says which.
-        """
-        config = store.read_json(f"{folder}/model.json")
-        where = store.url(folder)
-        version = config.get("format_version")
-        if version != FORMAT_VERSION:
-            raise StorageError(
-                f"{where}: model format {version!r} can't be read by this version, which knows {FORMAT_VERSION}"
-            )
-        try:
-            arrays = safetensors.torch.load(store.read(f"{folder}/model.safetensors"))
-            model = cls(**config["parameters"])
-            model.network_ = model._network(config["site_width"], config["structure_width"])
-            model.network_.load_state_dict(
-                {name.removeprefix("network."): a for name, a in arrays.items() if name.startswith("network.")}
-            )
-            mean, scale, components, reference = (
-                arrays[f"domain.{name}"].numpy() for name in ("mean", "scale", "components", "reference")
-            )
-            model.domain_ = Domain(mean, scale, components, reference, **config["domain"])
-            model.calibrator_ = Calibrator(**config["calibrator"]) if config["calibrator"] else None
-            coverage = config["coverage_out_of_fold"]
-            model.digest_, model.n_train_ = config["parent_digest"], config["n_train"]
-        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
-            raise StorageError(f"{where}: the model is damaged ({error}); train it again") from error
-        model.coverage_ = float("nan") if coverage is None else coverage
-        model.oof_, model.losses_, model.fold_ = None, [], np.empty(0, dtype=np.int64)
-        model.network_.to(resolve_device(model.device)).eval()
-        return model
+    def _restore(self, state: Mapping[str, Any], _arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.n_targets_ = state["targets"]
+        raw = state["calibrators"]
+        self.calibrators_ = None if raw is None else [Calibrator(**calibrator) for calibrator in raw]
+        coverage = np.array([np.nan if x is None else x for x in state["coverage"]])
+        self.coverage_ = float(coverage[0]) if self.n_targets_ is None else coverage
+        self.oof_ = None
 
 
-def _spread(members: FloatArray) -> FloatArray:
-    return members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(members.shape[1])
+def row_weights(sample_weight: npt.ArrayLike | None, n: int) -> FloatArray:
+    """(n,) weights of the rows, 1 each without.
+
+    Raises:
+        ValueError: lengths that differ, a weight below 0 or not finite, or none above 0.
+    """
+    if sample_weight is None:
+        return np.ones(n)
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight has shape {weights.shape}, ({n},) is needed")
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+        raise ValueError("sample_weight must be finite, not below 0, and not 0 everywhere")
+    return weights
 
 
-def _folds(groups: npt.NDArray[np.object_], folds: int, seed: int) -> npt.NDArray[np.int64]:
-    """(n,) fold of each row, rows of one group in one fold, folds of equal size as far as that allows; -1 without."""
-    names, inverse, counts = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
-    folds = min(folds, len(names))
-    if folds < 2:
-        return np.full(len(groups), -1, dtype=np.int64)
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-counts[order], kind="stable")]
-    of_group, filled = np.empty(len(names), dtype=np.int64), np.zeros(folds, dtype=np.int64)
-    for group in order:
-        of_group[group] = filled.argmin()
-        filled[of_group[group]] += counts[group]
-    return of_group[inverse]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _spread(members: npt.NDArray[np.float64]) -> FloatArray:
+    """(n, targets) standard deviation of (members, n, targets)."""
+    return members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(members.shape[1:])

@@ -23,10 +23,9 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from atomsets_core import metrics
 from atomsets_core.baselines import composition_statistics, random_forest
-from atomsets_core.batches import TrainingData
 from atomsets_core.datasets import Dataset, Task, load_dataset
 from atomsets_core.features import Features
-from atomsets_core.selection import BATCH_SIZE, FOR_COMPOSITIONS, FOR_STRUCTURES, epochs_for
+from atomsets_core.selection import BATCH_SIZE, FOR_COMPOSITIONS, FOR_STRUCTURES, epochs_for, gathered
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import as_batch, parse_features
 from atomsets_core.stacking import AutoAtomSets
@@ -253,7 +252,7 @@ def _fit(variant: str, dataset: Dataset, inputs: _Inputs, rows: npt.NDArray[np.i
 def _one_network(features: str, dataset: Dataset, inputs: _Inputs, rows: npt.NDArray[np.int64], seed: int) -> _Fitted:
     """A network of the publication's sizes on one level: 64-64 on each site, mean, 64-64 after it, relu."""
     spec, classes = parse_features(features), dataset.task.classes
-    data, target = TrainingData.gathered(inputs.take(rows), spec), dataset.y[rows][:, None]
+    data, target = gathered(inputs.take(rows), spec), dataset.y[rows][:, None]
     torch.manual_seed(seed)
     network = AtomSetsNetwork(1, data.sites.shape[1], data.structure.shape[1])
     loss = "logistic" if classes else "absolute"
@@ -261,7 +260,7 @@ def _one_network(features: str, dataset: Dataset, inputs: _Inputs, rows: npt.NDA
     train(network, data, target, np.ones((1, len(rows)), dtype=bool), options)
 
     def predict(wanted: npt.NDArray[np.int64]) -> FloatArray:
-        output = apply(network, TrainingData.gathered(inputs.take(wanted), spec))[0, :, 0]
+        output = apply(network, gathered(inputs.take(wanted), spec))[0, :, 0]
         return 1.0 / (1.0 + np.exp(-output)) if classes else output
 
     return _Fitted(predict, {"features": features, **asdict(options)}, {})

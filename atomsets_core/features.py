@@ -100,11 +100,13 @@ class Features:
             yield rows, self[rows]
 
     def site_matrix(self, levels: Sequence[str]) -> Float32Array:
-        """(n_atoms.sum(), width) float32: these site levels side by side.
+        """(n_atoms.sum(), width) float32: these site levels side by side; width 0 for no level.
 
         Raises:
             KeyError: a level is not among `sites`.
         """
+        if not levels:
+            return np.empty((int(self.n_atoms.sum()), 0), dtype=np.float32)
         return np.concatenate([self._level(self.sites, level, "site") for level in levels], axis=1)
 
     def structure_matrix(self, levels: Sequence[str]) -> Float32Array:

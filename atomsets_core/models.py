@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from atomsets_core import metrics
 from atomsets_core.estimators import AtomSetsRegressor, transform_target
@@ -18,10 +22,22 @@ from atomsets_core.labels import ledger_table, usable_labels
 from atomsets_core.sources import Pulled, SourceError
 from atomsets_core.specification import parse_features
 from atomsets_core.storage import Store
-from atomsets_core.structures import Refusal
+from atomsets_core.stored import SHARD_SIZE, StoredFeatures, featurize_into
+from atomsets_core.structures import Refusal, Structures
 from atomsets_core.training import Checkpoint, Progress, resolve_device
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen", "maml")
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        ("material_id", pa.string()),
+        ("formula", pa.string()),
+        *((name, pa.float64()) for name in ("predicted", "lower", "upper", "std")),
+        ("in_domain", pa.bool_()),
+        ("distance", pa.float64()),
+        ("remark", pa.string()),
+    ]
+)
 
 OVERLAP = {
     "megnet": "The MEGNet parent was trained on the formation energies of 133,420 Materials Project structures "
@@ -49,7 +65,7 @@ class Trained:
     """
 
     model: AtomSetsRegressor
-    features: Features
+    features: Features | StoredFeatures
     values: np.ndarray
     refused: list[Refusal]
 
@@ -60,8 +76,13 @@ def train_on(
     model: AtomSetsRegressor,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
+    store: Store | None = None,
+    featurized: Callable[[int, int], None] | None = None,
 ) -> Trained:
     """Fit a model to a column of a source.
+
+    Features lie in shards, of `store` or else of a temporary folder, so that those of all structures never have to fit
+    into memory.
 
     Args:
         pulled: structures and columns.
@@ -69,6 +90,8 @@ def train_on(
         model: unfitted.
         progress: called after each epoch.
         checkpoint: where to keep an unfinished training.
+        store: feature store; features it lacks are made, a shard at a time, and stay there.
+        featurized: called after each shard with the number of structures done and the number there was to do.
 
     Raises:
         SourceError: the column is missing or has no usable value, or the parent can take no structure.
@@ -77,29 +100,76 @@ def train_on(
     usable, unlabelled = usable_labels(pulled, target, model.transform)
     structures = pulled.structures.take(np.flatnonzero(usable))
     values = pd.to_numeric(pulled.columns[target], errors="coerce").to_numpy(dtype=np.float64)[usable]
-    features = featurize(structures, model.features)
-    if not len(features):
-        raise SourceError(f"the parent can take none of the {len(structures)} structures: {features.refused[0].reason}")
-    label = dict(zip(structures.material_id, values, strict=True))
-    kept = np.array([label[name] for name in features.material_id])
-    model.fit(features, kept, progress=progress, checkpoint=checkpoint)
+    with contextlib.ExitStack() as stack:
+        if store is None and len(structures) > SHARD_SIZE:
+            store = Store(stack.enter_context(tempfile.TemporaryDirectory(prefix="atomsets-")))
+        features = featurize(structures, model.features, store, featurized)
+        if not len(features):
+            reason = features.refused[0].reason
+            raise SourceError(f"the parent can take none of the {len(structures)} structures: {reason}")
+        label = dict(zip(structures.material_id, values, strict=True))
+        kept = np.array([label[name] for name in features.material_id])
+        model.fit(features, kept, progress=progress, checkpoint=checkpoint)
     return Trained(model, features, kept, [*pulled.refused, *unlabelled, *features.refused])
 
 
-def featurize(structures: Any, spec: str) -> Features:
-    """Features of a batch at the levels of a specification such as "megnet:V0+V1"."""
-    return parse_features(spec).featurize(structures, str(resolve_device("auto")))
+def featurize(
+    structures: Structures, spec: str, store: Store | None = None, done: Callable[[int, int], None] | None = None
+) -> Features | StoredFeatures:
+    """Features of a batch at the levels of a specification such as "megnet:V0+V1", in memory or in a store."""
+    parsed, device = parse_features(spec), str(resolve_device("auto"))
+    if store is None:
+        return parsed.featurize(structures, device)
+    (name,) = parsed.parents
+    return featurize_into(store, name, parsed.needed(name), structures, device, done)
 
 
-def predict_on(pulled: Pulled, model: AtomSetsRegressor) -> tuple[pd.DataFrame, list[Refusal]]:
-    """Predictions for every structure of a source that the parent can take.
+Block = tuple[pd.DataFrame, list[Refusal]]
+"""Predictions of some structures, and the entries among them without one."""
 
-    Returns:
+
+def predictions(pulled: Pulled, model: AtomSetsRegressor, store: Store | None = None) -> Iterator[Block]:
+    """Predictions for every structure of a source that the parent can take, block by block, in the order of the source.
+
+    Args:
+        pulled: structures.
+        model: fitted.
+        store: feature store; features it lacks are made and stay there.
+
+    Yields:
         material_id, formula, predicted, lower, upper (unit of the target), std (on the model's scale), in_domain,
-        distance, remark, in the order of the source; and every entry without a prediction.
+        distance, remark; and every entry without a prediction.
     """
-    features = featurize(pulled.structures, model.features)
+    yield _table(model, featurize(pulled.structures.take([]), model.features))[0], list(pulled.refused)
+    for start in range(0, len(pulled.structures), SHARD_SIZE):
+        part = pulled.structures.take(np.arange(start, min(start + SHARD_SIZE, len(pulled.structures))))
+        yield _table(model, featurize(part, model.features, store))
+
+
+def stored_predictions(store: Store, model: AtomSetsRegressor) -> Iterator[Block]:
+    """Predictions for every structure of a feature store, shard by shard; identifiers are structure hashes.
+
+    Raises:
+        SourceError: the store has no features of the model's levels.
+    """
+    (name,) = model.spec_.parents
+    stored = StoredFeatures.whole(store, name, model.parents_[name], model.spec_.needed(name))
+    if not len(stored):
+        raise SourceError(f"{store.root}: no shard has the features {model.features}")
+    for _, block in stored.blocks():
+        yield _table(model, block)
+
+
+def predict_on(pulled: Pulled, model: AtomSetsRegressor) -> Block:
+    """All of `predictions` at once."""
+    blocks = list(predictions(pulled, model))
+    frame = pd.concat([frame for frame, _ in blocks if len(frame)] or [blocks[0][0]], ignore_index=True)
+    return frame, [refusal for _, refused in blocks for refusal in refused]
+
+
+def _table(model: AtomSetsRegressor, features: Features | StoredFeatures) -> Block:
     prediction = model.predict_distribution(features)
+    flagged = features.flagged
     frame = pd.DataFrame(
         {
             "material_id": features.material_id,
@@ -110,10 +180,33 @@ def predict_on(pulled: Pulled, model: AtomSetsRegressor) -> tuple[pd.DataFrame, 
             "std": prediction.std,
             "in_domain": prediction.in_domain,
             "distance": prediction.distance,
-            "remark": [features.flagged.get(h, "") for h in features.structure_hash],
+            "remark": [flagged.get(h, "") for h in features.structure_hash],
         }
     )
-    return frame, [*pulled.refused, *features.refused]
+    return frame, list(features.refused)
+
+
+def write_predictions(blocks: Iterable[Block], store: Store, name: str) -> tuple[int, int, list[Refusal]]:
+    """Write predictions as they come, as CSV or Parquet by the ending of the name; the file appears when all are there.
+
+    Returns:
+        Predictions written, how many of them are inside the domain, and the entries without one.
+    """
+    written, inside, failed = 0, 0, []
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(store.replacing(name))
+        parquet: pq.ParquetWriter | None = None
+        for number, (frame, refused) in enumerate(blocks):
+            if name.endswith(".csv"):
+                file.write(frame.to_csv(index=False, float_format="%.6g", header=number == 0).encode())
+            else:
+                table = pa.Table.from_pandas(frame, schema=PREDICTION_SCHEMA, preserve_index=False)
+                if parquet is None:
+                    parquet = stack.enter_context(pq.ParquetWriter(file, PREDICTION_SCHEMA, compression="zstd"))
+                parquet.write_table(table)
+            written, inside = written + len(frame), inside + int(frame["in_domain"].sum())
+            failed.extend(refused)
+    return written, inside, failed
 
 
 def out_of_fold_scores(model: AtomSetsRegressor, values: np.ndarray) -> dict[str, float]:

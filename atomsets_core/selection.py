@@ -20,13 +20,15 @@ import torch
 
 from atomsets_core.batches import TrainingData
 from atomsets_core.compositions import Compositions
-from atomsets_core.estimators import TRANSFORMS, transform_target
 from atomsets_core.features import Features
 from atomsets_core.parents import load_parent
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import FeatureSpec, as_batch, parse_features
 from atomsets_core.structures import IntArray, Structures
 from atomsets_core.training import TrainingOptions, apply, train
+
+TRANSFORMS = ("none", "log10")
+"""Scales of the target to choose from; those of the estimators."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,10 +47,10 @@ NETWORK: dict[str, Any] = {"phi": (128,), "rho": (128,), "pooling": ("mean", "ma
 
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 64, 3e-3, 1e-4
 
-STEPS = 3000
+STEPS = 1500
 """Gradient steps of a training on few rows; on many it is `FEWEST_EPOCHS` passes."""
 
-FEWEST_EPOCHS, MOST_EPOCHS = 40, 200
+FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,25 @@ def choose(
     seed: int = 0,
     *,
     candidates: Sequence[str] | None = None,
-    transforms: Sequence[str] | None = None,
-    rows: int = 1500,
-    members: int = 2,
+    transforms: Sequence[str] = ("none",),
+    rows: int = 1000,
+    members: int = 1,
+    epochs: int | None = None,
     validation: float = 0.25,
 ) -> Choice:
     """Choose levels, parents and the scale of the target by inner validation.
 
     Args:
         inputs: the training rows: structures, compositions, formulas, or their features.
-        y: (n,) values, or classes.
-        task: "regression" or "classification".
+        y: (n,) or (n, targets) values (NaN where one is missing), or (n,) classes.
+        task: "regression", compared by the absolute error, or "classification", by the log loss.
         seed: of the inner split and of the networks.
         candidates: specifications in the order of preference; by default those for the kind of inputs.
-        transforms: of the target, to choose from; by default all that its values allow.
+        transforms: scales of the target to choose from; "log10" is left out where a value is not positive. By default
+            the values are learned as they are, and the parameters chosen say nothing of a transform.
         rows: at most so many training rows are looked at, picked at random.
         members: networks that stand for a candidate.
+        epochs: of these networks; by default half of what `epochs_for` gives.
         validation: share of these rows that the candidates are compared on; rows of one formula stay together.
 
     Raises:
@@ -116,9 +121,9 @@ def choose(
     # Compared on the rows that every candidate has.
     common = sorted(set.intersection(*(set(rows_of.tolist()) for _, rows_of, _ in usable)))
     scales = _transforms(y[common], task, transforms)
-    epochs, errors = epochs_for(int(len(common) * (1 - validation))), []
+    epochs, errors = epochs or epochs_for(int(len(common) * (1 - validation))) // 2, []
     for spec, rows_of, features in usable:
-        data = TrainingData.gathered(features[np.searchsorted(rows_of, common)], spec)
+        data = gathered(features[np.searchsorted(rows_of, common)], spec)
         held = _held_out(features.formula[np.searchsorted(rows_of, common)], validation, seed)
         for transform in scales:
             started = time.process_time()
@@ -137,7 +142,9 @@ def choose(
     tried[best]["chosen"] = True
     parameters = {**NETWORK, "epochs": epochs_for(len(y)), "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE}
     if task == "regression":
-        parameters |= {"loss": "absolute", "transform": tried[best]["transform"]}
+        parameters["loss"] = "absolute"
+        if len(transforms) > 1:
+            parameters["transform"] = tried[best]["transform"]
     return Choice(tried[best]["features"], parameters, report)
 
 
@@ -146,6 +153,11 @@ Usable = tuple[FeatureSpec, IntArray, Features]
 
 def _of_compositions(batch: Any) -> bool:
     return isinstance(batch, Compositions) or (isinstance(batch, Features) and batch.weights is not None)
+
+
+def gathered(features: Features, spec: FeatureSpec) -> TrainingData:
+    """What a network sees of features, ready for training."""
+    return TrainingData.gathered(features, spec.site_matrix, spec.structure_matrix, widths=spec.site_widths)
 
 
 def _usable(names: Sequence[str], batch: Any, picked: IntArray, report: list[dict[str, Any]]) -> list[Usable]:
@@ -207,10 +219,10 @@ def _positions(batch: Any, picked: IntArray, features: Features) -> IntArray:
     return np.array(rows, dtype=np.int64)
 
 
-def _transforms(y: npt.NDArray[Any], task: str, asked: Sequence[str] | None) -> list[str]:
+def _transforms(y: npt.NDArray[Any], task: str, asked: Sequence[str]) -> list[str]:
     if task == "classification":
         return ["none"]
-    return [name for name in asked or TRANSFORMS if name == "none" or (y > 0).all()]
+    return [name for name in asked if name == "none" or (y > 0).all()]
 
 
 def _held_out(formulas: npt.NDArray[np.object_], share: float, seed: int) -> npt.NDArray[np.bool_]:
@@ -234,7 +246,8 @@ def _errors(
 ) -> FloatArray:
     """(held rows,) absolute errors in the unit of the target, or log losses, of the mean of the members."""
     if task == "regression":
-        target, loss = transform_target(y, transform)[:, None], "absolute"
+        values = y.reshape(len(y), -1).astype(np.float64)
+        target, loss = np.log10(values) if transform == "log10" else values, "absolute"
     else:
         classes = np.unique(y)
         target, loss = (y[:, None] == classes).astype(np.float64), "cross_entropy"
@@ -244,8 +257,10 @@ def _errors(
     train(network, data, target, np.tile(~held, (members, 1)), options)
     outputs = apply(network, data)[:, held]
     if task == "regression":
-        value = outputs[:, :, 0].mean(axis=0)
-        return np.abs((10.0**value if transform == "log10" else value) - y[held])
+        value = outputs.mean(axis=0)
+        miss = np.abs((10.0**value if transform == "log10" else value) - values[held])
+        scale = np.nanstd(values, axis=0)
+        return np.nanmean(miss / np.where(scale > 0, scale, 1.0), axis=1) if values.shape[1] > 1 else miss[:, 0]
     exp = np.exp(outputs - outputs.max(axis=2, keepdims=True))
     probability = (exp / exp.sum(axis=2, keepdims=True)).mean(axis=0)
     return -np.log(np.clip((probability * target[held]).sum(axis=1), 1e-9, 1.0))

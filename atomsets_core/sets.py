@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -249,7 +250,7 @@ class AtomSetsNetwork(nn.Module):
         return self.forward(batch) * self.target.scale + self.target.mean
 
     def _first_layer(self, sites: Tensor) -> Tensor:
-        first, scaler = self.phi[0], self.site_input
+        first, scaler = cast(MemberLinear, self.phi[0]), self.site_input
         return standardized_layer(sites, scaler.mean, scaler.scale, first.weight, first.bias)
 
     def _pool(self, name: str, x: Tensor, batch: SetBatch) -> Tensor:

@@ -83,12 +83,17 @@ class FeatureSpec:
         """Whether no coordinates are needed, so that compositions and disordered structures will do."""
         return all(set(self.needed(name)) <= set(element_levels(load_parent(name))) for name in self.parents)
 
-    def digest(self, features: Features | StoredFeatures) -> str:
-        """The digest of the parents named here, of features that may be of more."""
+    def digests(self, features: Features | StoredFeatures) -> dict[str, str]:
+        """Parent -> digest for the parents named here, of features that may be of more."""
         if isinstance(features, StoredFeatures) or not features.parents:
-            return features.digest
+            self._check_single()
+            return {self.parents[0]: features.digest}
         self._check_parents(features)
-        return joint_digest({name: features.parents[name] for name in self.parents})
+        return {name: features.parents[name] for name in self.parents}
+
+    def digest(self, features: Features | StoredFeatures) -> str:
+        """One digest of the parents named here."""
+        return joint_digest(self.digests(features))
 
     def featurize(self, batch: Structures | Compositions, device: str = "cpu") -> Features:
         """Every level that is needed; structures that a parent can't take are in `Features.refused`.
@@ -130,11 +135,14 @@ class FeatureSpec:
 
     def _key(self, level: Level, features: Features) -> str:
         if not features.parents:
-            if len(self.parents) > 1:
-                raise ValueError(f"{self} needs features of {len(self.parents)} parents, joined by Features.join")
+            self._check_single()
             return level.name
         self._check_parents(features)
         return f"{level.parent}:{level.name}"
+
+    def _check_single(self) -> None:
+        if len(self.parents) > 1:
+            raise ValueError(f"{self} needs features of {len(self.parents)} parents, joined by Features.join")
 
     def _check_parents(self, features: Features) -> None:
         missing = [name for name in self.parents if name not in features.parents]

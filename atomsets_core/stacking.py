@@ -29,10 +29,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold
 
 from atomsets_core.baselines import composition_statistics
-from atomsets_core.batches import TrainingData
 from atomsets_core.estimators import transform_target
 from atomsets_core.features import Features
-from atomsets_core.selection import BATCH_SIZE, LEARNING_RATE, NETWORK, WEIGHT_DECAY, Choice, choose
+from atomsets_core.selection import BATCH_SIZE, LEARNING_RATE, NETWORK, TRANSFORMS, WEIGHT_DECAY, Choice, choose, gathered
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import FeatureSpec, as_batch, parse_features
 from atomsets_core.training import Progress, TrainingOptions, apply, resolve_device, train
@@ -101,8 +100,8 @@ class AutoAtomSets(BaseEstimator):
             ValueError: see `choose`; rows that a parent can't take.
         """
         batch, y = as_batch(X), np.asarray(y)
-        limits = {} if self.features == "auto" else {"candidates": [self.features]}
-        self.choice_: Choice = choose(batch, y, self.task, self.seed, **limits)
+        limits: dict[str, Any] = {} if self.features == "auto" else {"candidates": [self.features]}
+        self.choice_: Choice = choose(batch, y, self.task, self.seed, transforms=TRANSFORMS, **limits)
         self.spec_: FeatureSpec = parse_features(self.choice_.features)
         features = self._features(batch)
         target = self._prepare(y)
@@ -137,7 +136,7 @@ class AutoAtomSets(BaseEstimator):
         if not hasattr(self, "weights_"):
             raise NotFittedError("fit the model before predicting")
         features = self._features(as_batch(X))
-        data = TrainingData.gathered(features, self.spec_)
+        data = gathered(features, self.spec_)
         predicted = {NETWORKS: self._inverse(self._link(apply(self.network_, data)).mean(axis=0))}
         if self.heads:
             columns = head_tables(features, self.spec_)
@@ -180,7 +179,7 @@ class AutoAtomSets(BaseEstimator):
         self, features: Features, target: FloatArray, splits: list[Any], progress: Progress | None
     ) -> FloatArray:
         """Train the ensemble; (n, outputs) out-of-fold predictions in the unit of the target."""
-        data = TrainingData.gathered(features, self.spec_)
+        data = gathered(features, self.spec_)
         members = self.members or len(splits) * (2 if len(target) < SMALL else 1)
         used = np.ones((members, len(target)), dtype=bool)
         for member in range(members):

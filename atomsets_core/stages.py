@@ -167,7 +167,7 @@ def predict_shard(store_url: str, feature_url: str, entry: ShardEntry, folder: s
     started = time.perf_counter()
     store = Store(store_url)
     model = AtomSetsRegressor.load(store, folder)
-    features = read_shard(Store(feature_url), entry, model.features.partition(":")[2].split("+"))
+    features = read_shard(Store(feature_url), entry, model.spec_.needed(model.spec_.parents[0]))
     prediction = model.predict_distribution(features)
     columns: dict[str, Any] = {"structure_hash": pa.array(features.structure_hash, pa.string())}
     for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):

@@ -13,6 +13,8 @@ import json
 import os
 import posixpath
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,6 +77,17 @@ class Store:
         names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
+    def size(self, name: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            StorageError: there is none.
+        """
+        try:
+            return int(self._fs.size(self._full(name)))
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.url(name)} does not exist") from error
+
     def read(self, name: str) -> bytes:
         """The content of a file.
 
@@ -105,6 +118,26 @@ class Store:
                 _write_local(Path(self._full(name)), data)
             else:
                 self._fs.pipe_file(self._full(name), data)
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to be written bit by bit, that takes the place of what was there when the block ends without error.
+
+        Raises:
+            StorageError: no permission, no space left, or the like; nothing is left behind.
+        """
+        try:
+            if self.is_local:
+                with _replacing_local(Path(self._full(name))) as file:
+                    yield file
+            else:
+                with tempfile.TemporaryFile() as file:
+                    yield file
+                    file.seek(0)
+                    with self._fs.open(self._full(name), "wb") as remote:
+                        shutil.copyfileobj(file, remote, 1 << 22)
         except OSError as error:
             raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
 
@@ -176,11 +209,17 @@ class Store:
 
 
 def _write_local(path: Path, data: bytes) -> None:
+    with _replacing_local(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _replacing_local(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

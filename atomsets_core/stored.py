@@ -175,7 +175,7 @@ def featurize_into(
     levels: Sequence[str],
     structures: Structures,
     device: str = "cpu",
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> StoredFeatures:
     """Features of these structures in a store; what no shard holds is made, a shard at a time.
 
@@ -185,7 +185,7 @@ def featurize_into(
         levels: to be there.
         structures: in the order of the result.
         device: for the parent.
-        progress: called after each shard with its number of structures.
+        progress: called after each shard with the number of structures done and the number there was to do.
 
     Returns:
         Those the parent can take; the others are in `refused`.
@@ -204,7 +204,7 @@ def featurize_into(
         key = shard_key([str(h) for h in part.hashes], network.digest, levels)
         write_shard(store, parent, key, network.featurize(part, levels), levels)
         if progress:
-            progress(len(part))
+            progress(start + len(part), len(todo))
     found, _, refused = locate(read_entries(store, parent, network.digest).values(), levels, hashes)
     kept = np.array([h in found for h in hashes], dtype=bool)
     refusals = tuple(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +20,9 @@ from atomsets_core.batches import BLOCK, GATHERED, Cut, TrainingData
 from atomsets_core.sets import AtomSetsNetwork, Standardize
 from atomsets_core.structures import IntArray
 
-Progress = Callable[[int, float], None]
-"""Called after each epoch with its number (from 1) and the mean training loss (on the standardised target)."""
+Progress = Callable[[int, int, float], None]
+"""Called after each epoch with its number (from 1), the epochs there will be, and the mean training loss (on the
+standardised target)."""
 
 FloatArray = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.floating[Any]] | npt.NDArray[np.bool_]
@@ -36,6 +39,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": _cross_entropy,
 }
 """Loss of each number predicted; the last two are for classes and leave the target as it is."""
+
+CHECKPOINT_SECONDS = 20.0
 
 CLASSIFYING = ("logistic", "cross_entropy")
 
@@ -54,7 +59,8 @@ class TrainingOptions:
         patience: stop when no member has improved on its validation rows for so many epochs, and give every member its
             best epoch back; None trains to the end and keeps the last.
         mixed_precision: products in bfloat16, for GPUs.
-        checkpoint_every: epochs between two checkpoints, where a `Checkpoint` is given.
+        checkpoint_every: epochs between two checkpoints, where a `Checkpoint` is given, and no more than
+            `CHECKPOINT_SECONDS` and an epoch.
     """
 
     epochs: int
@@ -99,7 +105,7 @@ def set_scales(
         used: (members, n) weights, 0 for rows that a member must not see.
         scale_target: False leaves targets as they are (classes).
     """
-    rows, of_member = np.unique(np.asarray(used) > 0, axis=0, return_inverse=True)
+    rows, of_member = np.unique(np.asarray(used, dtype=np.float32) > 0, axis=0, return_inverse=True)
     on_sites = _moments(partial(_site_stretches, data, network.alpha), rows, data.sites.shape[1])
     on_structures = _moments(partial(_stretches, data.structure.numpy()), rows, data.structure.shape[1])
     for member, group in enumerate(of_member.reshape(-1)):
@@ -197,16 +203,21 @@ def train(
         raise ValueError(f"no loss {options.loss!r}; there are {', '.join(LOSSES)}")
     set_scales(network, data, y, used, scale_target=options.loss not in CLASSIFYING)
     run = _Training(network, data, y, used, options, validation)
-    if checkpoint and (saved := checkpoint.load()):
-        run.restore(saved)
+    if checkpoint:
+        run.sign()
+        if saved := checkpoint.load():
+            run.restore(saved)
+    kept = time.monotonic()
     while run.wants_more():
         loss = run.epoch()
         if not np.isfinite(loss):
             raise ValueError(f"training diverged in epoch {run.done}: the loss is {loss}; lower model.learning_rate")
         if progress:
-            progress(run.done, loss)
-        if checkpoint and run.done % options.checkpoint_every == 0 and run.wants_more():
+            progress(run.done, options.epochs, loss)
+        due = run.done % options.checkpoint_every == 0 or time.monotonic() - kept > CHECKPOINT_SECONDS
+        if checkpoint and due and run.wants_more():
             checkpoint.save(run.state())
+            kept = time.monotonic()
     run.finish()
     return run.losses
 
@@ -241,6 +252,7 @@ class _Training:
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
         self.micro = options.batch_size
+        self.signature = torch.zeros(16, dtype=torch.uint8)
         self.losses: list[float] = []
         self.best = torch.full((network.members,), math.inf, device=self.device)
         self.best_epoch = 0
@@ -339,6 +351,15 @@ class _Training:
                 value.copy_(self.kept[name])
         self.network.eval()
 
+    def sign(self) -> None:
+        """Name this training by what decides its result, so that it never goes on from another's checkpoint."""
+        digest = hashlib.blake2b(repr(self.options).encode(), digest_size=16)
+        data = (self.data.sites, self.data.weights, self.data.structure)
+        for tensor in (*data, *self.network.parameters(), self.target, self.weight):
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+        digest.update(np.ascontiguousarray(self.data.offsets).data)
+        self.signature = torch.from_numpy(np.frombuffer(digest.digest(), dtype=np.uint8).copy())
+
     def state(self) -> bytes:
         """Everything that another process needs to go on, as safetensors."""
         tensors = {f"network.{name}": value.detach() for name, value in self.network.named_parameters()}
@@ -349,20 +370,17 @@ class _Training:
         tensors["best"] = self.best
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         tensors["best_epoch"] = torch.tensor(self.best_epoch)
+        tensors["signature"] = self.signature
         return safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
 
     @torch.no_grad()
     def restore(self, saved: bytes) -> None:
-        """Go on from `state`; from the start where it is damaged or of another network."""
+        """Go on from `state`; from the start where it is damaged or of another training."""
         try:
             tensors = {name: value.to(self.device) for name, value in safetensors.torch.load(saved).items()}
         except safetensors.SafetensorError:
             return
-        fits = all(
-            f"network.{name}" in tensors and tensors[f"network.{name}"].shape == parameter.shape
-            for name, parameter in self.network.named_parameters()
-        )
-        if not fits:
+        if "signature" not in tensors or not torch.equal(tensors["signature"].cpu(), self.signature):
             return
         for name, parameter in self.network.named_parameters():
             parameter.copy_(tensors[f"network.{name}"])

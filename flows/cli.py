@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -103,35 +102,47 @@ def train(
     unit: Annotated[str, typer.Option(help="Unit of the values.")] = "",
     transform: Annotated[str, typer.Option(help="none, or log10 for positive values over decades.")] = "none",
     seed: Annotated[int, typer.Option(help="Of folds, initial weights and order.")] = 0,
+    store: Annotated[
+        str | None, typer.Option(help="Feature store: features it has are read, those it lacks are made and kept.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON line on stdout.")] = False,
 ) -> None:
     """Train a model on structures with a column of values, and save it.
 
-    Example:
+    A training that is stopped goes on from its last checkpoint when the same command is given again.
+
+    Examples:
       atomsets train embedded:elastic --target K_VRH --unit GPa --transform log10 --out models/k
+      atomsets train many.parquet --target formation_energy --store features --out models/e
     """
     from atomsets_core.estimators import AtomSetsRegressor
     from atomsets_core.models import out_of_fold_scores, save_trained, train_on
     from atomsets_core.sources import SourceError, pull
+    from atomsets_core.stages import StoredCheckpoint
     from atomsets_core.storage import StorageError, Store
 
     started = time.perf_counter()
     quiet_warnings()
+    checkpoint = StoredCheckpoint(Store(out), "checkpoint.safetensors")
     model = AtomSetsRegressor(features, transform=transform, seed=seed)
     try:
         check_writable(out)
+        features_store = Store(store) if store else None
         pulled = pull(structures, labels=labels)
         with Bars() as bars:
-            bars.start("train", model.epochs)
-            trained = train_on(pulled, target, model, progress=lambda *_: bars.advance("train"))
+            trained = train_on(
+                pulled, target, model, bars.epoch, checkpoint, features_store, featurized=bars.featurized
+            )
         save_trained(trained, Store(out), ".", target, unit, pulled.provenance)
+        checkpoint.remove()
     except (SourceError, StorageError, ValueError) as error:
         fail(2, str(error))
     scores = out_of_fold_scores(model, trained.values)
     seconds = time.perf_counter() - started
     scale = "decades" if transform == "log10" else unit or "unit of the target"
     console.print(
-        f"learned from {model.n_train_} of {pulled.n_seen} entries in {seconds:.0f} s; out-of-fold error "
+        f"learned from {model.n_train_} of {pulled.n_seen} entries in {seconds:.0f} s with at most "
+        f"{peak_memory() / 1000:.1f} GB of memory; out-of-fold error "
         f"{scores['mae']:.4g} {scale}, R² {scores['r2']:.3f}; {scores['coverage']:.1%} of values inside their "
         f"{model.coverage:.0%} interval",
         highlight=False,
@@ -145,41 +156,52 @@ def train(
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="Folder of a saved model.")],
-    structures: Annotated[str, typer.Argument(help="Structures: a file or folder, or embedded:flla.")],
     out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
+    structures: Annotated[
+        str | None,
+        typer.Argument(help="Structures: a file or folder, or embedded:flla; without any, all of the feature store."),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Feature store: features it has are read, those it lacks are made and kept.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts as one JSON line on stdout.")] = False,
 ) -> None:
     """Apply a saved model to structures.
 
-    Example:
+    Examples:
       atomsets predict models/k my-structures/ --out predictions.csv
+      atomsets predict models/k --store features --out predictions.parquet
     """
     from atomsets_core.estimators import AtomSetsRegressor
-    from atomsets_core.models import predict_on
+    from atomsets_core.models import predictions, stored_predictions, write_predictions
     from atomsets_core.sources import SourceError, pull
     from atomsets_core.storage import StorageError, Store
 
     quiet_warnings()
     if out.suffix not in (".csv", ".parquet"):
         fail(2, f"--out {out}: the name must end in .csv or .parquet")
+    if structures is None and store is None:
+        fail(2, "name the structures, or a feature store with --store")
     try:
         loaded = AtomSetsRegressor.load(Store(model), ".")
-        frame, refused = predict_on(pull(structures), loaded)
-        store = Store(out.parent)
-        if out.suffix == ".csv":
-            store.write(out.name, frame.to_csv(index=False, float_format="%.6g").encode())
-        else:
-            store.write_table(out.name, pa.Table.from_pandas(frame, preserve_index=False))
+        features_store = Store(store) if store else None
+        if structures is not None:
+            blocks = predictions(pull(structures), loaded, features_store)
+        elif features_store is not None:
+            blocks = stored_predictions(features_store, loaded)
+        written, inside, refused = write_predictions(blocks, Store(out.parent), out.name)
     except (SourceError, StorageError, ValueError) as error:
         fail(2, str(error))
     console.print(
-        f"{len(frame)} predictions in {out}, {int(frame['in_domain'].sum())} inside the domain of the model",
+        f"{written} predictions in {out}, {inside} inside the domain of the model; at most "
+        f"{peak_memory() / 1000:.1f} GB of memory",
         highlight=False,
         soft_wrap=True,
     )
     tell_refused(refused)
     if as_json:
-        print(json.dumps({"predicted": len(frame), "failed": len(refused), "out": str(out)}))
+        counts = {"predicted": written, "failed": len(refused), "out": str(out)}
+        print(json.dumps({**counts, "peak_memory_mb": peak_memory()}))
 
 
 def tell_refused(refused: Sequence[Refusal]) -> None:
@@ -240,6 +262,19 @@ class Bars:
     def advance(self, stage: str) -> None:
         """A step of it is done."""
         self._progress.advance(self._stages[stage])
+
+    def epoch(self, number: int, total: int, loss: float) -> None:
+        """An epoch of a training is over; a training that goes on begins with the number it has reached."""
+        self._reach("train", number, total, f"train  loss {loss:.4f}")
+
+    def featurized(self, done: int, total: int) -> None:
+        """So many of `total` structures have features now."""
+        self._reach("featurize", done, total, "featurize")
+
+    def _reach(self, stage: str, done: int, total: int, text: str) -> None:
+        if stage not in self._stages:
+            self.start(stage, total)
+        self._progress.update(self._stages[stage], completed=done, total=total, description=text)
 
     def note(self, message: str) -> None:
         """Something that the user should know."""

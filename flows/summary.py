@@ -74,7 +74,7 @@ def summarize_run(
             "parent_digest": digest,
             **model_scores(out_of_fold, campaign.training.transform),
             "coverage": campaign.model.coverage,
-            "coverage_out_of_fold": config["coverage_out_of_fold"],
+            "coverage_out_of_fold": config["state"]["coverage"][0],
             "domain_threshold": config["domain"]["threshold"],
         },
         "discovery": {

@@ -122,7 +122,7 @@ def test_a_training_that_was_cut_off_ends_where_it_would_have_ended(problem):
     how = {"epochs": 12, "checkpoint_every": 5, "patience": 50}
 
     def run(checkpoint, stop_after=None):
-        def progress(epoch, _loss):
+        def progress(epoch, _epochs, _loss):
             if epoch == stop_after:
                 raise KeyboardInterrupt
 
