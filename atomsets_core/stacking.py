@@ -31,7 +31,16 @@ from sklearn.model_selection import GroupKFold
 from atomsets_core.baselines import composition_statistics
 from atomsets_core.estimators import transform_target
 from atomsets_core.features import Features
-from atomsets_core.selection import BATCH_SIZE, LEARNING_RATE, NETWORK, TRANSFORMS, WEIGHT_DECAY, Choice, choose, gathered
+from atomsets_core.selection import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    NETWORK,
+    TRANSFORMS,
+    WEIGHT_DECAY,
+    Choice,
+    choose,
+    gathered,
+)
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import FeatureSpec, as_batch, parse_features
 from atomsets_core.training import Progress, TrainingOptions, apply, resolve_device, train
