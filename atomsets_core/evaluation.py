@@ -25,6 +25,7 @@ from atomsets_core import metrics
 from atomsets_core.baselines import composition_statistics, random_forest
 from atomsets_core.datasets import Dataset, Task, load_dataset
 from atomsets_core.features import Features
+from atomsets_core.parents import load_parent
 from atomsets_core.selection import BATCH_SIZE, FOR_COMPOSITIONS, FOR_STRUCTURES, epochs_for, gathered
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import as_batch, parse_features
@@ -92,16 +93,20 @@ def specifications(variant: str, task: Task) -> tuple[str, ...]:
     return FOR_STRUCTURES if variant.startswith("auto") else VARIANTS[variant].features
 
 
-def prepare(name: str, data: str, store_url: str, parent: str, levels: Sequence[str], start: int, stop: int) -> int:
+def prepare(
+    name: str, data: str, store_url: str, parent: str, levels: Sequence[str], start: int, stop: int
+) -> dict[str, float]:
     """Put features of some of a task's structures into the store, where they are missing.
 
     Returns:
-        How many structures the parent can take.
+        "rows" that the parent can take, and "cpu_seconds" that it took.
     """
+    cpu = time.process_time()
     structures = load_dataset(name, Path(data)).take(np.arange(start, stop))
     if not isinstance(structures, Structures):
         raise TypeError(f"{name} has no structures")
-    return len(featurize_into(Store(store_url), parent, levels, structures))
+    found = featurize_into(Store(store_url), parent, levels, structures)
+    return {"rows": len(found), "cpu_seconds": time.process_time() - cpu}
 
 
 def run_fold(name: str, data: str, store_url: str, variant: str, fold: int, seed: int) -> dict[str, Any]:
@@ -191,13 +196,13 @@ class _Inputs:
             names = FOR_COMPOSITIONS if variant.startswith("auto") else VARIANTS[variant].features
             if not names:
                 return cls(None, every)
-            batch = as_batch(list(dataset.inputs))  # type: ignore[arg-type]
+            names, batch = available(names)[0], as_batch(_formulas(dataset))
             # The levels of all candidates together.
             features = parse_features(union(names)).featurize(batch)
             if features.refused or len(features) != len(dataset):
                 raise ValueError(f"{dataset.task.name}: {features.refused[0].reason}")
             return cls(features, every)
-        names = specifications(variant, dataset.task)
+        names = available(specifications(variant, dataset.task))[0]
         if not names:
             return cls(None, every)
         spec, store, parts = parse_features(union(names)), Store(store_url), {}
@@ -207,6 +212,20 @@ class _Inputs:
         features = next(iter(parts.values())) if len(parts) == 1 else Features.join(parts)
         position = {name: row for row, name in enumerate(features.material_id)}
         return cls(features, np.array([position.get(name, -1) for name in dataset.ids], dtype=np.int64))
+
+
+def available(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The specifications whose parents are installed, and why the others can't be used."""
+    usable, missing = [], {}
+    for name in names:
+        try:
+            for parent in parse_features(name).parents:
+                load_parent(parent)
+        except FileNotFoundError as error:
+            missing[name] = str(error)
+            continue
+        usable.append(name)
+    return tuple(usable), missing
 
 
 def union(names: Sequence[str]) -> str:

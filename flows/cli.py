@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 from atomsets_core.structures import Refusal
+from flows.commands.benchmark import benchmark
 from flows.server import quiet_environment, quiet_warnings, start_early
 
 app = typer.Typer(
@@ -313,6 +314,9 @@ def show(summary: dict[str, Any], target: str) -> None:
     told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
     console.print(f"{told}; {total:.0f} s", highlight=False)
     console.print(f"report: {target}/report.html   ranking: {target}/ranking.csv", highlight=False, soft_wrap=True)
+
+
+app.command()(benchmark)
 
 
 def main() -> None:

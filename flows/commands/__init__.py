@@ -1,0 +1,1 @@
+"""Commands of `atomsets`, one a module."""
