@@ -23,12 +23,13 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from atomsets_core import metrics
 from atomsets_core.baselines import composition_statistics, random_forest
+from atomsets_core.compositions import as_compositions
 from atomsets_core.datasets import Dataset, Task, load_dataset
 from atomsets_core.features import Features
 from atomsets_core.parents import load_parent
 from atomsets_core.selection import BATCH_SIZE, FOR_COMPOSITIONS, FOR_STRUCTURES, epochs_for, gathered
 from atomsets_core.sets import AtomSetsNetwork
-from atomsets_core.specification import as_batch, parse_features
+from atomsets_core.specification import parse_features
 from atomsets_core.stacking import AutoAtomSets
 from atomsets_core.storage import Store
 from atomsets_core.stored import featurize_into
@@ -196,7 +197,7 @@ class _Inputs:
             names = FOR_COMPOSITIONS if variant.startswith("auto") else VARIANTS[variant].features
             if not names:
                 return cls(None, every)
-            names, batch = available(names)[0], as_batch(_formulas(dataset))
+            names, batch = available(names)[0], as_compositions(_formulas(dataset))
             # The levels of all candidates together.
             features = parse_features(union(names)).featurize(batch)
             if features.refused or len(features) != len(dataset):

@@ -5,9 +5,9 @@ examples; the curvature of their energy is stiffness, up to the potential's erro
 All derivatives are central differences of energies, so any parent with an `energy` level will do, and all levels are
 invariant: rotations, the choice of the cell and the order of the sites don't matter.
 
-`spring`, a site level, has the three frequencies with which one atom (with its periodic images) would swing while all
-others rest: omega = sqrt(k / m) from the eigenvalues k of its 3 x 3 block of the force constants, in 1/cm, sorted,
-negative where the curvature is. The first column is the softest direction.
+`spring`, a site level, has the three frequencies with which one atom, with its images in all primitive cells, would
+swing while all others rest: omega = sqrt(k / m) from the eigenvalues k of its 3 x 3 block of the force constants, in
+1/cm, sorted, negative where the curvature is. The first column is the softest direction.
 
 `elastic`, a structure level, has Voigt's bulk and shear moduli with the ions clamped, K = C_iijj / 9 and
 G = (3 C_ijij - C_iijj) / 30 (Voigt 1928; both are linear invariants of the elastic tensor), as log10 GPa, the three
@@ -22,6 +22,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import spglib
 from pymatgen.core import Element
 
 from atomsets_core.features import Features
@@ -42,6 +43,9 @@ STRAIN = 0.01
 
 SOFTEST = 0.1
 """GPa: moduli below, or negative ones of a crystal that the potential finds unstable, count as this."""
+
+SYMPREC = 1e-3
+"""Angstrom, within which two sites count as images of each other."""
 
 COPIES = 1024
 """Changed copies of structures given to the parent at once; bounds the memory."""
@@ -91,34 +95,71 @@ class Response:
         """Features of the structures this parent can take; see `Parent.featurize`."""
         wanted = list(dict.fromkeys(levels)) if levels is not None else [*SITE_LEVELS, *STRUCTURE_LEVELS]
         on_sites, on_structures = split_levels(self, wanted)
-        known = self.base.featurize(structures, [self.sites_like, "energy"])
-        taken = _rows_of(structures, known)
-        batch = structures.take(taken)
+        # The images that move with an atom are those of the cell: only the primitive one is a property of the crystal.
+        reduced, image = primitive(structures)
+        known = self.base.featurize(reduced, [self.sites_like, "energy"])
+        taken = _rows_of(reduced, known)
+        batch = reduced.take(taken)
         values: dict[str, npt.NDArray[np.float32]] = {}
         good = np.ones(len(batch), dtype=bool)
-        if on_sites:
+        if on_sites and len(batch):
             values["spring"] = self._springs(batch, known)
-            good &= ~np.isnan(np.add.reduceat(values["spring"].sum(axis=1), batch.offsets[:-1])) if len(batch) else good
-        if on_structures:
+            good &= ~np.isnan(np.add.reduceat(values["spring"].sum(axis=1), batch.offsets[:-1]))
+        if on_structures and len(batch):
             values["elastic"] = self._elastic(batch, known)
             good &= ~np.isnan(values["elastic"]).any(axis=1)
-        refused = [
-            Refusal(
-                str(batch.material_id[i]),
-                "featurize",
-                f"{self.base.name} has no energy for slightly changed copies of this structure",
-                str(batch.hashes[i]),
-            )
-            for i in np.flatnonzero(~good)
-        ]
-        kept = known[np.flatnonzero(good)]
-        sites = ragged_rows(batch.offsets, np.flatnonzero(good))
-        return replace(
-            kept,
-            sites={level: values[level][sites] for level in on_sites},
-            structure={level: values[level][good] for level in on_structures},
+        return self._assemble(structures, image, taken, good, values, (on_sites, on_structures), known)
+
+    def _assemble(
+        self,
+        structures: Structures,
+        image: IntArray,
+        taken: IntArray,
+        good: npt.NDArray[np.bool_],
+        values: dict[str, npt.NDArray[np.float32]],
+        levels: tuple[Sequence[str], Sequence[str]],
+        known: Features,
+    ) -> Features:
+        """Features of the structures as they were given, from those of their primitive cells.
+
+        Args:
+            structures: the request.
+            image: (n_sites,) site of the primitive cell that each site is an image of.
+            taken: rows of the request that the base parent took.
+            good: which of these have all values.
+            values: level -> values of the rows taken, on the sites of the primitive cells.
+            levels: site levels and structure levels asked for.
+            known: what the base parent said of the rows taken.
+        """
+        kept = structures.take(taken[good])
+        reason = f"{self.base.name} has no energy for slightly changed copies of this structure"
+        because = dict(zip((r.material_id for r in known.refused), (r.reason for r in known.refused), strict=True))
+        lost = np.setdiff1d(np.arange(len(structures)), taken[good])
+        refused = tuple(
+            Refusal(str(name), "featurize", because.get(str(name), reason), str(structures.hashes[i]))
+            for i, name in zip(lost, structures.material_id[lost], strict=True)
+        )
+        rows = ragged_rows(structures.offsets, taken[good])
+        in_primitive = np.repeat(known.offsets[:-1][good], kept.n_atoms) + image[rows]
+        flags = dict(zip(known.structure_hash, taken, strict=True))
+        return Features(
+            material_id=kept.material_id,
+            structure_hash=kept.hashes,
+            formula=kept.formulas,
+            n_atoms=kept.n_atoms,
+            sites={
+                level: values[level][in_primitive] if len(kept) else np.empty((0, width), dtype=np.float32)
+                for level, width in self.site_levels.items()
+                if level in levels[0]
+            },
+            structure={
+                level: values[level][good] if len(kept) else np.empty((0, width), dtype=np.float32)
+                for level, width in self.structure_levels.items()
+                if level in levels[1]
+            },
             digest=self.digest,
-            refused=(*known.refused, *refused),
+            refused=refused,
+            flagged={str(structures.hashes[flags[key]]): remark for key, remark in known.flagged.items()},
         )
 
     def _springs(self, batch: Structures, known: Features) -> npt.NDArray[np.float32]:
@@ -183,6 +224,40 @@ class Response:
         out = np.full(len(copies), np.nan)
         out[found.material_id.astype(np.int64)] = found.structure["energy"][:, 0]
         return out
+
+
+def primitive(structures: Structures) -> tuple[Structures, IntArray]:
+    """The primitive cells of structures, and the site there that each site is an image of, counted from each cell's 0.
+
+    A cell that is primitive already stays as it is.
+    """
+    lattices, counts, kept, fracs = structures.lattice.copy(), structures.n_atoms.copy(), [], []
+    image = np.concatenate([np.arange(n) for n in structures.n_atoms]) if len(structures) else np.empty(0, np.int64)
+    for i, (start, stop) in enumerate(zip(structures.offsets[:-1], structures.offsets[1:], strict=True)):
+        frac, numbers = structures.frac[start:stop], structures.numbers[start:stop]
+        first = np.arange(stop - start)
+        # A cell that repeats has its rarest element more than once.
+        if np.unique(numbers, return_counts=True)[1].min() > 1:
+            found = spglib.get_symmetry_dataset((structures.lattice[i], frac, numbers), symprec=SYMPREC)
+            if found is not None and len(set(found.mapping_to_primitive)) < len(numbers):
+                _, first, image[start:stop] = np.unique(
+                    found.mapping_to_primitive, return_index=True, return_inverse=True
+                )
+                lattices[i] = found.primitive_lattice
+                frac = frac[first] @ structures.lattice[i] @ np.linalg.inv(lattices[i])
+        counts[i] = len(first)
+        kept.append(start + first)
+        fracs.append(frac)
+    sites = np.concatenate(kept) if kept else np.empty(0, dtype=np.int64)
+    reduced = replace(
+        structures,
+        lattice=lattices,
+        n_atoms=counts,
+        numbers=structures.numbers[sites],
+        frac=np.concatenate(fracs) if fracs else structures.frac,
+        occupancy=None if structures.occupancy is None else structures.occupancy[sites],
+    )
+    return reduced, image
 
 
 def _rows_of(structures: Structures, features: Features) -> IntArray:
