@@ -110,8 +110,20 @@ def prepare(
     return {"rows": len(found), "cpu_seconds": time.process_time() - cpu}
 
 
-def run_fold(name: str, data: str, store_url: str, variant: str, fold: int, seed: int) -> dict[str, Any]:
+def run_fold(
+    name: str, data: str, store_url: str, variant: str, fold: int, seed: int, limit: int | None = None
+) -> dict[str, Any]:
     """Train a variant on the training part of a fold and score it on the test part.
+
+    Args:
+        name: of the task.
+        data: folder of its file.
+        store_url: features made by `prepare`.
+        variant: one of `VARIANTS`.
+        fold: which.
+        seed: of everything random.
+        limit: train on so many rows of the training part, for learning curves; a smaller limit takes some of the rows
+            of a larger one.
 
     Returns:
         JSON: scores, predictions by official identifier, parameters, times; see `docs/accuracy.md`.
@@ -119,6 +131,8 @@ def run_fold(name: str, data: str, store_url: str, variant: str, fold: int, seed
     started, cpu = time.perf_counter(), time.process_time()
     dataset = load_dataset(name, Path(data))
     train_rows, test_rows = dataset.folds[fold]
+    if limit is not None and limit < len(train_rows):
+        train_rows = np.sort(np.random.default_rng(seed).permutation(train_rows)[:limit])
     inputs = _Inputs.load(dataset, store_url, variant)
     fitted = _fit(variant, dataset, inputs, train_rows, seed)
     predicted = _with_fallback(fitted, dataset, inputs, train_rows, test_rows, seed)

@@ -34,6 +34,7 @@ def benchmark(
     features: str = "benchmarks/features",
     workers: int | None = None,
     address: str | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Run the folds of a task that the result file lacks.
 
@@ -47,6 +48,7 @@ def benchmark(
         features: store of the features, shared by all tasks and variants.
         workers: processes; by default one a core.
         address: of a running Dask scheduler instead.
+        limit: train on so many rows of each training part, for learning curves; by default on all.
 
     Returns:
         The content of the result file.
@@ -64,14 +66,14 @@ def benchmark(
     if unknown := set(folds or []) - set(every):
         raise SourceError(f"{task} has no fold {min(unknown)}; it has {', '.join(map(str, every))}")
     store, name = Store(Path(out).parent), Path(out).name
-    result = _open(store, name, dataset, variant, seed)
+    result = _open(store, name, dataset, variant, seed, limit)
     todo = [fold for fold in folds or every if str(fold) not in result["folds"]]
     place = (str(Path(data).absolute()), str(Path(features).absolute()) if "://" not in features else features)
     with cluster.connect(address, workers):
         if todo:
             result["feature_cpu_seconds"] += _prepare(dataset, variant, *place)
         stage = Stage(f"{variant} folds", task, len(todo))
-        for done in as_completed([run_fold.submit(task, *place, variant, fold, seed) for fold in todo]):
+        for done in as_completed([run_fold.submit(task, *place, variant, fold, seed, limit) for fold in todo]):
             fold = done.result()
             result["folds"][str(fold["fold"])] = fold
             store.write_json(name, _summed(result, dataset))
@@ -102,7 +104,7 @@ def _prepare(dataset: Dataset, variant: str, data: str, features: str) -> float:
     return seconds
 
 
-def _open(store: Store, name: str, dataset: Dataset, variant: str, seed: int) -> dict[str, Any]:
+def _open(store: Store, name: str, dataset: Dataset, variant: str, seed: int, limit: int | None) -> dict[str, Any]:
     """The result file as it is, or a new one.
 
     Raises:
@@ -113,6 +115,7 @@ def _open(store: Store, name: str, dataset: Dataset, variant: str, seed: int) ->
         "task": task.name,
         "variant": variant,
         "seed": seed,
+        "train_rows": limit,
         "recipe_version": RECIPE_VERSION,
         "data_sha256": dataset.sha256,
     }
@@ -123,7 +126,8 @@ def _open(store: Store, name: str, dataset: Dataset, variant: str, seed: int) ->
         "unit": task.unit,
         "rows": len(dataset),
         "rows_official": task.n_official,
-        "command": f"atomsets benchmark {task.name} --data DIR --variant {variant} --seed {seed} --out FILE",
+        "command": f"atomsets benchmark {task.name} --data DIR --variant {variant} --seed {seed} --out FILE"
+        + (f" --train-rows {limit}" if limit else ""),
         "feature_cpu_seconds": 0.0,
         "folds": {},
     }
@@ -148,7 +152,7 @@ def _summed(result: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     )
     return {
         **{key: value for key, value in result.items() if key != "folds"},
-        "complete": len(folds) == len(dataset.folds),
+        "complete": len(folds) == len(dataset.folds) and result["train_rows"] is None,
         "whole": dataset.whole,
         "mean": {name: float(np.mean(values)) for name, values in scores.items()},
         "std": {name: float(np.std(values)) for name, values in scores.items()},

@@ -22,8 +22,10 @@ def prepare(
 
 
 @task(task_run_name="{variant} fold {fold}", cache_policy=NO_CACHE, **RETRY)
-def run_fold(name: str, data: str, store_url: str, variant: str, fold: int, seed: int) -> dict[str, Any]:
+def run_fold(
+    name: str, data: str, store_url: str, variant: str, fold: int, seed: int, limit: int | None = None
+) -> dict[str, Any]:
     """See `atomsets_core.evaluation.run_fold`."""
-    done = cluster.run(evaluation.run_fold, name, data, store_url, variant, fold, seed)
+    done = cluster.run(evaluation.run_fold, name, data, store_url, variant, fold, seed, limit)
     get_run_logger().info("fold %d of %s: %s in %.0f s", fold, name, done["scores"], done["seconds"])
     return done

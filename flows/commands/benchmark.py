@@ -18,6 +18,9 @@ def benchmark(
         str, typer.Option(help="auto, AtomSets-V0, ..., MLP-f1, random-forest, megnet-scratch.")
     ] = "auto",
     folds: Annotated[str | None, typer.Option(help="Folds to run, e.g. 0,1; by default all.")] = None,
+    train_rows: Annotated[
+        int | None, typer.Option(min=20, help="Train on so many rows of each training part, for learning curves.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of networks, trees and inner splits.")] = 0,
     features: Annotated[str, typer.Option(help="Store of features, shared by all runs.")] = "benchmarks/features",
     workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
@@ -45,11 +48,11 @@ def benchmark(
         chosen = sorted({int(fold) for fold in folds.split(",")}) if folds else None
     except ValueError:
         fail(2, f"--folds {folds}: write fold numbers with commas, e.g. 0,1")
-    target = out or f"benchmarks/results/accuracy/{task}.{variant}.json"
+    target = out or f"benchmarks/results/accuracy/{task}.{variant}{f'.{train_rows}' if train_rows else ''}.json"
     server.join()
     try:
         with Bars() as bars, listening(bars):
-            result = flow(task, data, target, variant, chosen, seed, features, workers, address)
+            result = flow(task, data, target, variant, chosen, seed, features, workers, address, train_rows)
     except (SourceError, StorageError) as error:
         fail(2, str(error))
     except KeyboardInterrupt:

@@ -19,7 +19,8 @@ TOLERANCE = 3e-5
 """Of the largest number of a level; float32 sums in another order differ by less."""
 
 
-NETWORKS = [name for name in parent_names() if name not in element_tables.NAMES]
+# Stiffness, a derivative of the others' energies, has tests of its own: differences of float32 numbers are less exact.
+NETWORKS = [name for name in parent_names() if name not in element_tables.NAMES and not name.endswith("-response")]
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
