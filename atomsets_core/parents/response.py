@@ -238,7 +238,8 @@ def primitive(structures: Structures) -> tuple[Structures, IntArray]:
         first = np.arange(stop - start)
         # A cell that repeats has its rarest element more than once.
         if np.unique(numbers, return_counts=True)[1].min() > 1:
-            found = spglib.get_symmetry_dataset((structures.lattice[i], frac, numbers), symprec=SYMPREC)
+            cell = (structures.lattice[i].tolist(), frac.tolist(), numbers.tolist())
+            found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)
             if found is not None and len(set(found.mapping_to_primitive)) < len(numbers):
                 _, first, image[start:stop] = np.unique(
                     found.mapping_to_primitive, return_index=True, return_inverse=True
