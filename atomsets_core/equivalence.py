@@ -83,7 +83,7 @@ def merge_alike(graphs: CrystalGraphs, layers: int, angle_cutoff: float) -> Merg
     """
     angles = angle_graph(graphs, angle_cutoff) if layers > 1 else None
     if angles is None or not len(angles.first):
-        atom, message = _refine_atoms(graphs, layers)
+        atom, message = _refine_atoms(graphs, layers, _mix(graphs.numbers))
         return _merge(graphs, atom, message, None)
     angle = bond_angles(graphs, angles)
     u_first, u_second = angles.undirected[angles.first], angles.undirected[angles.second]
@@ -142,9 +142,9 @@ class _Angles:
     message: Labels
 
 
-def _refine_atoms(graphs: CrystalGraphs, layers: int) -> tuple[Labels, Labels]:
+def _refine_atoms(graphs: CrystalGraphs, layers: int, start: Labels) -> tuple[Labels, Labels]:
     """Labels of the atoms, and of the messages they last got, where there are no angles."""
-    atom, length = _mix(graphs.numbers), _bits(graphs.distance)
+    atom, length = start, _bits(graphs.distance)
     for _ in range(layers):
         message = _combine(atom[graphs.centre], atom[graphs.neighbour], length)
         atom = _combine(atom, _sums(message, graphs.centre, len(atom)))
@@ -252,3 +252,55 @@ def _scattered(values: Labels, owner: IntArray, n: int) -> Labels:
     out = np.zeros(n, dtype=np.uint64)
     np.add.at(out, owner, values)
     return out
+
+
+@dataclass(frozen=True)
+class MergedSites:
+    """A `CrystalGraphs` in which alike sites of one structure, and alike bonds of one site, stand once.
+
+    Attributes:
+        atom: (n_atoms,) int64, row in the merged graph of each atom of the batch.
+        one: (n_merged,) int64, an atom of the batch for each merged one, ascending; so structures keep their order.
+        size: (n_merged,) int64, atoms that are alike.
+        bond: (n_bonds,) int64, a directed bond of the batch for each merged one; their centres are in `one`, ascending.
+        neighbour: (n_bonds,) int64, row of the merged neighbour.
+        count: (n_bonds,) int64, how many such bonds the centre has.
+    """
+
+    atom: IntArray
+    one: IntArray
+    size: IntArray
+    bond: IntArray
+    neighbour: IntArray
+    count: IntArray
+
+
+def merge_sites(graphs: CrystalGraphs, layers: int) -> MergedSites:
+    """Each structure as a network without angles that has so many layers sees it.
+
+    Sites of different structures are never merged, so that a network may have a state for each structure.
+
+    Args:
+        graphs: the batch.
+        layers: at least 1.
+    """
+    structure = np.repeat(np.arange(len(graphs.n_atoms)), graphs.n_atoms)
+    start = _combine(_mix(graphs.numbers), structure.astype(np.uint64))
+    label, message = _refine_atoms(graphs, layers, start)
+    atoms = _in_order(_classes(label))
+    chosen = np.zeros(len(label), dtype=bool)
+    chosen[atoms.one] = True
+    rows = np.flatnonzero(chosen[graphs.centre])
+    bonds = _in_order(_classes(_combine(label[graphs.centre[rows]], message[rows])))
+    bond = rows[bonds.one]
+    return MergedSites(atoms.of, atoms.one, atoms.size, bond, atoms.of[graphs.neighbour[bond]], bonds.size)
+
+
+def _in_order(classes: _Classes) -> _Classes:
+    """The same classes, in the order of their first items."""
+    first = np.full(len(classes.one), len(classes.of), dtype=np.int64)
+    np.minimum.at(first, classes.of, np.arange(len(classes.of)))
+    order = np.argsort(first)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return _Classes(rank[classes.of], first[order], classes.size[order])

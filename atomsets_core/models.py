@@ -19,6 +19,7 @@ from atomsets_core import metrics
 from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.features import Features
 from atomsets_core.labels import ledger_table, usable_labels
+from atomsets_core.parents.trained import is_parent_folder, overlap_of
 from atomsets_core.sources import Pulled, SourceError
 from atomsets_core.specification import parse_features
 from atomsets_core.storage import Store
@@ -51,6 +52,11 @@ OVERLAP = {
     ),
 }
 """What the labels and structures of a parent's training share with the user's, by parent."""
+
+
+def overlap(parent: str) -> str:
+    """The sentence of `OVERLAP` for a parent, or one from the card of a parent that was trained here."""
+    return overlap_of(parent) if is_parent_folder(parent) else OVERLAP.get(parent, "")
 
 
 @dataclass(frozen=True)
@@ -248,7 +254,7 @@ def save_trained(
         "source": dict(source),
         "scores_out_of_fold": scores,
         "entries_not_used": len(trained.refused),
-        "overlap": " ".join(dict.fromkeys(OVERLAP.get(name, "") for name in parse_features(model.features).parents)),
+        "overlap": " ".join(dict.fromkeys(overlap(name) for name in parse_features(model.features).parents)),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
     if model.oof_ is not None:

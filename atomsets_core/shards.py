@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -73,8 +74,9 @@ def shard_key(hashes: Sequence[str], digest: str, levels: Sequence[str]) -> str:
 
 
 def folder(parent: str, digest: str) -> str:
-    """Folder of one parent's shards within a feature store."""
-    return f"{parent}-{digest}"
+    """Folder of one parent's shards within a feature store; of a parent that is a path, named after its last part."""
+    name = re.sub(r"[^\w.-]+", "_", parent.rstrip("/").rsplit("/", 1)[-1]).lstrip(".")
+    return f"{name or 'parent'}-{digest}"
 
 
 def write_shard(store: Store, parent: str, key: str, features: Features, levels: Sequence[str]) -> ShardEntry:

@@ -9,12 +9,14 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from atomsets_core.parents import load_parent, parent_names, split_levels
+from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
 from atomsets_core.sets import ACTIVATIONS, POOLINGS
+from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
+from flows.keys import KeyGivenError, refuse_keys
 
 DEFAULT = "incompressible"
 
@@ -26,7 +28,8 @@ class CampaignError(Exception):
 class Section(BaseModel):
     """A section of the file: an unknown key is an error, a value never changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # an error that shows what was given would show a key that was given
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Range(Section):
@@ -44,21 +47,86 @@ class Range(Section):
         return self
 
 
+def _complete_query(source: str, query: MaterialsQuery | None, names: list[str]) -> MaterialsQuery | None:
+    if source == MATERIALS_PROJECT:
+        return (query or MaterialsQuery()).with_fields(names)
+    if query is not None:
+        raise ValueError(f"a query goes with the source {MATERIALS_PROJECT!r}")
+    return None
+
+
+class Optimade(Section):
+    """What is asked of an OPTIMADE provider."""
+
+    filter: str = Field("", description='E.g. elements HAS ALL "Si","O" AND nelements=2; everything without one.')
+    fields: list[str] = Field(default_factory=list, description="Properties to have as columns, e.g. _mp_stability.")
+
+
+class Substitution(Section):
+    """Which candidates are made by substitution in known crystals."""
+
+    count: Annotated[int, Field(ge=1)] = Field(1000, description="Most candidates that are made.")
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
+        1e-3, description="Least probability of a substitution, the product over all ions of the compound."
+    )
+    changes: Annotated[int, Field(ge=1, le=3)] = Field(1, description="Most elements that are replaced at once.")
+    max_atoms: Annotated[int, Field(ge=1)] = Field(40, description="Larger prototypes are left out.")
+    elements: list[str] = Field(default_factory=list, description="Elements that candidates may hold; all by default.")
+    exclude_elements: list[str] = Field(default_factory=list, description="Elements that they must not hold.")
+    seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Draws at random from all above the threshold; by default the most probable are taken."
+    )
+
+
+def _refuse_unused(source: str, **sections: tuple[str, bool]) -> None:
+    """Raise ValueError for a section that belongs to another kind of source."""
+    for name, (scheme, given) in sections.items():
+        if given and f"{scheme}:" not in source:
+            raise ValueError(f"{name} goes with a source {scheme}:...")
+
+
 class Training(Section):
     """The values to learn from."""
 
-    source: str = Field(description="Where the labelled structures come from: embedded:elastic, or a file or folder.")
+    source: str = Field(
+        description="Where the labelled structures come from: embedded:elastic, a file or folder, mp, or optimade:URL."
+    )
+    query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
+    optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     labels: str | None = Field(None, description="CSV with the labels, for a source that holds structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     target: str = Field(description="Column of the values.")
     unit: str = Field("", description="Unit of the values, shown wherever they are.")
     transform: Literal["none", "log10"] = Field("none", description="log10 for positive values that span decades.")
 
+    @model_validator(mode="after")
+    def _query_fits(self) -> Training:
+        self.materials_query()
+        _refuse_unused(self.source, optimade=("optimade", self.optimade != Optimade()))  # type: ignore[call-arg]
+        return self
+
+    def pull_options(self) -> dict[str, Any]:
+        """Further arguments of `atomsets_core.sources.pull`."""
+        return {"optimade_filter": self.optimade.filter, "optimade_fields": self.optimade.fields}
+
+    def materials_query(self) -> MaterialsQuery | None:
+        """The query with the target among its fields; None for other sources."""
+        return _complete_query(self.source, self.query, [self.target])
+
 
 class Candidates(Section):
     """The structures to rank, and which of them count."""
 
-    source: str = Field(description="Where the candidates come from: embedded:flla, or a file or folder.")
+    source: str = Field(
+        description="Where the candidates come from: embedded:flla, a file or folder, mp, optimade:URL, or substitute: "
+        "before any but mp, for candidates made of their structures."
+    )
+    substitution: Substitution = Field(
+        Substitution(),  # type: ignore[call-arg]
+        description="Which candidates are made, for a source substitute:...",
+    )
+    query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
+    optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     labels: str | None = Field(None, description="CSV with columns to filter on, for a source of structures alone.")
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     filters: dict[str, Range] = Field(
@@ -69,6 +137,39 @@ class Candidates(Section):
     exclude_seen: bool = Field(
         True, description="Leave out what is in the training data, by identifier or as the same crystal."
     )
+    deduplicate: list[Literal["id", "content", "structure"]] = Field(
+        ["id"],
+        description="What makes two candidates one: id, content (the same numbers), structure (the same crystal).",
+    )
+    prefer: str | None = Field(
+        None, description="Column of which the duplicate with the lowest value is kept; by default the first is."
+    )
+
+    @model_validator(mode="after")
+    def _query_fits(self) -> Candidates:
+        self.materials_query()
+        _refuse_unused(
+            self.source,
+            optimade=("optimade", self.optimade != Optimade()),  # type: ignore[call-arg]
+            substitution=("substitute", self.substitution != Substitution()),  # type: ignore[call-arg]
+        )
+        return self
+
+    def pull_options(self) -> dict[str, Any]:
+        """Further arguments of `atomsets_core.sources.pull`."""
+        from atomsets_core.substitution import Options  # takes a second to import
+
+        return {
+            "optimade_filter": self.optimade.filter,
+            "optimade_fields": self.optimade.fields,
+            "substitution": Options(**self.substitution.model_dump()),
+        }
+
+    def materials_query(self) -> MaterialsQuery | None:
+        """The query with what is filtered on among its fields; None for other sources."""
+        return _complete_query(
+            self.source, self.query, [name for name in self.filters if name not in ("n_atoms", "n_elements")]
+        )
 
 
 class Objective(Section):
@@ -97,7 +198,9 @@ class Objective(Section):
 class FeatureOptions(Section):
     """Which levels of the parent, and where features are kept."""
 
-    parent: str = Field("megnet", description="Pretrained network that features come from.")
+    parent: str = Field(
+        "megnet", description="Pretrained network that features come from, or the folder of one trained here."
+    )
     levels: list[str] = Field(
         default_factory=list,
         description="Its levels, joined, e.g. V0 V1 V2 V3 or v of megnet; by default those the parent is best with.",
@@ -112,7 +215,7 @@ class FeatureOptions(Section):
     @field_validator("parent")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in parent_names():
+        if not is_parent(name):
             raise ValueError(f"no parent {name!r}; there are {', '.join(parent_names())}")
         return name
 
@@ -197,6 +300,15 @@ class Campaign(Section):
     discovery: Discovery = Discovery()  # type: ignore[call-arg]
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys(cls, raw: Any) -> Any:
+        try:
+            refuse_keys(raw, "campaign")
+        except KeyGivenError as error:
+            raise ValueError(str(error)) from None
+        return raw
+
 
 def read_campaign(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign:
     """A campaign from its file, with `section.key=value` overrides; the embedded one without a file.
@@ -217,8 +329,13 @@ def read_campaign(path: str | Path | None = None, overrides: list[str] | None = 
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CampaignError(f"{name}: not TOML: {error}") from error
-    for override in overrides or []:
-        _override(raw, override)
+    try:
+        refuse_keys(raw, name)
+        for override in overrides or []:
+            refuse_keys(dict([override.partition("=")[::2]]), "--set")
+            _override(raw, override)
+    except KeyGivenError as error:
+        raise CampaignError(str(error)) from None
     try:
         return Campaign.model_validate(raw)
     except ValidationError as error:
@@ -259,5 +376,6 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else Range
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Range
+        choices = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next((kind for kind in choices if issubclass(kind, BaseModel)), Range)
     return list(model.model_fields)

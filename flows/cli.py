@@ -27,7 +27,9 @@ from rich.progress import (
 from rich.table import Table
 
 from atomsets_core.structures import Refusal
+from flows.commands import train_parent
 from flows.commands.benchmark import benchmark
+from flows.commands.pull import pull
 from flows.server import quiet_environment, quiet_warnings, start_early
 
 app = typer.Typer(
@@ -37,7 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+app.command()(pull)
 console = Console(stderr=True)
+app.command("train-parent")(train_parent.train_parent)
 
 
 @app.callback()
@@ -63,7 +67,7 @@ def screen(
     """
     quiet_environment(verbose)
     server = start_early()
-    from atomsets_core.sources import SourceError
+    from atomsets_core.sources import SourceError, SourceUnavailableError
     from atomsets_core.storage import StorageError
     from flows.campaign import CampaignError, read_campaign
     from flows.progress import listening
@@ -80,6 +84,8 @@ def screen(
     try:
         with Bars() as bars, listening(bars):
             summary = flow(asked, target)
+    except SourceUnavailableError as error:
+        fail(1, str(error))
     except SourceError as error:
         fail(2, str(error))
     except KeyboardInterrupt:
@@ -257,12 +263,15 @@ class Bars:
         self._progress.__exit__(*error)
 
     def start(self, stage: str, total: int) -> None:
-        """A stage begins."""
-        self._stages[stage] = self._progress.add_task(stage, total=total)
+        """A stage begins, or has more steps than was known."""
+        if stage in self._stages:
+            self._progress.update(self._stages[stage], total=total)
+        else:
+            self._stages[stage] = self._progress.add_task(stage, total=total)
 
-    def advance(self, stage: str) -> None:
-        """A step of it is done."""
-        self._progress.advance(self._stages[stage])
+    def advance(self, stage: str, steps: int = 1) -> None:
+        """Steps of it are done."""
+        self._progress.advance(self._stages[stage], steps)
 
     def epoch(self, number: int, total: int, loss: float) -> None:
         """An epoch of a training is over; a training that goes on begins with the number it has reached."""

@@ -19,10 +19,10 @@ class Listener(Protocol):
     """Is told of every step."""
 
     def start(self, stage: str, total: int) -> None:
-        """A stage begins that has `total` steps."""
+        """A stage begins that has `total` steps; told again when it turns out to have more."""
 
-    def advance(self, stage: str) -> None:
-        """A step of it is done."""
+    def advance(self, stage: str, steps: int = 1) -> None:
+        """Steps of it are done."""
 
     def note(self, message: str) -> None:
         """Something that the user should know."""
@@ -68,11 +68,41 @@ class Stage:
             for listener in _listeners:
                 listener.start(name, total)
 
-    def advance(self) -> None:
-        """One step more is done."""
-        self.done += 1
+    def grow(self, total: int) -> None:
+        """It has more steps than was known."""
+        self.total = total
         for listener in _listeners:
-            listener.advance(self.name)
-        if self._artifact and (self.done == self.total or time.monotonic() - self._told > EVERY):
+            listener.start(self.name, total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Steps more are done."""
+        self.done += steps
+        for listener in _listeners:
+            listener.advance(self.name, steps)
+        if self._artifact and (self.done >= self.total or time.monotonic() - self._told > EVERY):
             self._told = time.monotonic()
-            update_progress_artifact(self._artifact, progress=100.0 * self.done / self.total)
+            update_progress_artifact(self._artifact, progress=min(100.0, 100.0 * self.done / self.total))
+
+
+class Pulling:
+    """Shows a pull as a stage of a run, inside a task; see `atomsets_core.sources.Watcher`."""
+
+    def __init__(self, dataset: str, campaign: str) -> None:
+        self._name, self._campaign = f"pull {dataset}", campaign
+        self._stage: Stage | None = None
+
+    def total(self, n: int) -> None:
+        """So many entries are to come."""
+        if self._stage is None and n:
+            self._stage = Stage(self._name, self._campaign, n)
+        elif self._stage is not None and n > self._stage.total:
+            self._stage.grow(n)
+
+    def got(self, n: int, before: bool = False) -> None:  # noqa: ARG002  # shown alike
+        """So many more are here, or were before."""
+        if self._stage is not None:
+            self._stage.advance(n)
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+        note(message)

@@ -33,7 +33,7 @@ from atomsets_core.shards import ShardEntry
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal, Structures
 from flows.campaign import Campaign
-from flows.progress import Stage, note
+from flows.progress import Pulling, Stage, note
 from flows.summary import markdown, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
@@ -92,10 +92,10 @@ class _Run:
 
     def screen(self) -> dict[str, Any]:
         started = time.perf_counter()
-        with self.timed("pull"):
-            chosen = self.select()
         options = self.campaign.cluster
         with cluster.connect(options.address, options.workers, options.memory_per_worker):
+            with self.timed("pull"):
+                chosen = self.select()
             with self.timed("featurize training"):
                 training, values = self.featurize_training(chosen)
             model, futures = self.submit_model(training, values)
@@ -128,9 +128,15 @@ class _Run:
         """Pull both sources and choose what is learned from and what is ranked."""
         training, candidates = self.campaign.training, self.campaign.candidates
         labelled, offered = (
-            pull_source(dataset, section.source, section.labels, section.id_column, self.store)
-            for dataset, section in (("training", training), ("candidates", candidates))
-        )
+            pull_source(
+                dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
+                Pulling(dataset, self.campaign.name), section.pull_options(), *same,
+            )
+            for dataset, section, same in (
+                ("training", training, ()),
+                ("candidates", candidates, (candidates.deduplicate, candidates.prefer)),
+            )
+        )  # fmt: skip
         chosen = select(
             labelled,
             offered,

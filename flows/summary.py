@@ -17,7 +17,7 @@ import pandas as pd
 from atomsets_core import metrics
 from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.estimators import transform_target
-from atomsets_core.models import OVERLAP
+from atomsets_core.models import overlap
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
 from atomsets_core.wording import discovery_header, discovery_rows, scale_name
@@ -87,7 +87,7 @@ def summarize_run(
         if runs
         else None,
         "sources": {name: store.read_json(f"structures/{name}.json") for name in ("training", "candidates")},
-        "overlap": OVERLAP.get(campaign.features.parent, ""),
+        "overlap": overlap(campaign.features.parent),
         "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},

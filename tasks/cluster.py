@@ -6,12 +6,16 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from distributed import Client, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster
 
+from atomsets_core.sources.chunks import WorkerLostError
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Importing distributed has set its loggers to INFO, which tells of every connection.
@@ -76,7 +80,14 @@ def connect(address: str | None, workers: int | None, memory_per_worker: str = "
         logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
-def run(function: Callable[..., Result], *args: Any, heavy: bool = False, priority: int = 0) -> Result:
+def connected() -> bool:
+    """Whether this is called inside `connect`."""
+    return _connection is not None
+
+
+def run(
+    function: Callable[..., Result], *args: Any, heavy: bool = False, priority: int = 0, limit: float | None = None
+) -> Result:
     """Call a function on a worker and wait for its result.
 
     Args:
@@ -84,17 +95,72 @@ def run(function: Callable[..., Result], *args: Any, heavy: bool = False, priori
         args: its arguments.
         heavy: network work: goes to workers that offer the resource "GPU" where the cluster has any.
         priority: higher goes first.
+        limit: seconds after which the worker is restarted if it is at this work, and the work given up.
 
     Raises:
         RuntimeError: outside `connect`.
+        WorkerLostError: with a limit: it was reached, or workers died of this work.
     """
-    if _connection is None:
-        raise RuntimeError("no cluster: call this inside tasks.cluster.connect")
-    client = _connection.client()
+    client = _client()
     resources = {"GPU": 1} if heavy and _offers_gpu(client) else None
     future = client.submit(function, *args, pure=False, resources=resources, priority=priority)
-    result: Result = future.result()
-    return result
+    if limit is None:
+        unlimited: Result = future.result()
+        return unlimited
+    try:
+        while True:
+            try:
+                result: Result = future.result(timeout=limit)
+                return result
+            except TimeoutError as error:
+                if _stop(client, future):
+                    raise WorkerLostError(f"took more than {limit:.0f} s") from error
+    except KilledWorker as error:
+        raise WorkerLostError("died, and so did those that tried again") from error
+
+
+def fan_out(
+    function: Callable[[Item], Result], items: Sequence[Item], limits: Sequence[float]
+) -> Iterator[tuple[int, Result | WorkerLostError]]:
+    """Call a function on each item on the workers; see `atomsets_core.sources.chunks.FanOut`."""
+
+    def call(position: int) -> tuple[int, Result | WorkerLostError]:
+        try:
+            return position, run(function, items[position], limit=limits[position])
+        except WorkerLostError as error:
+            return position, error
+
+    # No more at a time than there are workers, so that a limit counts work and not waiting.
+    threads_of_workers = sum(_client().nthreads().values())
+    with ThreadPoolExecutor(max(1, threads_of_workers)) as threads:
+        for future in as_completed([threads.submit(call, position) for position in range(len(items))]):
+            yield future.result()
+
+
+def _client() -> Client:
+    if _connection is None:
+        raise RuntimeError("no cluster: call this inside tasks.cluster.connect")
+    return _connection.client()
+
+
+def _stop(client: Client, future: Future) -> bool:
+    """Restart the worker that is at this work; False where it only waits for its turn, or has just come back."""
+    if future.done():
+        return False
+    at_work = [worker for worker, keys in client.processing().items() if future.key in keys]
+    try:
+        if not client.sync(_call_stack, client, future.key, callback_timeout=10):
+            return False
+    except (TimeoutError, OSError):
+        pass  # it doesn't even answer
+    future.cancel()
+    with contextlib.suppress(Exception):  # a worker without a nanny can't be restarted
+        client.restart_workers(at_work, timeout=30, raise_for_error=False)
+    return True
+
+
+async def _call_stack(client: Client, key: str) -> Any:
+    return await client.scheduler.call_stack(keys=[key])  # type: ignore[union-attr]
 
 
 def _offers_gpu(client: Client) -> bool:

@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core.sources import Pulled, pull
+from atomsets_core.deduplication import deduplicate
+from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery, Pulled, Watcher, pull, pull_into, read_pulled
 from atomsets_core.storage import Store
+from tasks import cluster
 
 
 @task(task_run_name="pull {dataset} from {source}", cache_policy=NO_CACHE)
-def pull_source(dataset: str, source: str, labels: str | None, id_column: str, store: Store) -> Pulled:
-    """Read a source and keep what it gave as structures/<dataset>.parquet."""
-    pulled = pull(source, labels=labels, id_column=id_column)
-    store.write_table(f"structures/{dataset}.parquet", pulled.to_arrow())
-    store.write_json(f"structures/{dataset}.json", pulled.provenance)
+def pull_source(
+    dataset: str,
+    source: str,
+    labels: str | None,
+    id_column: str,
+    store: Store,
+    query: MaterialsQuery | None = None,
+    watch: Watcher | None = None,
+    options: Mapping[str, Any] | None = None,
+    same: Sequence[str] = ("id",),
+    prefer: str | None = None,
+) -> Pulled:
+    """Read a source and keep what it gave as structures/<dataset>.parquet.
+
+    Pages of a database lie in structures/pages until the next pull, which fetches only what is missing or has changed.
+    The files of a folder or zip are parsed by the workers of the cluster, where there is one.
+
+    Args:
+        dataset: "training" or "candidates".
+        source: see `atomsets_core.sources.pull`.
+        labels: see there.
+        id_column: see there.
+        store: of the campaign.
+        query: of the Materials Project.
+        watch: is told how far it is.
+        options: further arguments of `pull`.
+        same: what makes two entries one, see `deduplicate`.
+        prefer: column by which one of them is kept, see there.
+    """
+    target = f"structures/{dataset}.parquet"
+    if source == MATERIALS_PROJECT:
+        file = pull_into(store, target, source, labels=labels, query=query, watch=watch)
+        pulled = read_pulled(store, file)
+    else:
+        fan_out = cluster.fan_out if cluster.connected() else None
+        pulled = pull(source, labels=labels, id_column=id_column, fan_out=fan_out, **(options or {}))
+    kept = deduplicate(pulled, same, prefer=prefer)
+    if source != MATERIALS_PROJECT or kept is not pulled:
+        store.write_table(target, kept.to_arrow())
+        store.write_json(f"structures/{dataset}.json", kept.provenance)
+    pulled = kept
     get_run_logger().info(
         "%s: %d structures, %d entries refused, from %s", dataset, len(pulled.structures), len(pulled.refused), source
     )

@@ -50,3 +50,27 @@ def elastic_features(elastic, megnet):
     """MEGNet site levels of the first 200 elastic tensors' structures, and their bulk moduli."""
     structures = elastic.structures.take(np.arange(200))
     return megnet.featurize(structures, ["V0", "V1", "V2", "V3"]), elastic.columns["K_VRH"].to_numpy()[:200]
+
+
+@pytest.fixture(scope="session")
+def trained_parent(tmp_path_factory):
+    """Path of a small parent, trained for a few epochs on 120 embedded structures."""
+    from atomsets_core.graph_networks import MEGNetRegressor
+    from atomsets_core.graph_networks.parent_training import parent_data, train_parent
+    from atomsets_core.sources.base import Pulled
+    from atomsets_core.sources.embedded import load_flla
+    from atomsets_core.storage import Store
+
+    everything = load_flla()
+    rows = np.arange(0, 3900, 32)[:120]
+    pulled = Pulled(
+        everything.structures.take(rows),
+        everything.columns.iloc[rows].reset_index(drop=True),
+        provenance=everything.provenance,
+    )
+    target = "formation_energy_per_atom"
+    model = MEGNetRegressor(cutoff=4.0, epochs=8, batch_size=16)
+    data = parent_data(pulled, target, cutoff=4.0, resolution=1e-3)
+    folder = tmp_path_factory.mktemp("parents") / "small"
+    train_parent(data, model, Store(folder), target=target, unit="eV/atom", provenance=pulled.provenance)
+    return str(folder)

@@ -1,13 +1,15 @@
 """Frozen pretrained networks that features come from, one file each; beside them the tables of element vectors."""
 
-from atomsets_core.parents import chgnet, element_tables, megnet, response, sevennet
+from atomsets_core.parents import chgnet, element_tables, megnet, response, sevennet, trained
 from atomsets_core.parents.base import (
     Parent,
     element_levels,
     featurize_batches,
     in_torch,
+    is_parent,
     load_parent,
     parent_names,
+    register_finder,
     register_parent,
     split_levels,
     weights_digest,
@@ -21,14 +23,17 @@ register_parent("chgnet-response", response.load_chgnet)
 register_parent("sevennet-response", response.load_sevennet)
 for _name, _loader in element_tables.loaders().items():
     register_parent(_name, _loader)
+register_finder(trained.is_parent_folder, trained.load_folder)
 
 __all__ = [
     "Parent",
     "element_levels",
     "featurize_batches",
     "in_torch",
+    "is_parent",
     "load_parent",
     "parent_names",
+    "register_finder",
     "register_parent",
     "split_levels",
     "weights_digest",

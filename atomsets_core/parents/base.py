@@ -91,9 +91,22 @@ def register_parent(name: str, loader: Callable[[str], Parent]) -> None:
     load_parent.cache_clear()
 
 
+_FINDERS: list[tuple[Callable[[str], bool], Callable[[str, str], Parent]]] = []
+
+
+def register_finder(found: Callable[[str], bool], loader: Callable[[str, str], Parent]) -> None:
+    """Make `load_parent(name)` call `loader(name, device)` for names that `found` says are of its kind: paths."""
+    _FINDERS.append((found, loader))
+
+
+def is_parent(name: str) -> bool:
+    """Whether `load_parent` knows this name or path; the package behind one may still be missing."""
+    return name in parent_names() or any(found(name) for found, _ in _FINDERS)
+
+
 @lru_cache(maxsize=8)
 def load_parent(name: str, device: str = "cpu") -> Parent:
-    """The parent of this name, its weights loaded, ready on a torch device; loaded once a process.
+    """The parent of this name (or in this folder), its weights loaded, ready on a torch device; loaded once a process.
 
     Raises:
         ValueError: no parent has this name; the message lists those there are.
@@ -103,7 +116,12 @@ def load_parent(name: str, device: str = "cpu") -> Parent:
         return _LOADERS[name](device)
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         return entry.load()(device)
-    raise ValueError(f"no parent named {name!r}; there are {', '.join(parent_names())}")
+    for found, loader in _FINDERS:
+        if found(name):
+            return loader(name, device)
+    raise ValueError(
+        f"no parent named {name!r}; there are {', '.join(parent_names())}, and folders made by `atomsets train-parent`"
+    )
 
 
 def parent_names() -> list[str]:

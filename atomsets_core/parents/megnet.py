@@ -22,16 +22,20 @@ from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
 from atomsets_core.parents.megnet_torch import TorchForward
-from atomsets_core.parents.megnet_weights import CUTOFF, SITE_LEVELS, STRUCTURE_LEVELS, Weights, read_weights
+from atomsets_core.parents.megnet_weights import (
+    CUTOFF,
+    N_ELEMENTS,
+    SITE_LEVELS,
+    STRUCTURE_LEVELS,
+    Weights,
+    read_weights,
+)
 from atomsets_core.parents.megnet_weights import weights_file as weights_file
 from atomsets_core.structures import IntArray, Refusal, Structures
 
 NAME = "megnet"
 CODE_VERSION = "1"
 """Part of the digest: raised when the meaning of the numbers below changes."""
-
-N_ELEMENTS = 95
-"""Rows of the embedding table: atomic numbers 0 to 94."""
 
 UNTRAINED = frozenset({84, 85, 86, 87, 88})
 """Po, At, Rn, Fr, Ra: elements absent from the training set of the weights: their embedding is the random start."""
@@ -41,9 +45,6 @@ MAX_BONDS = 200_000
 
 MAX_BONDS_COMPILED = 32_768
 """The same for the compiled path, a thread: its 4 MB of bonds stay in the cache that the cores share."""
-
-BONDS_OF_DENSITY = 4.0 / 3.0 * np.pi * CUTOFF**3
-"""Bonds of an atom per (atom per cubic Angstrom)."""
 
 
 class Forward(Protocol):
@@ -81,16 +82,39 @@ class MEGNet:
     - energy (1): predicted formation energy, eV/atom.
     """
 
-    name = NAME
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("V0", "V1", "V2", "V3")
     element_levels = ("V0",)
 
-    def __init__(self, weights: Weights, device: str = "cpu", *, compiled: bool = True) -> None:
-        """Ready on `device`; `compiled` allows the compiled forward pass where there is one."""
+    def __init__(
+        self,
+        weights: Weights,
+        device: str = "cpu",
+        *,
+        compiled: bool = True,
+        name: str = NAME,
+        cutoff: float = CUTOFF,
+        untrained: frozenset[int] = UNTRAINED,
+    ) -> None:
+        """Ready on `device`.
+
+        Args:
+            weights: published or trained here.
+            device: of torch.
+            compiled: allows the compiled forward pass where there is one.
+            name: under which `load_parent` finds it.
+            cutoff: neighbour radius that the weights were trained with, at most `CUTOFF` Angstrom.
+            untrained: atomic numbers that the weights never saw.
+        """
+        if not 0.0 < cutoff <= CUTOFF:
+            raise ValueError(f"a MEGNet parent sees neighbours within {CUTOFF:g} Angstrom at most, not {cutoff:g}")
+        self.name, self.cutoff = name, cutoff
         self.device = torch.device(device)
-        self.digest = weights_digest(NAME, CODE_VERSION, weights)
+        self._untrained = untrained
+        # The published weights keep the digest they always had.
+        version = CODE_VERSION if cutoff == CUTOFF else f"{CODE_VERSION} cutoff {cutoff!r}"
+        self.digest = weights_digest(NAME, version, weights)
         self._embedding = weights["embedding_1/embeddings"]
         fast = compiled_forward(weights) if compiled and self.device.type == "cpu" else None
         self.compiled = fast is not None
@@ -105,7 +129,7 @@ class MEGNet:
             covered=np.arange(N_ELEMENTS) > 0,
             compute=self._work_through,
             embedding={"V0": self._embedding},
-            untrained=UNTRAINED,
+            untrained=self._untrained,
         )
 
     def _work_through(
@@ -122,7 +146,7 @@ class MEGNet:
             return
         threads = torch.get_num_threads()
         limit = min(MAX_BONDS_COMPILED, MAX_BONDS)
-        bounds = _cut(structures, limit, threads)
+        bounds = _cut(structures, self.cutoff, limit, threads)
         work = partial(self._one_group, structures, limit, wanted)
         if threads == 1 or len(bounds) <= 2:
             yield from map(work, bounds[:-1], bounds[1:])
@@ -137,7 +161,7 @@ class MEGNet:
         group = structures if (start, stop) == (0, len(structures)) else structures.take(np.arange(start, stop))
         batches: list[tuple[IntArray, Levels]] = [
             (rows + start, self.forward(graphs, wanted))
-            for rows, graphs in graph_batches(group, CUTOFF, max_bonds, refused)
+            for rows, graphs in graph_batches(group, self.cutoff, max_bonds, refused)
         ]
         return batches, refused
 
@@ -146,10 +170,11 @@ _Group = tuple[Sequence[tuple[IntArray, Levels]], list[Refusal]]
 """Rows and levels of each batch of a group, and what was refused of it."""
 
 
-def _cut(structures: Structures, bonds: int, threads: int) -> list[int]:
+def _cut(structures: Structures, cutoff: float, bonds: int, threads: int) -> list[int]:
     """Bounds of groups of about `bonds` bonds as the densities let expect; smaller when there are few a thread."""
     volume = np.maximum(np.abs(np.linalg.det(structures.lattice)), 1e-3)
-    expected = np.cumsum(BONDS_OF_DENSITY * structures.n_atoms**2 / volume)
+    in_sphere = 4.0 / 3.0 * np.pi * cutoff**3
+    expected = np.cumsum(in_sphere * structures.n_atoms**2 / volume)
     if not len(expected):
         return [0]
     size = min(float(bonds), max(expected[-1] / (2 * threads), 1.0))

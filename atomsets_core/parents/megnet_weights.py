@@ -26,6 +26,11 @@ TABLE_STEP = 2.5e-3
 
 LN2 = math.log(2.0)
 
+BLOCKS = (1, 2, 3)
+
+N_ELEMENTS = 95
+"""Rows of the embedding table: atomic numbers 0 to 94."""
+
 
 def weights_file() -> Path:
     """Where the installed `maml` keeps the weights (found without importing it)."""
@@ -45,6 +50,28 @@ def read_weights() -> dict[str, np.ndarray]:
     with h5py.File(weights_file(), "r") as file:
         file.visititems(keep)
     return weights
+
+
+def weight_shapes() -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every weight, 167,761 numbers in all; the names are those of the published file."""
+    out: dict[str, tuple[int, ...]] = {"embedding_1/embeddings": (N_ELEMENTS, 16)}
+    pairs = {1: 16, 3: 100, 5: 2, **dict.fromkeys(range(7, 19, 2), 32)}
+    for number, width in pairs.items():
+        out |= _dense(number, width, 64) | _dense(number + 1, 64, 32)
+    for k in BLOCKS:
+        for kind, width in (("e", 128), ("v", 96), ("u", 96)):
+            for i, (inputs, outputs) in enumerate(((width, 64), (64, 64), (64, 32))):
+                out[f"meg_net_layer_{k}/weight_{kind}_{i}"] = (inputs, outputs)
+                out[f"meg_net_layer_{k}/bias_{kind}_{i}"] = (outputs,)
+    for number in (1, 2):
+        out[f"set2_set_{number}/x_to_m_weight"], out[f"set2_set_{number}/x_to_m_bias"] = (32, 16), (16,)
+        out[f"set2_set_{number}/recurrent_kernel"] = (32, 64)
+        out[f"set2_set_{number}/recurrent_bias"] = (64,)
+    return out | _dense(19, 96, 32) | _dense(20, 32, 16) | _dense(21, 16, 1)
+
+
+def _dense(number: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"dense_{number}/kernel": (inputs, outputs), f"dense_{number}/bias": (outputs,)}
 
 
 def depth_of(levels: Sequence[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,10 @@ from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, fro
 
 class SourceError(Exception):
     """A source that can't be read at all; the message names it and says what to do."""
+
+
+class SourceUnavailableError(SourceError):
+    """A source that can't be read now, but perhaps later; what came of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,51 @@ class Pulled:
             if name not in table.column_names:
                 table = table.append_column(name, pa.Array.from_pandas(self.columns[name]))
         return table
+
+
+class Watcher(Protocol):
+    """Is told how far a pull is."""
+
+    def total(self, n: int) -> None:
+        """So many entries are to come, as far as is known; may be told again."""
+
+    def got(self, n: int, before: bool = False) -> None:
+        """So many more are here, or were here before this run."""
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def total(self, n: int) -> None:
+        """Nothing."""
+
+    def got(self, n: int, before: bool = False) -> None:
+        """Nothing."""
+
+    def note(self, message: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class PulledFile:
+    """What a source gave, in a file instead of in memory.
+
+    Attributes:
+        name: of the file in its store, Parquet: the structures' own columns, then those of the source.
+        structures: rows of the file.
+        refused: one row for each entry that was not accepted.
+        provenance: as in `Pulled`.
+        counts: what the pull did, under the source's words.
+    """
+
+    name: str
+    structures: int
+    refused: list[Refusal]
+    provenance: dict[str, Any]
+    counts: dict[str, int]
 
 
 def pulled_from_arrow(table: pa.Table, provenance: dict[str, Any], id_column: str = "material_id") -> Pulled:

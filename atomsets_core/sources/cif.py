@@ -14,7 +14,8 @@ from typing import Any
 from pymatgen.core import Element, Structure
 from pymatgen.io.cif import CifParser
 
-from atomsets_core.sources.entries import Entry, default_ids, reason_of
+from atomsets_core.sources.entries import Crystal, Entry, default_id, reason_of
+from atomsets_core.sources.plain_cif import read_plain
 from atomsets_core.structures import Refusal
 
 _BLOCK = re.compile(r"^[ \t]*data_", re.MULTILINE | re.IGNORECASE)
@@ -39,7 +40,8 @@ def read_cif(text: str, name: str, stem: str) -> list[Entry | Refusal]:
     blocks = [block for block in blocks if "_cell_length_a" in block or "_atom_site_fract_x" in block]
     if not blocks:
         raise ValueError("not a CIF with a structure: no data_ block has a cell or sites")
-    ids = default_ids(_database_codes(blocks), stem)
+    codes = _database_codes(blocks)
+    ids = [default_id(code, stem, position, len(blocks)) for position, code in enumerate(codes)]
     found: list[Entry | Refusal] = []
     for block, material_id in zip(blocks, ids, strict=True):
         try:
@@ -55,8 +57,20 @@ def _database_codes(blocks: list[str]) -> list[str | None]:
     return list(codes) if len(blocks) > 1 and len(set(codes) - {None}) == len(blocks) else [None] * len(blocks)
 
 
-def structure_from_block(block: str) -> Structure:
+def structure_from_block(block: str) -> Structure | Crystal:
     """The structure of one data block, in the cell of the file.
+
+    Plain blocks go through `read_plain`, all others through pymatgen's parser.
+
+    Raises:
+        ValueError: the block can't be parsed, or the sites pymatgen makes of it aren't those the file lists.
+    """
+    plain = read_plain(block)
+    return parsed_by_pymatgen(block) if plain is None else plain
+
+
+def parsed_by_pymatgen(block: str) -> Structure:
+    """The structure of one data block by pymatgen's parser.
 
     Raises:
         ValueError: the block can't be parsed, or the sites pymatgen makes of it aren't those the file lists.

@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pymatgen.core import Structure
 
 from atomsets_core.sources.base import Pulled
-from atomsets_core.structures import Refusal, from_pymatgen
+from atomsets_core.structures import Refusal, Structures, from_pymatgen, validate
 
 ID_NAMES = ("material_id", "mp_id", "mbid", "id")
 LONGEST_REASON = 200
+_BLOCK = 1024  # entries that are held as objects at the same time
 
 
 @dataclass(frozen=True)
-class StructureFile:
-    """One file to read, on a disk or inside an archive.
+class Crystal:
+    """An ordered, periodic structure as bare numbers, for readers that need no pymatgen object.
 
     Attributes:
-        name: relative name with "/" between folders; what refusals and default identifiers are made of.
-        stem: the name without the extension of its format.
-        content: gives the bytes, already decompressed; raises when they can't be had.
-        path: where the file lies on a disk; None inside an archive.
-        lone: it was asked for by itself, so no other file's identifiers can collide with its own.
+        lattice: (3, 3) float64, rows are the lattice vectors in Angstrom.
+        numbers: (n,) int64, atomic numbers.
+        frac: (n, 3) float64, fractional coordinates.
     """
 
-    name: str
-    stem: str
-    content: Callable[[], bytes]
-    path: Path | None = None
-    lone: bool = False
-
-    def text(self) -> str:
-        """The content as text; bytes that aren't UTF-8 (names in comments, mostly) are replaced."""
-        return self.content().decode("utf-8-sig", errors="replace")
+    lattice: npt.NDArray[np.float64]
+    numbers: npt.NDArray[np.int64]
+    frac: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,20 +41,41 @@ class Entry:
 
     Attributes:
         material_id: its identifier.
-        structure: the pymatgen Structure.
+        structure: the pymatgen Structure, or its bare numbers.
         columns: what stood beside it; only numbers, strings, booleans and None become columns.
     """
 
     material_id: str
-    structure: Structure
+    structure: Structure | Crystal
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-def pulled_from_entries(found: Sequence[Entry | Refusal]) -> Pulled:
-    """One batch of the entries that describe an ordered, periodic crystal, and a refusal for each other one."""
-    refused = [item for item in found if isinstance(item, Refusal)]
+def pulled_from_entries(found: Iterable[Entry | Refusal], *, convert: bool = True) -> Pulled:
+    """One batch of the entries that describe an ordered, periodic crystal, and a refusal for each other one.
+
+    Entries are taken as they come and turned into columns in blocks, so that a reader that yields them one by one
+    never holds the structures of a large file as objects.
+
+    Args:
+        found: what was read.
+        convert: make numbers of text columns, see `with_numbers`; not for a part of what is to be one table.
+    """
+    parts, refused, rows = [], [], []
+    iterator = iter(found)
+    while block := list(itertools.islice(iterator, _BLOCK)):
+        batch, columns, rejected = _batch(block)
+        parts.append(batch)
+        rows += columns
+        refused += rejected
+    frame = pd.DataFrame(rows, index=range(len(rows)))
+    return Pulled(Structures.concat(parts), with_numbers(frame) if convert else frame, refused)
+
+
+def _batch(block: Sequence[Entry | Refusal]) -> tuple[Structures, list[dict[str, Any]], list[Refusal]]:
+    """Structures in the order of the block, the columns of each, and the refusals."""
+    refused = [item for item in block if isinstance(item, Refusal)]
     entries = []
-    for item in found:
+    for item in block:
         if isinstance(item, Refusal):
             continue
         if isinstance(item.structure, Structure) and not all(item.structure.lattice.pbc):
@@ -68,16 +83,35 @@ def pulled_from_entries(found: Sequence[Entry | Refusal]) -> Pulled:
         else:
             entries.append(item)
     # identifiers may repeat within a file, positions don't
-    positions = [str(i) for i in range(len(entries))]
-    batch, rejected = from_pymatgen([entry.structure for entry in entries], positions)
-    kept = [entries[int(position)] for position in batch.material_id]
+    bare = [i for i, entry in enumerate(entries) if isinstance(entry.structure, Crystal)]
+    others = [i for i, entry in enumerate(entries) if not isinstance(entry.structure, Crystal)]
+    made, rejected = from_pymatgen([entries[i].structure for i in others], [str(i) for i in others])
+    joined, more = _from_crystals([entries[i].structure for i in bare], bare)  # type: ignore[misc]
+    batch = Structures.concat([made, joined])
+    positions = np.array([int(name) for name in batch.material_id], dtype=np.int64)
+    batch = batch.take(np.argsort(positions))
+    kept = [entries[i] for i in np.sort(positions)]
     batch = replace(batch, material_id=np.array([entry.material_id for entry in kept], dtype=object))
     refused += [
         replace(refusal, material_id=entries[int(refusal.material_id)].material_id, reason=one_line(refusal.reason))
-        for refusal in rejected
+        for refusal in sorted([*rejected, *more], key=lambda refusal: int(refusal.material_id))
     ]
     rows = [{name: value for name, value in entry.columns.items() if np.isscalar(value)} for entry in kept]
-    return Pulled(batch, with_numbers(pd.DataFrame(rows, index=range(len(kept)))), refused)
+    return batch, rows, refused
+
+
+def _from_crystals(crystals: Sequence[Crystal], positions: Sequence[int]) -> tuple[Structures, list[Refusal]]:
+    if not crystals:
+        return Structures.concat([]), []
+    return validate(
+        Structures(
+            np.array([str(position) for position in positions], dtype=object),
+            np.array([crystal.lattice for crystal in crystals], dtype=np.float64),
+            np.array([len(crystal.numbers) for crystal in crystals], dtype=np.int64),
+            np.concatenate([crystal.numbers for crystal in crystals]).astype(np.int64),
+            np.concatenate([crystal.frac for crystal in crystals]).reshape(-1, 3),
+        )
+    )
 
 
 def with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
@@ -115,11 +149,9 @@ def split_id(record: Mapping[str, Any], id_column: str) -> tuple[str | None, dic
     return None, dict(record)
 
 
-def default_ids(ids: Sequence[str | None], stem: str) -> list[str]:
-    """The identifiers where there are any, else `stem` for an only entry and `stem-0`, `stem-1`, ... for several."""
-    if len(ids) == 1:
-        return [ids[0] or stem]
-    return [name or f"{stem}-{i}" for i, name in enumerate(ids)]
+def default_id(name: str | None, stem: str, position: int, n: int) -> str:
+    """The identifier where there is any, else `stem` for an only entry and `stem-0`, `stem-1`, ... for n of them."""
+    return name or (stem if n == 1 else f"{stem}-{position}")
 
 
 def reason_of(error: Exception, what: str = "") -> str:

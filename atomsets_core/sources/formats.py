@@ -1,4 +1,4 @@
-"""Formats of structure files: which there are, and a reader for each."""
+"""A reader for each format of structure files."""
 
 from __future__ import annotations
 
@@ -6,81 +6,65 @@ import importlib
 import io
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Element, Structure
 from pymatgen.io.vasp import Poscar
 
 from atomsets_core.sources.base import Pulled, SourceError, pulled_from_arrow
 from atomsets_core.sources.cif import read_cif
 from atomsets_core.sources.entries import (
     ID_NAMES,
+    Crystal,
     Entry,
-    StructureFile,
-    default_ids,
+    default_id,
     pulled_from_entries,
     reason_of,
     split_id,
 )
-from atomsets_core.structures import Refusal
+from atomsets_core.sources.listing import StructureFile, file_on_disk, kind_and_stem
+from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
-SUFFIXES = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".json": "json",
-    ".cif": "cif",
-    ".mcif": "cif",
-    ".vasp": "poscar",
-    ".poscar": "poscar",
-    ".contcar": "poscar",
-    ".xyz": "xyz",
-    ".extxyz": "xyz",
-    ".db": "ase database",
-    ".csv": "csv",
-    ".zip": "zip",
-}
-_NEVER_COMPRESSED = ("parquet", "ase database", "zip")
-KNOWN = "Parquet, pymatgen JSON, CIF, POSCAR, extended XYZ, an ASE database, CSV, or a folder or zip of those"
+FILE_COLUMNS = ("file", "cif", "path", "structure")
 
 Item = tuple[str | None, Any, Mapping[str, Any]]
 """Identifier (None: unnamed), structure as it stands in the file, columns beside it."""
 
 
-def kind_and_stem(name: str) -> tuple[str, str]:
-    """Format of a file by its name ("" where unknown), and the name without the format's extension."""
-    compressed = name.lower().endswith(".gz")
-    plain = name[:-3] if compressed else name
-    path = PurePosixPath(plain)
-    kind = SUFFIXES.get(path.suffix.lower(), "")
-    if kind and not (compressed and kind in _NEVER_COMPRESSED):
-        return kind, plain[: -len(path.suffix)]
-    if path.name.upper().startswith(("POSCAR", "CONTCAR")):
-        return "poscar", plain
-    return "", name
+def read_file(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | Refusal]:
+    """Structures and columns of one file of any format but zip.
 
-
-def read_file(file: StructureFile, kind: str, id_column: str) -> Pulled:
-    """Structures and columns of one file of any format but CSV and zip.
+    Returns:
+        A batch, of formats that hold columns; else the entries one by one, raising where the rest can't be read.
 
     Raises:
         Exception: whatever a parser raises when nothing of the file can be read; `reason_of` puts it into words.
     """
-    if kind == "cif":
-        return pulled_from_entries(read_cif(file.text(), file.name, file.stem))
-    if kind == "poscar":
-        return pulled_from_entries([_poscar(file)])
-    readers = {"parquet": _parquet, "json": _json, "xyz": _xyz, "ase database": _ase_database}
-    return readers[kind](file, id_column)
+    if file.kind == "cif":
+        return iter(read_cif(file.text(), file.name, file.stem))
+    if file.kind == "poscar":
+        return iter([_poscar(file)])
+    readers: dict[str, Callable[[StructureFile, str], Pulled | Iterator[Entry | Refusal]]] = {
+        "parquet": _parquet,
+        "json": _json,
+        "xyz": _xyz,
+        "ase database": _ase_database,
+        "csv": _csv,
+    }
+    return readers[file.kind](file, id_column)
 
 
-def structure_from(value: Any) -> Structure:
-    """A pymatgen structure from what stands in a table or JSON file: a dict, or CIF or JSON text.
+def structure_from(value: Any) -> Structure | Crystal:
+    """The structure that stands in a table or JSON file: a dict, or CIF or JSON text.
 
     Raises:
         Exception: it is none of those, or can't be parsed.
@@ -98,6 +82,8 @@ def structure_from(value: Any) -> Structure:
     if "lattice" not in value or "sites" not in value:
         missing = "lattice" if "lattice" not in value else "sites"
         raise ValueError(f"a {value.get('@class', 'dict')} without {missing!r}, not a crystal structure")
+    if (plain := _plain_dict(value)) is not None:
+        return plain
     # site properties aren't used, and pymatgen would import the modules they name
     sites = [{"species": site["species"], "abc": site["abc"]} for site in value["sites"]]
     if any("element" not in species for site in sites for species in site["species"]):
@@ -105,26 +91,54 @@ def structure_from(value: Any) -> Structure:
     return Structure.from_dict({"lattice": value["lattice"], "sites": sites})
 
 
-def read_items(items: list[Item], stem: str) -> Pulled:
-    """A batch from structures as they stand in a file; those that can't be parsed are refused one by one."""
-    ids = default_ids([name for name, _, _ in items], stem)
-    found: list[Entry | Refusal] = []
-    for material_id, (_, value, columns) in zip(ids, items, strict=True):
+def _plain_dict(value: dict[str, Any]) -> Crystal | None:
+    """The numbers of an ordered structure's dict, ten times as fast as pymatgen; None where it isn't plain."""
+    known = _atomic_numbers()
+    try:
+        if not all(value["lattice"].get("pbc", (True,))):
+            return None
+        cell = np.array(value["lattice"]["matrix"], dtype=np.float64)
+        numbers = [known[species["element"]] for (species,) in (site["species"] for site in value["sites"])]
+        if any(site["species"][0].get("occu") != 1 for site in value["sites"]):
+            return None
+        frac = np.array([site["abc"] for site in value["sites"]], dtype=np.float64)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if cell.shape != (3, 3) or frac.shape != (len(numbers), 3) or not numbers:
+        return None
+    return Crystal(cell, np.array(numbers), frac)
+
+
+@lru_cache(maxsize=1)
+def _atomic_numbers() -> dict[str, int]:
+    return {Element.from_Z(z).symbol: z for z in range(1, LARGEST_ATOMIC_NUMBER + 1)}
+
+
+def read_items(items: Iterable[Item], stem: str, n: int) -> Iterator[Entry | Refusal]:
+    """Structures as they stand in a file, one by one; those that can't be parsed are refused.
+
+    Args:
+        items: n of them.
+        stem: see `default_id`.
+        n: how many.
+    """
+    for position, (name, value, columns) in enumerate(items):
+        material_id = default_id(name, stem, position, n)
         try:
-            found.append(Entry(material_id, structure_from(value), columns))
+            yield Entry(material_id, structure_from(value), columns)
         except Exception as error:
-            found.append(Refusal(material_id, "parse", reason_of(error)))
-    return pulled_from_entries(found)
+            yield Refusal(material_id, "parse", reason_of(error))
 
 
-def _parquet(file: StructureFile, id_column: str) -> Pulled:
+def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | Refusal]:
     try:
         # not read_table: it would take folders named "key=value" for partitions
-        table = pq.ParquetFile(file.path or io.BytesIO(file.content())).read()
+        table = pq.ParquetFile(io.BytesIO(file.content()) if file.member else file.path).read()
     except pa.ArrowException as error:
         raise ValueError(reason_of(error, "not a readable Parquet file")) from error
     if "lattice" not in table.column_names and "structure" in table.column_names:
-        return read_items([_item(row, id_column) for row in table.to_pylist()], file.stem)
+        rows = (row for batch in table.to_batches(1000) for row in batch.to_pylist())
+        return read_items((_item(row, id_column) for row in rows), file.stem, table.num_rows)
     used = next((name for name in (id_column, *ID_NAMES) if name in table.column_names), id_column)
     present = table[used].to_pylist() if used in table.column_names else [None] * table.num_rows
     ids = [str(i if file.lone else f"{file.stem}-{i}") if name is None else str(name) for i, name in enumerate(present)]
@@ -145,12 +159,15 @@ def _poscar(file: StructureFile) -> Entry:
     return Entry(file.stem, poscar.structure)
 
 
-def _json(file: StructureFile, id_column: str) -> Pulled:
+def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
     try:
         document = json.loads(file.content())
     except ValueError as error:
         raise ValueError(reason_of(error, "not readable JSON")) from error
-    return read_items(_json_items(document, id_column), file.stem)
+    if isinstance(document, dict) and {"ids", "nextid"} <= document.keys():
+        return _ase_rows(file, id_column, "json")
+    items = _json_items(document, id_column)
+    return read_items(items, file.stem, len(items))
 
 
 def _is_structure(value: Any) -> bool:
@@ -210,28 +227,33 @@ def _ase(module: str) -> Any:
         raise SourceError("extended XYZ files and ASE databases are read with ASE: pip install ase") from error
 
 
-def _from_atoms(atoms: Any) -> Structure:
+def _from_atoms(atoms: Any) -> Crystal:
     if not all(atoms.pbc):
         raise ValueError("not periodic in all three directions: a crystal needs a cell (Lattice=... and pbc=T T T)")
-    return Structure(
-        Lattice(atoms.cell.array), atoms.get_chemical_symbols(), atoms.positions, coords_are_cartesian=True
-    )
+    cell = np.array(atoms.cell.array, dtype=np.float64)
+    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-12:
+        raise ValueError("its cell has no volume")
+    if "occupancy" in atoms.info:  # how ASE keeps what it read of a disordered crystal
+        raise ValueError("it has partial occupancies: only ordered structures have a graph")
+    return Crystal(cell, np.array(atoms.numbers, dtype=np.int64), atoms.positions @ np.linalg.inv(cell))
 
 
-def _xyz(file: StructureFile, id_column: str) -> Pulled:
+def _xyz(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
     read_xyz = _ase("ase.io.extxyz").read_xyz
+    return _xyz_entries(read_xyz, file, id_column)
+
+
+def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
     frames = list(_xyz_frames(file.text()))
-    found: list[Entry | Refusal] = []
     for position, frame in enumerate(frames):
-        material_id = file.stem if len(frames) == 1 else f"{file.stem}-{position}"
+        material_id = default_id(None, file.stem, position, len(frames))
         try:
             atoms = next(read_xyz(io.StringIO(frame), index=0))
             inside, columns = split_id(_atoms_columns(atoms), id_column)
             material_id = inside or material_id
-            found.append(Entry(material_id, _from_atoms(atoms), columns))
+            yield Entry(material_id, _from_atoms(atoms), columns)
         except Exception as error:
-            found.append(Refusal(material_id, "parse", reason_of(error)))
-    return pulled_from_entries(found)
+            yield Refusal(material_id, "parse", reason_of(error))
 
 
 def _xyz_frames(text: str) -> Iterator[str]:
@@ -240,7 +262,7 @@ def _xyz_frames(text: str) -> Iterator[str]:
     start = 0
     while start < len(lines):
         header = lines[start].strip()
-        n_lines = int(header) + 2 if header.isdecimal() and int(header) < len(lines) else len(lines)
+        n_lines = int(header) + 2 if header.isdecimal() and len(header) < 10 else len(lines)
         yield "".join(lines[start : start + n_lines])
         start += n_lines
 
@@ -251,27 +273,106 @@ def _atoms_columns(atoms: Any) -> dict[str, Any]:
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in columns.items()}
 
 
-def _ase_database(file: StructureFile, id_column: str) -> Pulled:
-    connect = _ase("ase.db").connect
-    if file.path is None:
-        raise ValueError("an ASE database can't be read inside a zip: unpack it first")
-    # ASE would write its tables into any other SQLite file
-    with closing(sqlite3.connect(f"{file.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+def _ase_database(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    _ase("ase.db")
+    if file.member:
+        return _ase_rows(file, id_column, "db")
+    _check_ase_database(file.path)
+    return _ase_rows(file, id_column, "db")
+
+
+def _check_ase_database(path: Path) -> None:
+    """Raise ValueError for another SQLite file, into which ASE would write its tables."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         try:
             tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'systems'").fetchall()
         except sqlite3.DatabaseError as error:
             raise ValueError(reason_of(error, "not an ASE database")) from error
     if not tables:
         raise ValueError("not an ASE database: a SQLite file without a table 'systems'")
-    found: list[Entry | Refusal] = []
-    for row in connect(str(file.path), type="db", use_lock_file=False).select():
-        material_id = f"{file.stem}-{row.id}"
+
+
+def _ase_rows(file: StructureFile, id_column: str, kind: str) -> Iterator[Entry | Refusal]:
+    """The rows of an ASE database in SQLite or JSON, with its key-value pairs as columns."""
+    connect = _ase("ase.db").connect
+    with ExitStack() as stack:
+        path = file.path
+        if file.member or path.name.lower().endswith(".gz"):  # ASE opens files only
+            path = Path(stack.enter_context(TemporaryDirectory())) / f"database.{kind}"
+            path.write_bytes(file.content())
+            if kind == "db":
+                _check_ase_database(path)
+        for row in connect(str(path), type=kind, use_lock_file=False).select():
+            material_id = f"{file.stem}-{row.id}"
+            try:
+                inside, columns = split_id(row.key_value_pairs, id_column)
+                material_id = inside or material_id
+                if row.get("energy") is not None:
+                    columns = {"energy": row.energy, **columns}
+                yield Entry(material_id, _from_atoms(row.toatoms()), columns)
+            except Exception as error:
+                yield Refusal(material_id, "parse", reason_of(error))
+
+
+def read_csv(content: bytes) -> pd.DataFrame:
+    """All columns of a CSV as text, so that an identifier "001" stays what it is.
+
+    Raises:
+        ValueError: it is empty or no table.
+    """
+    table = pd.read_csv(io.BytesIO(content), dtype=str, encoding="utf-8-sig", encoding_errors="replace")
+    return table.rename(columns=lambda name: str(name).strip())
+
+
+def _csv(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    """A CSV whose rows name a structure file each, or hold the text of a CIF."""
+    table = read_csv(file.content())
+    column = next((name for name in FILE_COLUMNS if name in table.columns), None)
+    if column is None:
+        wanted = f"a structure is needed: a column {', '.join(FILE_COLUMNS)} that names a structure file"
+        if {"formula", "composition"} & {name.lower() for name in table.columns}:
+            wanted += " (compositions alone aren't read yet)"
+        raise SourceError(f"{wanted}; found {', '.join(table.columns)}")
+    return _csv_entries(table, column, file, id_column)
+
+
+def _csv_entries(table: pd.DataFrame, column: str, file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    records = table.drop(columns=column).to_dict("records")
+    for position, (value, record) in enumerate(zip(table[column], records, strict=True)):
+        inside, columns = split_id({str(name): item for name, item in record.items()}, id_column)
+        reference = None if pd.isna(value) else str(value).strip()
+        own_name = kind_and_stem(reference)[1] if reference and not _is_text(reference) else None
+        material_id = default_id(inside or own_name, file.stem, position, len(records))
         try:
-            inside, columns = split_id(row.key_value_pairs, id_column)
-            material_id = inside or material_id
-            if row.get("energy") is not None:
-                columns = {"energy": row.energy, **columns}
-            found.append(Entry(material_id, _from_atoms(row.toatoms()), columns))
+            yield Entry(material_id, _referenced(reference, file), columns)
         except Exception as error:
-            found.append(Refusal(material_id, "parse", reason_of(error)))
-    return pulled_from_entries(found)
+            yield Refusal(material_id, "parse", reason_of(error))
+
+
+def _referenced(reference: str | None, file: StructureFile) -> Structure | Crystal:
+    """The one structure a row of a CSV means."""
+    if not reference:
+        raise ValueError("the row names no structure file")
+    if _is_text(reference):
+        return structure_from(reference)
+    if file.member:
+        raise ValueError("a CSV inside a zip can't name files: unpack it first")
+    place = file.path.parent / Path(reference).expanduser()
+    if not place.is_file():
+        raise ValueError(f"there is no file {reference}")
+    named = file_on_disk(place, reference)
+    if named.kind in ("", "zip", "csv"):
+        raise ValueError(f"{reference} is of no kind that holds a structure")
+    found = read_file(named, "")
+    pulled = found if isinstance(found, Pulled) else pulled_from_entries(found)
+    if pulled.n_seen != 1:
+        raise ValueError(f"{reference} holds {pulled.n_seen} structures, one is needed")
+    if pulled.refused:
+        raise ValueError(pulled.refused[0].reason)
+    only = pulled.structures
+    return Crystal(only.lattice[0], np.asarray(only.numbers), np.asarray(only.frac))
+
+
+def _is_text(reference: str) -> bool:
+    """Whether a cell holds a structure itself instead of the name of a file."""
+    return "\n" in reference or reference.startswith("{")

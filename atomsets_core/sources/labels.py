@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,21 +11,11 @@ import pandas as pd
 
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.entries import ID_NAMES, with_numbers
-from atomsets_core.sources.formats import kind_and_stem
+from atomsets_core.sources.formats import FILE_COLUMNS
+from atomsets_core.sources.listing import kind_and_stem
 from atomsets_core.structures import Refusal
 
-FILE_COLUMNS = ("file", "cif", "path", "structure")
 _KEY_NAMES = (*ID_NAMES, "name", "filename", *FILE_COLUMNS)
-
-
-def read_csv(content: bytes) -> pd.DataFrame:
-    """All columns of a CSV as text, so that an identifier "001" stays what it is.
-
-    Raises:
-        ValueError: it is empty or no table.
-    """
-    table = pd.read_csv(io.BytesIO(content), dtype=str, encoding="utf-8-sig", encoding_errors="replace")
-    return table.rename(columns=lambda name: str(name).strip())
 
 
 def join_labels(pulled: Pulled, files: Sequence[str], labels: pd.DataFrame, where: str, id_column: str) -> Pulled:

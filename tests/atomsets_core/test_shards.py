@@ -142,3 +142,16 @@ def test_a_shard_in_an_object_store(features):
     entry = write(store, features)
     assert verify_shard(store, entry)
     np.testing.assert_array_equal(read_shard(store, entry).sites["V3"], features.sites["V3"])
+
+
+@pytest.mark.parametrize(
+    ("parent", "expected"),
+    [
+        ("megnet", "megnet-d1"),
+        ("/home/me/parents/mine", "mine-d1"),
+        ("parents/mine 2/", "mine_2-d1"),
+        ("../..", "parent-d1"),
+    ],
+)
+def test_the_shards_of_a_parent_that_is_a_path_stay_within_the_store(parent, expected):
+    assert folder(parent, "d1") == expected

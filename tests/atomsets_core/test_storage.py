@@ -225,3 +225,21 @@ def test_a_name_never_leaves_the_store(tmp_path, name):
     with pytest.raises(ValueError, match="is not a name within"):
         store.write(name, b"")
     assert store.url("./model.json") == store.url("model.json")
+
+
+def test_a_file_written_piece_by_piece_is_whole_or_as_it_was(store: Store):
+    with store.replacing("t/big.bin") as file:
+        file.write(b"one ")
+        assert not store.exists("t/big.bin")
+        file.write(b"two")
+    assert store.read("t/big.bin") == b"one two"
+
+    def fail() -> None:
+        with store.replacing("t/big.bin") as file:
+            file.write(b"three")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert store.read("t/big.bin") == b"one two"
+    assert store.names("t") == ["t/big.bin"]

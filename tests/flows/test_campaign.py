@@ -53,7 +53,10 @@ def test_overrides_are_toml_or_text(file):
     ("override", "message"),
     [
         ("model.memebers=3", "model.memebers: unknown key; did you mean 'members'?"),
-        ("training.zzz=3", "training.zzz: unknown key; known are source, labels, id_column, target, unit, transform"),
+        (
+            "training.zzz=3",
+            "training.zzz: unknown key; known are source, query, optimade, labels, id_column, target, unit, transform",
+        ),
         ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
         ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
         ("candidates.filters.x={}", "candidates.filters.x: give min, max or both"),
@@ -111,3 +114,18 @@ def test_every_option_is_explained():
                 assert field.description, f"{model.__name__}.{name}"
 
     check(Campaign)
+
+
+def test_sections_of_another_kind_of_source_are_refused(file):
+    with pytest.raises(CampaignError, match="substitution goes with a source substitute:"):
+        read_campaign(file, ["candidates.substitution.count=3"])
+    with pytest.raises(CampaignError, match="optimade goes with a source optimade:"):
+        read_campaign(file, ["training.optimade.filter=nelements=2"])
+    made = read_campaign(file, ["candidates.source=substitute:embedded:flla", "candidates.substitution.count=3"])
+    assert made.candidates.pull_options()["substitution"].count == 3
+    asked = read_campaign(file, ["candidates.source=optimade:https://x.org", "candidates.optimade.filter=nelements=2"])
+    assert asked.candidates.pull_options()["optimade_filter"] == "nelements=2"
+    with pytest.raises(
+        CampaignError, match=r"candidates\.deduplicate\.0: Input should be 'id', 'content' or 'structure'"
+    ):
+        read_campaign(file, ["candidates.deduplicate=['name']"])

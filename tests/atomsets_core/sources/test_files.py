@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.sources import files
+from atomsets_core.sources import listing as files
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.files import read_path
 from atomsets_core.structures import from_pymatgen

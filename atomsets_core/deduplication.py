@@ -1,0 +1,219 @@
+"""Which entries of a source are one and the same, so that a campaign ranks each crystal once.
+
+Three kinds of sameness, each including the ones before it: the identifier, the content (lattice and sites to 1e-6), the
+crystal (pymatgen's StructureMatcher, whatever the cell and the setting). Crystals are compared within a reduced
+formula, a space group and a range of volumes. That makes it fast, and keeps phases apart that the matcher alone, with
+its wide tolerances, takes for one: a distorted phase and the one it distorts, or one crystal at two pressures.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import spglib
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
+
+from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
+from atomsets_core.structures import Refusal, Structures
+
+Kind = Literal["id", "content", "structure"]
+KINDS: tuple[Kind, ...] = ("id", "content", "structure")
+VOLUME_RATIO = 1.2
+"""Volumes per atom further apart than this are taken for different crystals (another pressure, another phase)."""
+SYMPREC = 0.1
+"""Angstrom; loose, so that relaxations of one crystal keep one space group."""
+MOST_ATOMS = 200
+"""Larger primitive cells aren't compared: one pair can take minutes."""
+
+
+@dataclass(frozen=True)
+class Same:
+    """What is the same crystal as what.
+
+    Attributes:
+        of: (n,) int64, row of the one that is kept; the own row where that is this one.
+        not_compared: rows that were left alone, because they are too large or the time was up.
+    """
+
+    of: npt.NDArray[np.int64]
+    not_compared: tuple[int, ...] = ()
+
+
+def deduplicate(pulled: Pulled, by: Sequence[str], *, prefer: str | None = None, seconds: float = 600.0) -> Pulled:
+    """One entry of each that are the same, and a refusal for each other one that says of which and by what.
+
+    Args:
+        pulled: from any source.
+        by: any of "id", "content", "structure".
+        prefer: column of which the entry with the lowest value is kept, e.g. "e_above_hull"; by default the first is.
+        seconds: after which no more crystals are compared. `provenance["not_compared"]` counts those left out then.
+
+    Raises:
+        SourceError: an unknown kind, or no such column.
+    """
+    if wrong := [kind for kind in by if kind not in KINDS]:
+        raise SourceError(f"deduplicate: unknown {wrong[0]!r}; there are {', '.join(KINDS)}")
+    if prefer is not None and prefer not in pulled.columns:
+        raise SourceError(f"deduplicate: no column {prefer!r} to prefer by; found {', '.join(pulled.columns)}")
+    if "id" in by:
+        pulled = without_duplicates(pulled)
+    if "content" in by:
+        order = _order(pulled, prefer)
+        pulled = _keep(pulled, same_content(pulled.structures, order), "content", prefer)
+    if "structure" in by:
+        order = _order(pulled, prefer)
+        found = same_crystal(pulled.structures, order, seconds=seconds)
+        pulled = _keep(pulled, found.of, "structure", prefer)
+        if found.not_compared:
+            provenance = {**pulled.provenance, "not_compared": len(found.not_compared)}
+            pulled = replace(pulled, provenance=provenance)
+    return pulled
+
+
+def same_content(structures: Structures, order: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """(n,) row of the first in `order` with the same content hash; linear in n."""
+    order = np.arange(len(structures)) if order is None else order
+    hashes = structures.hashes
+    first: dict[str, int] = {}
+    for row in order.tolist():
+        first.setdefault(hashes[row], row)
+    return np.array([first[h] for h in hashes], dtype=np.int64)
+
+
+def same_crystal(structures: Structures, order: npt.NDArray[np.int64] | None = None, *, seconds: float = 600.0) -> Same:
+    """For each structure the first one in `order` that is the same crystal.
+
+    Args:
+        structures: n of them.
+        order: (n,) rows, those to be kept first.
+        seconds: that comparing may take; it is looked at between pairs.
+    """
+    order = np.arange(len(structures)) if order is None else order
+    deadline = time.monotonic() + seconds
+    of = np.arange(len(structures), dtype=np.int64)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row in order.tolist():
+        groups[structures.formulas[row]].append(row)
+    left_out: list[int] = []
+    for rows in groups.values():
+        if len(rows) > 1:
+            known = KnownCrystals()
+            for row in rows:
+                if time.monotonic() > deadline:
+                    left_out.append(row)
+                    continue
+                crystal = prepare(structures, row)
+                if crystal is None:
+                    left_out.append(row)
+                    continue
+                match = known.find(crystal)
+                of[row] = row if match is None else match
+                if match is None:
+                    known.add(crystal)
+    return Same(of, tuple(sorted(left_out)))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A crystal ready to be compared.
+
+    Attributes:
+        row: what it is called.
+        structures: a batch of one.
+        space_group: number at `SYMPREC`; 0 where none was found.
+        volume: cubic Angstrom an atom.
+    """
+
+    row: int
+    structures: Structures
+    space_group: int
+    volume: float
+
+    @cached_property
+    def primitive(self) -> Structure:
+        """Its primitive cell, made when there is something to compare it with."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.structures.to_pymatgen()[0].get_primitive_structure()
+
+
+def prepare(structures: Structures, row: int) -> Prepared | None:
+    """One structure of a batch; None where it is too large to be compared."""
+    one = structures.take([row])
+    number, size = _symmetry(one)
+    if size > MOST_ATOMS:
+        return None
+    return Prepared(row, one, number, abs(float(np.linalg.det(one.lattice[0]))) / int(one.n_atoms[0]))
+
+
+def _symmetry(one: Structures) -> tuple[int, int]:
+    """International number of the space group (0: none found) and atoms in the primitive cell, by spglib."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            cell: Any = (one.lattice[0], one.frac, one.numbers)
+            found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)
+        except Exception:  # newer versions raise where older ones gave None
+            found = None
+    if found is None:
+        return 0, int(one.n_atoms[0])
+    return int(found.number), len(np.unique(found.mapping_to_primitive))
+
+
+@dataclass
+class KnownCrystals:
+    """Crystals of one formula, none like another."""
+
+    matcher: StructureMatcher = field(default_factory=lambda: StructureMatcher(primitive_cell=False))
+    _by_space_group: dict[int, list[Prepared]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, crystal: Prepared) -> None:
+        """Put one more in."""
+        self._by_space_group[crystal.space_group].append(crystal)
+
+    def find(self, crystal: Prepared) -> int | None:
+        """Row of the first that is the same crystal."""
+        for other in self._by_space_group[crystal.space_group]:
+            small, large = sorted((crystal.volume, other.volume))
+            if large > VOLUME_RATIO * small or len(crystal.primitive) != len(other.primitive):
+                continue
+            if self.matcher.fit(crystal.primitive, other.primitive):
+                return other.row
+        return None
+
+
+def _order(pulled: Pulled, prefer: str | None) -> npt.NDArray[np.int64]:
+    if prefer is None:
+        return np.arange(len(pulled.structures))
+    values = pd.to_numeric(pulled.columns[prefer], errors="coerce").to_numpy(dtype=np.float64)
+    return np.argsort(values, kind="stable").astype(np.int64)  # NaN comes last
+
+
+def _keep(pulled: Pulled, of: npt.NDArray[np.int64], kind: Kind, prefer: str | None) -> Pulled:
+    names, hashes = pulled.structures.material_id, pulled.structures.hashes
+    what = "the same content" if kind == "content" else "the same crystal"
+    why = "which comes first" if prefer is None else f"which has the lower {prefer}"
+    gone = np.flatnonzero(of != np.arange(len(of)))
+    refused = [
+        Refusal(str(names[row]), "pull", f"duplicate of {names[of[row]]}, {why}: {what}", str(hashes[row]))
+        for row in gone
+    ]
+    kept = np.flatnonzero(of == np.arange(len(of)))
+    if not len(gone):
+        return pulled
+    return replace(
+        pulled,
+        structures=pulled.structures.take(kept),
+        columns=pulled.columns.iloc[kept].reset_index(drop=True),
+        refused=[*pulled.refused, *refused],
+    )
