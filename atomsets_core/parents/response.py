@@ -17,6 +17,7 @@ principal stresses in GPa, sorted, and log10 of the volume of an atom in cubic A
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -35,8 +36,8 @@ CODE_VERSION = "1"
 SITE_LEVELS = {"spring": 3}
 STRUCTURE_LEVELS = {"elastic": 6}
 
-SHIFT = 0.04
-"""Angstrom that an atom is moved: far above the rounding of float32 energies, still harmonic."""
+SHIFT = 0.02
+"""Angstrom that an atom is moved, in whatever direction: above the rounding of float32 energies, still harmonic."""
 
 STRAIN = 0.01
 """Largest component of a strain."""
@@ -60,8 +61,9 @@ MASSES = np.array([np.nan, *(float(Element.from_Z(z).atomic_mass) for z in range
 
 FloatArray = npt.NDArray[np.float64]
 
-# x, y, z and their sums two by two, each forth and back: enough for a symmetric 3 x 3 block.
-DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=np.float64)
+HALF = math.sqrt(0.5)
+# x, y, z and the diagonals between them, each forth and back: enough for a symmetric 3 x 3 block.
+DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, HALF, HALF], [HALF, 0, HALF], [HALF, HALF, 0]])
 
 
 def strains() -> FloatArray:
@@ -182,7 +184,7 @@ class Response:
         for i in range(3):
             block[:, i, i] = curvature[:, i]
             j, k = (i + 1) % 3, (i + 2) % 3
-            block[:, j, k] = block[:, k, j] = (curvature[:, 3 + i] - curvature[:, j] - curvature[:, k]) / 2
+            block[:, j, k] = block[:, k, j] = curvature[:, 3 + i] - (curvature[:, j] + curvature[:, k]) / 2
         lost = np.isnan(block).any(axis=(1, 2))
         block[lost] = 0.0
         k = np.linalg.eigvalsh(block) / MASSES[batch.numbers[first]][:, None]
