@@ -320,8 +320,11 @@ def _megnet(dataset: Dataset, rows: npt.NDArray[np.int64], seed: int) -> _Fitted
     positive = bool((dataset.y[rows] > 0).all())
     epochs = epochs_for(len(rows), 32)
     model = MEGNetRegressor(epochs=epochs, transform="log10" if positive else "none", seed=seed)
-    model.fit(dataset.take(rows), dataset.y[rows])
-    return _Fitted(lambda r: model.predict(dataset.take(r)), _plain(model.get_params()), {})
+    structures = dataset.inputs
+    if not isinstance(structures, Structures):
+        raise ValueError(f"{dataset.task.name} has no structures")
+    model.fit(structures.take(rows), dataset.y[rows])
+    return _Fitted(lambda r: np.asarray(model.predict(structures.take(r))), _plain(model.get_params()), {})
 
 
 def _with_fallback(
