@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.commands import featurize, predict, pull, train, train_parent
+from flows.commands import benchmark, featurize, predict, pull, train, train_parent
 from flows.server import quiet_environment, start_early
 from flows.terminal import Bars, check_writable, console, fail
 
@@ -27,6 +27,7 @@ app.command()(pull.pull)
 app.command()(featurize.featurize)
 app.command()(train.train)
 app.command()(predict.predict)
+app.command()(benchmark.benchmark)
 app.command("train-parent")(train_parent.train_parent)
 
 
