@@ -54,7 +54,8 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         features: see `AtomSetsRegressor`, as the following.
         phi: widths of the layers on each site.
         rho: widths of the layers after pooling.
-        pooling: any of mean, set2set, attention, sum, max, min, std, joined.
+        pooling: any of mean, set2set, attention, sum, max, min, std, joined; by default mean for the sites of crystals,
+            mean and max for the elements of compositions.
         alpha: exponent of the site weights in the mean and std.
         activation: "relu" or "silu".
         set2set_steps: attention steps of the pooling "set2set".
@@ -64,7 +65,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         members: networks in the ensemble.
         folds: parts the training rows are cut into; 0 trains every member on all rows and calibrates nothing.
         epochs: passes over the training rows.
-        batch_size: structures a step.
+        batch_size: structures a step; "auto" follows the number of rows, see `training.automatic_batch_size`.
         learning_rate: at the top of the schedule.
         weight_decay: decoupled (AdamW).
         patience: epochs without improvement after which training stops; None trains to the end.
@@ -93,7 +94,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         *,
         phi: Sequence[int] = (128,),
         rho: Sequence[int] = (128,),
-        pooling: Sequence[str] = ("mean",),
+        pooling: Sequence[str] | None = None,
         alpha: float = 1.0,
         activation: str = "relu",
         set2set_steps: int = 3,
@@ -103,7 +104,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         members: int = 10,
         folds: int = 5,
         epochs: int = 60,
-        batch_size: int = 64,
+        batch_size: int | str = "auto",
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-4,
         patience: int | None = None,
@@ -248,10 +249,9 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
     def _restore(self, state: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self.classes_, self.scores_ = np.array(state["classes"]), dict(state["scores"])
         raw = dict(state["calibrator"])
-        curves = tuple((arrays[f"curve{k}.x"], arrays[f"curve{k}.y"]) for k in range(len(self.classes_)))
-        self.calibrator_ = ProbabilityCalibrator(
-            raw["method"], raw["temperature"], tuple(raw["bias"]), curves if raw["method"] == "isotonic" else ()
-        )
+        numbers = range(len(self.classes_)) if raw["method"] == "isotonic" else ()
+        curves = tuple((arrays[f"curve{k}.x"], arrays[f"curve{k}.y"]) for k in numbers)
+        self.calibrator_ = ProbabilityCalibrator(raw["method"], raw["temperature"], tuple(raw["bias"]), curves)
         self.oof_ = None
 
 

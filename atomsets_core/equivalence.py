@@ -142,6 +142,12 @@ class _Angles:
     message: Labels
 
 
+def count_unlike_bonds(graphs: CrystalGraphs, layers: int) -> int:
+    """Bonds that a network of so many layers without angles would have to compute if each kind were computed once."""
+    atom, message = _refine_atoms(graphs, layers, _mix(graphs.numbers))
+    return len(_classes(_combine(atom[graphs.centre], message)).one)
+
+
 def _refine_atoms(graphs: CrystalGraphs, layers: int, start: Labels) -> tuple[Labels, Labels]:
     """Labels of the atoms, and of the messages they last got, where there are no angles."""
     atom, length = start, _bits(graphs.distance)

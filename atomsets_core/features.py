@@ -35,6 +35,7 @@ class Features:
         parents: parent -> digest where several are joined, the levels being called "parent:level"; else empty.
         refused: structures of the request that the parent can't take, with the reason; they have no row above.
         flagged: structure_hash -> remark on a row that is here but should be trusted less.
+        bonds: directed bonds of all structures, where the parent counts them: its amount of work.
     """
 
     material_id: npt.NDArray[np.object_]
@@ -48,6 +49,7 @@ class Features:
     parents: dict[str, str] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
     flagged: dict[str, str] = field(default_factory=dict)
+    bonds: int = 0
 
     def __post_init__(self) -> None:
         total = int(self.n_atoms.sum())
@@ -90,6 +92,7 @@ class Features:
             structure={level: values[rows] for level, values in self.structure.items()},
             weights=None if self.weights is None else self.weights[site_rows],
             refused=(),
+            bonds=0,
             flagged={h: self.flagged[h] for h in hashes if h in self.flagged},
         )
 
@@ -229,6 +232,7 @@ class Features:
             parents=first.parents,
             refused=tuple(refusal for part in parts for refusal in part.refused),
             flagged={key: value for part in parts for key, value in part.flagged.items()},
+            bonds=sum(part.bonds for part in parts),
         )
 
 

@@ -1,140 +1,276 @@
-"""features="auto": what a model should see and how it should pool, chosen by inner validation.
+"""features="auto": the one recipe for every task, and the few things it leaves to an inner validation.
 
-The candidates are trained on inner folds of the training rows alone, rows of one formula together, and compared by
-their error on the rows left out. Whatever is held out of the training as a whole plays no part.
+The recipe is a set network that sees everything the parents know at once, pooled by mean, maximum and minimum. What is
+chosen, on training rows alone, is which parents' levels it sees and whether it learns the target or its logarithm:
+concatenating a parent that knows little of a property can hurt. The richest candidate comes first and stays unless
+another is better by more than one standard error of the difference.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from atomsets_core.batches import TrainingData
 from atomsets_core.compositions import Compositions
+from atomsets_core.features import Features
 from atomsets_core.parents import load_parent
-from atomsets_core.structures import Structures
+from atomsets_core.sets import AtomSetsNetwork
+from atomsets_core.specification import FeatureSpec, as_batch, parse_features
+from atomsets_core.structures import IntArray, Structures
+from atomsets_core.training import TrainingOptions, apply, train
 
-STRUCTURE_CANDIDATES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("megnet:V0+V1+V2+V3", {}),
-    ("chgnet:site", {}),
-    ("megnet:V0+V1+V2+V3,chgnet:site", {}),
-    ("chgnet:site,sevennet:s1", {"pooling": ("mean", "max", "min"), "activation": "silu"}),
-)
+TRANSFORMS = ("none", "log10")
+"""Scales of the target to choose from; those of the estimators."""
 
-COMPOSITION_CANDIDATES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("megnet:V0,amount", {}),
-    ("megnet:V0,amount", {"alpha": 0.0}),
-    ("magpie,amount", {}),
-    ("mat2vec,amount", {}),
-    ("mat2vec,amount", {"alpha": 0.0}),
+FloatArray = npt.NDArray[np.float64]
+
+FOR_STRUCTURES = (
+    "chgnet:site,sevennet:s1,chgnet-response:spring+elastic,sevennet-response:spring+elastic",
+    "chgnet:site,sevennet:s1",
+    "megnet:V0+V1+V2+V3",
 )
+"""Candidates, the richest first. Hidden vectors of two potentials, and the stiffness their energies have."""
+
+FOR_COMPOSITIONS = ("megnet:V0,magpie,oliynyk,amount", "megnet:V0,amount")
+"""Candidates for formulas: learned and tabulated element vectors, and how much there is of each element."""
+
+NETWORK: dict[str, Any] = {"phi": (128,), "rho": (128,), "pooling": ("mean", "max", "min"), "activation": "silu"}
+"""Of every model the recipe makes."""
+
+BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 64, 3e-3, 1e-4
+
+STEPS = 1500
+"""Gradient steps of a training on few rows; on many it is `FEWEST_EPOCHS` passes."""
+
+FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen.
+    """What was chosen, and from what.
 
     Attributes:
-        features: the specification.
-        parameters: of the estimator, to set.
-        report: what was tried, best first: features, parameters and error of each candidate.
+        features: specification, as `parse_features` reads it.
+        parameters: of the estimator.
+        report: a row for each candidate: features, transform, error, rows, seconds; or why it was left out.
     """
 
     features: str
-    parameters: dict[str, Any] = field(default_factory=dict)
-    report: list[dict[str, Any]] = field(default_factory=list)
+    parameters: dict[str, Any]
+    report: list[dict[str, Any]]
+
+
+def epochs_for(n: int, batch_size: int = BATCH_SIZE) -> int:
+    """Passes over n training rows."""
+    return int(np.clip(STEPS / math.ceil(n / batch_size), FEWEST_EPOCHS, MOST_EPOCHS))
 
 
 def choose(
-    inputs: Structures | Compositions,
-    y: npt.NDArray[Any],
-    task: str,
-    seed: int,
+    inputs: Any,
+    y: npt.ArrayLike,
+    task: str = "regression",
+    seed: int = 0,
     *,
-    candidates: Sequence[tuple[str, dict[str, Any]]] | None = None,
+    candidates: Sequence[str] | None = None,
+    transforms: Sequence[str] = ("none",),
     rows: int = 1000,
-    folds: int = 3,
-    members: int = 3,
-    epochs: int = 40,
+    members: int = 1,
+    epochs: int | None = None,
+    validation: float = 0.25,
 ) -> Choice:
-    """The candidate with the lowest error on inner folds.
+    """Choose levels, parents and the scale of the target by inner validation.
 
     Args:
-        inputs: n structures or compositions.
-        y: (n,) or (n, targets) values on the scale the model works on (NaN where one is missing), or (n,) classes.
-        task: "regression", compared by mean absolute error in standard deviations of each target, or "classification",
-            by log loss.
-        seed: of the inner folds and the members.
-        candidates: specifications with parameters; by default a short list for the kind of input.
-        rows: at most so many random rows are used.
-        folds: inner folds.
-        members: networks a candidate, all of them on each fold.
-        epochs: of each.
+        inputs: the training rows: structures, compositions, formulas, or their features.
+        y: (n,) or (n, targets) values (NaN where one is missing), or (n,) classes.
+        task: "regression", compared by the absolute error, or "classification", by the log loss.
+        seed: of the inner split and of the networks.
+        candidates: specifications in the order of preference; by default those for the kind of inputs.
+        transforms: scales of the target to choose from; "log10" is left out where a value is not positive. By default
+            the values are learned as they are, and the parameters chosen say nothing of a transform.
+        rows: at most so many training rows are looked at, picked at random.
+        members: networks that stand for a candidate.
+        epochs: of these networks; by default half of what `epochs_for` gives.
+        validation: share of these rows that the candidates are compared on; rows of one formula stay together.
 
     Raises:
-        ValueError: no candidate can be used, or the task is unknown.
+        ValueError: no candidate can be used on these inputs; too few rows; an unknown task.
     """
     if task not in ("regression", "classification"):
         raise ValueError(f"no task {task!r}; there are regression and classification")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(inputs))[:rows])
-    inputs, y = inputs.take(chosen), np.asarray(y)[chosen]
-    listed = candidates or (COMPOSITION_CANDIDATES if isinstance(inputs, Compositions) else STRUCTURE_CANDIDATES)
-    common = {"members": members, "folds": 0, "epochs": epochs, "seed": seed}
+    batch, y = as_batch(inputs), np.asarray(y)
+    if len(y) != len(batch):
+        raise ValueError(f"{len(batch)} rows and {len(y)} labels")
+    rng = np.random.default_rng(seed)
+    picked = np.sort(rng.permutation(len(y))[:rows])
+    if len(picked) < 8:
+        raise ValueError(f"{len(picked)} labelled rows are too few to choose anything on; name the features")
+    names = candidates or (FOR_COMPOSITIONS if _of_compositions(batch) else FOR_STRUCTURES)
     report: list[dict[str, Any]] = []
-    for features, parameters in listed:
+    usable = _usable(names, batch, picked, report)
+    if not usable:
+        raise ValueError(f"no candidate can be used: {report[0]['left_out']}")
+    # Compared on the rows that every candidate has.
+    common = sorted(set.intersection(*(set(rows_of.tolist()) for _, rows_of, _ in usable)))
+    scales = _transforms(y[common], task, transforms)
+    epochs, errors = epochs or epochs_for(int(len(common) * (1 - validation))) // 2, []
+    for spec, rows_of, features in usable:
+        data = gathered(features[np.searchsorted(rows_of, common)], spec)
+        held = _held_out(features.formula[np.searchsorted(rows_of, common)], validation, seed)
+        for transform in scales:
+            started = time.process_time()
+            errors.append(_errors(data, y[common], held, task, transform, members, epochs, seed))
+            report.append(
+                {
+                    "features": str(spec),
+                    "transform": transform,
+                    "error": float(errors[-1].mean()),
+                    "rows": len(common),
+                    "seconds": round(time.process_time() - started, 2),
+                }
+            )
+    tried = [row for row in report if "error" in row]
+    best = _prefer(errors)
+    tried[best]["chosen"] = True
+    parameters = {**NETWORK, "epochs": epochs_for(len(y)), "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE}
+    if task == "regression":
+        parameters["loss"] = "absolute"
+        if len(transforms) > 1:
+            parameters["transform"] = tried[best]["transform"]
+    return Choice(tried[best]["features"], parameters, report)
+
+
+Usable = tuple[FeatureSpec, IntArray, Features]
+
+
+def _of_compositions(batch: Any) -> bool:
+    return isinstance(batch, Compositions) or (isinstance(batch, Features) and batch.weights is not None)
+
+
+def gathered(features: Features, spec: FeatureSpec) -> TrainingData:
+    """What a network sees of features, ready for training."""
+    return TrainingData.gathered(features, spec.site_matrix, spec.structure_matrix, widths=spec.site_widths)
+
+
+def _usable(names: Sequence[str], batch: Any, picked: IntArray, report: list[dict[str, Any]]) -> list[Usable]:
+    """Candidates with the rows and features they have; the others go to the report."""
+    usable: list[Usable] = []
+    computed: dict[str, Features] = {}
+    for name in names:
         try:
-            error = _error(inputs, y, task, features, {**common, **parameters}, folds)
-        except (FileNotFoundError, ValueError) as reason:  # a package that isn't installed, an element not covered
-            report.append({"features": features, "parameters": parameters, "error": None, "reason": str(reason)})
+            spec = parse_features(name)
+            if isinstance(batch, Structures | Compositions):
+                features = _featurize(spec, batch.take(picked), computed)
+            else:
+                _require(spec, batch)
+                features = batch[picked]
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            report.append({"features": name, "left_out": str(error)})
             continue
-        report.append({"features": features, "parameters": parameters, "error": error, "reason": ""})
-    report.sort(key=lambda row: np.inf if row["error"] is None else row["error"])
-    best = report[0]
-    if best["error"] is None:
-        raise ValueError(f"no candidate can be used: {best['features']}: {best['reason']}")
-    return Choice(best["features"], best["parameters"], report)
+        rows = picked[_positions(batch, picked, features)]
+        if len(rows) < max(8, 0.9 * len(picked)):
+            report.append({"features": name, "left_out": f"takes only {len(rows)} of {len(picked)} rows"})
+            continue
+        usable.append((spec, rows, features))
+    return usable
 
 
-def _error(
-    inputs: Structures | Compositions,
-    y: npt.NDArray[Any],
-    task: str,
-    features: str,
-    parameters: dict[str, Any],
-    folds: int,
-) -> float:
-    """Mean error of a candidate on the inner folds."""
-    # The estimators call `choose`; here they are used, and so imported late.
-    from sklearn.metrics import log_loss
+def _featurize(spec: FeatureSpec, batch: Structures | Compositions, computed: dict[str, Features]) -> Features:
+    """Features of a batch; what a parent has given for one candidate is used again for the next."""
+    for parent in spec.parents:
+        if parent not in computed or not set(spec.needed(parent)) <= {
+            *computed[parent].sites,
+            *computed[parent].structure,
+        }:
+            computed[parent] = load_parent(parent).featurize(batch, spec.needed(parent))
+    found = {parent: computed[parent] for parent in spec.parents}
+    return next(iter(found.values())) if len(found) == 1 else Features.join(found)
 
-    from atomsets_core.classifiers import AtomSetsClassifier
-    from atomsets_core.ensembles import group_folds
-    from atomsets_core.estimators import AtomSetsRegressor
-    from atomsets_core.specification import parse_features
 
-    spec = parse_features(features)
-    for name in spec.parents:
-        load_parent(name)
-    computed = spec.featurize(inputs)
-    if computed.refused:
-        raise ValueError(f"{computed.refused[0].material_id}: {computed.refused[0].reason}")
-    fold = group_folds(computed.formula, folds, parameters["seed"])
+def _require(spec: FeatureSpec, features: Features) -> None:
+    """Raise ValueError if these features lack a level of the specification."""
+    spec.digest(features)
+    if not features.parents and load_parent(spec.parents[0]).digest != features.digest:
+        raise ValueError(f"the features given are not of {spec.parents[0]}")
+    for parent in spec.parents:
+        for level in spec.needed(parent):
+            key = f"{parent}:{level}" if features.parents else level
+            if key not in features.sites and key not in features.structure:
+                raise ValueError(f"the features given lack {parent}:{level}")
+
+
+def _positions(batch: Any, picked: IntArray, features: Features) -> IntArray:
+    """Which of the picked rows have features, which stand in the same order."""
+    if not isinstance(batch, Structures | Compositions):
+        return np.arange(len(picked))
+    hashes, rows, wanted = batch.hashes[picked], [], 0
+    for i, key in enumerate(hashes):
+        if wanted < len(features) and features.structure_hash[wanted] == key:
+            rows.append(i)
+            wanted += 1
+    return np.array(rows, dtype=np.int64)
+
+
+def _transforms(y: npt.NDArray[Any], task: str, asked: Sequence[str]) -> list[str]:
     if task == "classification":
-        classifier = AtomSetsClassifier(features, **parameters)
-        errors, labels = [], np.unique(y)
-        for k in range(int(fold.max()) + 1):
-            model = classifier.fit(computed[fold != k], y[fold != k])
-            probability = np.full((int((fold == k).sum()), len(labels)), 1e-6)
-            probability[:, np.searchsorted(labels, model.classes_)] += model.predict_proba(computed[fold == k])
-            probability /= probability.sum(axis=1, keepdims=True)
-            errors.append(log_loss(y[fold == k], probability, labels=labels))
-        return float(np.mean(errors))
-    predicted = np.full(y.shape, np.nan)
-    for k in range(int(fold.max()) + 1):
-        regressor = AtomSetsRegressor(features, **parameters).fit(computed[fold != k], y[fold != k])
-        predicted[fold == k] = regressor.predict(computed[fold == k])
-    scale = np.nanstd(y, axis=0)
-    return float(np.nanmean(np.abs(y - predicted) / np.where(scale > 0, scale, 1.0)))
+        return ["none"]
+    return [name for name in asked if name == "none" or (y > 0).all()]
+
+
+def _held_out(formulas: npt.NDArray[np.object_], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """(n,) bool: whole formulas, until their rows make up the share."""
+    names, group = np.unique(formulas.astype(str), return_inverse=True)
+    order = np.random.default_rng(seed + 1).permutation(len(names))
+    counts = np.bincount(group)[order].cumsum()
+    chosen = order[: max(1, int(np.searchsorted(counts, share * len(formulas))))]
+    return np.isin(group, chosen)
+
+
+def _errors(
+    data: TrainingData,
+    y: npt.NDArray[Any],
+    held: npt.NDArray[np.bool_],
+    task: str,
+    transform: str,
+    members: int,
+    epochs: int,
+    seed: int,
+) -> FloatArray:
+    """(held rows,) absolute errors in the unit of the target, or log losses, of the mean of the members."""
+    if task == "regression":
+        values = y.reshape(len(y), -1).astype(np.float64)
+        target, loss = np.log10(values) if transform == "log10" else values, "absolute"
+    else:
+        classes = np.unique(y)
+        target, loss = (y[:, None] == classes).astype(np.float64), "cross_entropy"
+    torch.manual_seed(seed)
+    network = AtomSetsNetwork(members, data.sites.shape[1], data.structure.shape[1], outputs=target.shape[1], **NETWORK)
+    options = TrainingOptions(epochs, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, loss, seed)
+    train(network, data, target, np.tile(~held, (members, 1)), options)
+    outputs = apply(network, data)[:, held]
+    if task == "regression":
+        value = outputs.mean(axis=0)
+        miss = np.abs((10.0**value if transform == "log10" else value) - values[held])
+        scale = np.nanstd(values, axis=0)
+        return np.nanmean(miss / np.where(scale > 0, scale, 1.0), axis=1) if values.shape[1] > 1 else miss[:, 0]
+    exp = np.exp(outputs - outputs.max(axis=2, keepdims=True))
+    probability = (exp / exp.sum(axis=2, keepdims=True)).mean(axis=0)
+    return -np.log(np.clip((probability * target[held]).sum(axis=1), 1e-9, 1.0))
+
+
+def _prefer(errors: Sequence[FloatArray]) -> int:
+    """The first, unless another is better by more than one standard error of the difference."""
+    best = int(np.argmin([e.mean() for e in errors]))
+    for i, error in enumerate(errors[:best]):
+        difference = error - errors[best]
+        if difference.mean() <= difference.std() / math.sqrt(len(difference)):
+            return i
+    return best

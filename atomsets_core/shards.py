@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -52,6 +52,8 @@ class ShardEntry:
         digest: of the parent.
         levels: feature levels in the shard.
         schema_version: of the Parquet layout.
+        sites: of all rows.
+        bonds: directed, of all rows; 0 where the parent doesn't count them or needed none.
     """
 
     key: str
@@ -65,6 +67,8 @@ class ShardEntry:
     digest: str
     levels: tuple[str, ...]
     schema_version: int = SCHEMA_VERSION
+    sites: int = 0
+    bonds: int = 0
 
 
 def shard_key(hashes: Sequence[str], digest: str, levels: Sequence[str]) -> str:
@@ -109,6 +113,8 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
         parent=parent,
         digest=features.digest,
         levels=tuple(levels),
+        sites=int(features.n_atoms.sum()),
+        bonds=features.bonds,
     )
     store.write_json(f"{where}/{key}.json", asdict(entry))
     return entry
@@ -116,15 +122,29 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
 
 def read_entries(store: Store, parent: str, digest: str) -> dict[str, ShardEntry]:
     """The manifest of one parent: key -> entry. An entry that can't be read counts as absent."""
-    entries = {}
+    return {entry.key: entry for entry in iter_entries(store, parent, digest)}
+
+
+def iter_entries(store: Store, parent: str, digest: str) -> Iterator[ShardEntry]:
+    """The same, one after the other."""
     for name in store.names(folder(parent, digest), ".json"):
         try:
             entry = _entry(store.read_json(name))
         except (StorageError, TypeError, KeyError):
             continue
         if entry.schema_version == SCHEMA_VERSION and entry.digest == digest:
-            entries[entry.key] = entry
-    return entries
+            yield entry
+
+
+def find_entry(store: Store, parent: str, digest: str, key: str) -> ShardEntry | None:
+    """One entry of the manifest of a parent; None where the shard has not been made."""
+    name = f"{folder(parent, digest)}/{key}.json"
+    if not store.exists(name):
+        return None
+    try:
+        return _entry(store.read_json(name))
+    except (StorageError, TypeError, KeyError):
+        return None
 
 
 def _entry(raw: dict) -> ShardEntry:

@@ -6,9 +6,11 @@ function may be called again at any time: what is already there is kept.
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,12 @@ from atomsets_core.discovery import Design, Rows, answer, scored
 from atomsets_core.discovery.choice import campaign_heads
 from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.features import Features
+from atomsets_core.memory import peak_mb
 from atomsets_core.parents import load_parent
 from atomsets_core.shards import ShardEntry, read_shard, verify_shard, write_shard
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.stored import StoredFeatures
-from atomsets_core.structures import Structures, from_arrow
+from atomsets_core.structures import Refusal, Structures, from_arrow
 from atomsets_core.training import resolve_device
 
 LABELLED = "structures/labelled.parquet"
@@ -36,27 +39,73 @@ def write_queue(store: Store, name: str, structures: Structures, shard_size: int
 
 
 def featurize_shard(
-    store_url: str, queue: str, group: int, feature_url: str, parent: str, levels: Sequence[str], key: str
+    store_url: str,
+    queue: str,
+    group: int,
+    feature_url: str,
+    parent: str,
+    levels: Sequence[str],
+    key: str,
+    rows: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Featurise one row group of the queue into a shard.
+    """Featurise one row group of the queue, or rows first to last (exclusive) of it, into a shard.
 
     Returns:
-        rows, refused, sites, seconds and the worker's device.
+        rows, refused, sites, bonds, seconds, used (seconds of processor time), and the worker's host, pid and peak_mb.
     """
-    started = time.perf_counter()
-    store, features_store = Store(store_url), Store(feature_url)
-    with store.open(queue) as file:
-        table = pq.ParquetFile(file).read_row_group(group)
-    structures, _, _ = from_arrow(table)
+    started, used = time.perf_counter(), time.process_time()
+    structures = read_queued(Store(store_url), queue, group)
+    if rows is not None:
+        structures = structures.take(np.arange(*rows))
     network = load_parent(parent, str(resolve_device("auto")))
     features = network.featurize(structures, levels)
-    entry = write_shard(features_store, parent, key, features, levels)
+    entry = write_shard(Store(feature_url), parent, key, features, levels)
     return {
-        "rows": entry.rows,
-        "refused": len(entry.refused),
-        "sites": int(features.n_atoms.sum()),
+        **counts_of(entry),
         "seconds": time.perf_counter() - started,
+        "used": time.process_time() - used,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "peak_mb": peak_mb(),
     }
+
+
+def read_queued(store: Store, queue: str, group: int) -> Structures:
+    """The structures of one row group of the queue."""
+    with store.open(queue) as file:
+        table = pq.ParquetFile(file).read_row_group(group)
+    return from_arrow(table)[0]
+
+
+def counts_of(entry: ShardEntry) -> dict[str, int]:
+    """What a shard holds, in numbers."""
+    return {"rows": entry.rows, "refused": len(entry.refused), "sites": entry.sites, "bonds": entry.bonds}
+
+
+def refuse_structure(
+    store_url: str,
+    queue: str,
+    group: int,
+    feature_url: str,
+    parent: str,
+    levels: Sequence[str],
+    key: str,
+    row: int,
+    reason: str,
+) -> dict[str, int]:
+    """Write a shard without rows that says why one structure of the queue has no features."""
+    structures = read_queued(Store(store_url), queue, group).take(np.array([row]))
+    nothing = load_parent(parent).featurize(structures.take(np.empty(0, dtype=np.int64)), levels)
+    refusal = Refusal(str(structures.material_id[0]), "featurize", reason, str(structures.hashes[0]))
+    return counts_of(write_shard(Store(feature_url), parent, key, replace(nothing, refused=(refusal,)), levels))
+
+
+def try_parent(parent: str, levels: Sequence[str]) -> None:
+    """Featurise rock salt: what fails at this fails for its own reasons, not for the structures'."""
+    cell = 2.82 * np.array([[[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]])
+    frac = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
+    salt = Structures(np.array(["NaCl"], dtype=object), cell, np.array([2]), np.array([11, 17]), frac)
+    load_parent(parent, str(resolve_device("auto"))).featurize(salt, levels)
 
 
 def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]) -> Features:

@@ -112,9 +112,11 @@ def substitute(prototypes: Pulled, options: Options | None = None) -> Pulled:
     for symbol in (*options.elements, *options.exclude_elements):
         if not Element.is_valid_symbol(symbol):
             raise SourceError(f"substitute: {symbol!r} is no element")
-    counts: Counter[str] = Counter(prototypes=len(prototypes.structures))
-    planned = _plan(prototypes.structures, options, counts)
-    maker = _Maker(prototypes.structures, check, counts)
+    # A site that several elements share has no ion to substitute.
+    ordered = prototypes.structures.take(~prototypes.structures.disordered)
+    counts: Counter[str] = Counter(prototypes=len(ordered))
+    planned = _plan(ordered, options, counts)
+    maker = _Maker(ordered, check, counts)
     for row, substitution in planned:
         if len(maker.made) == options.count:
             break

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from atomsets_core.batches import BLOCK, GATHERED, Cut, TrainingData
-from atomsets_core.sets import AtomSetsNetwork, Standardize
+from atomsets_core.sets import AtomSetsNetwork, MemberLinear, Standardize
 from atomsets_core.structures import IntArray
 
 Progress = Callable[[int, int, float], None]
@@ -82,6 +82,15 @@ class Checkpoint(Protocol):
 
     def save(self, data: bytes) -> None:
         """Replace it, whole or not at all."""
+
+
+FEW = 2048
+"""Training rows up to which the number of steps grows with the rows."""
+
+
+def automatic_batch_size(rows: int) -> int:
+    """Structures a step: 64 up to `FEW` rows, then growing with the square root of their number, in steps of 32."""
+    return 64 if rows <= FEW else 32 * round(2.0 * math.sqrt(rows / FEW))
 
 
 def resolve_device(device: str) -> torch.device:
@@ -251,7 +260,7 @@ class _Training:
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
-        self.micro = options.batch_size
+        self.micro = _fitting(network, data, options.batch_size, self.device)
         self.signature = torch.zeros(16, dtype=torch.uint8)
         self.losses: list[float] = []
         self.best = torch.full((network.members,), math.inf, device=self.device)
@@ -391,6 +400,24 @@ class _Training:
         self.kept = {k.removeprefix("kept."): value for k, value in tensors.items() if k.startswith("kept.")}
         self.best, self.best_epoch = tensors["best"], int(tensors["best_epoch"])
         self.losses = tensors["losses"].tolist()
+
+
+def _fitting(network: AtomSetsNetwork, data: TrainingData, batch_size: int, device: torch.device) -> int:
+    """Structures whose hidden numbers fit into half of a GPU's free memory: a step is made in so large parts."""
+    if device.type != "cuda":
+        return batch_size
+    free, _ = torch.cuda.mem_get_info(device)
+    return structures_within(free // 2, network, data, batch_size)
+
+
+def structures_within(memory: int, network: AtomSetsNetwork, data: TrainingData, most: int) -> int:
+    """How many structures of average size a step can take within so many bytes; at least 1, at most `most`.
+
+    Of each layer on sites there are the inputs, the outputs and the gradients of both, for every member.
+    """
+    widths = sum(cast(MemberLinear, layer).weight.shape[2] for layer in network.phi)
+    numbers = len(data.sites) / max(len(data), 1) * (data.sites.shape[1] + 4 * network.members * widths)
+    return int(min(most, max(1, memory // max(4 * numbers, 1))))
 
 
 def _warm_cosine(x: float) -> float:

@@ -11,14 +11,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+from dask.utils import parse_bytes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
 from atomsets_core.sets import ACTIVATIONS, POOLINGS
 from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
 from flows.keys import KeyGivenError, refuse_keys
+from tasks import clusters
 
 DEFAULT = "incompressible"
+
+DISTANT_WORKERS = 4
+"""Workers of a cluster that is asked for some, unless told otherwise."""
 
 
 class CampaignError(Exception):
@@ -270,11 +275,26 @@ class Model(Section):
     phi: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers on each site.")
     rho: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers after pooling.")
     pooling: list[Literal[POOLINGS]] = Field(["mean"], description="How sites are joined; several are concatenated.")  # type: ignore[valid-type]
+    alpha: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Exponent of the site weights in mean and std; matters where sites have weights (occupancies)."
+    )
+    set2set_steps: Annotated[int, Field(ge=1)] = Field(3, description="Attention steps of the pooling set2set.")
+    set2set_hidden: Annotated[int, Field(ge=1)] = Field(16, description="Units of the pooling set2set.")
+    heads: Annotated[int, Field(ge=1)] = Field(4, description="Heads of the pooling attention.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the hidden units left out at random in training."
+    )
     activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="Of every hidden layer.")  # type: ignore[valid-type]
     epochs: Annotated[int, Field(ge=1)] = Field(60, description="Passes over the training data.")
-    batch_size: Annotated[int, Field(ge=1)] = Field(64, description="Structures a step.")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Structures a step; auto is 64, and more above 2,048 rows."
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(3e-3, description="At the top of the schedule.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Decoupled (AdamW).")
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Epochs without improvement on a tenth of the rows, held back for it, before training stops."
+    )
+    mixed_precision: bool = Field(False, description="Products in bfloat16, for GPUs.")
     loss: Literal["absolute", "squared"] = Field("absolute", description="On the standardised target.")
     coverage: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.9, description="Share of values inside the intervals.")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Of folds, initial weights and order.")
@@ -303,14 +323,116 @@ class Discovery(Section):
     )
 
 
+class Slurm(Section):
+    """Jobs that hold the workers of a SLURM cluster."""
+
+    partition: str | None = Field(None, description="Partition, sbatch -p.")
+    account: str | None = Field(None, description="Account, sbatch -A.")
+    walltime: str = Field("04:00:00", description="Of a job, hours:minutes:seconds; workers leave before it ends.")
+    workers_per_job: Annotated[int, Field(ge=1)] = Field(1, description="Workers in a job, each on its own core.")
+    gpus_per_job: Annotated[int, Field(ge=0, le=1)] = Field(
+        0, description="1 for jobs with a graphics card, which take network work alone, one worker a card."
+    )
+    interface: str | None = Field(None, description="Network interface of the workers, e.g. ib0.")
+    log_directory: str | None = Field(None, description="Folder of the logs of the jobs.")
+    prologue: list[str] = Field(default_factory=list, description="Shell lines before a worker, e.g. module load cuda.")
+    directives: list[str] = Field(default_factory=list, description="More of what stands behind #SBATCH.")
+    python: str | None = Field(None, description="Interpreter on the nodes; by default the one that runs the campaign.")
+
+    @field_validator("walltime")
+    @classmethod
+    def _is_a_time(cls, text: str) -> str:
+        clusters.wall_seconds(text)
+        return text
+
+    @model_validator(mode="after")
+    def _one_worker_a_card(self) -> Slurm:
+        if self.gpus_per_job and self.workers_per_job > 1:
+            raise ValueError("with gpus_per_job = 1 a job has one worker: workers_per_job = 1")
+        return self
+
+
+class Kubernetes(Section):
+    """Pods that hold the workers, made by the Dask operator."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")] = Field(
+        "atomsets", description="Of the Dask cluster: lower case letters, digits and dashes."
+    )
+    namespace: str = Field("default", description="Namespace of the pods.")
+    image: str = Field("", description="Container image with atomsets-screening and its parents; needed.")
+    cpu_per_worker: Annotated[float, Field(gt=0)] = Field(1.0, description="Cores that a pod asks for and gets.")
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = Field(
+        0, description="1 for pods with a graphics card, which take network work alone."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables of all pods, e.g. the keys of an object store."
+    )
+    volume_claim: str | None = Field(
+        None, description="Persistent volume claim with the campaign's folder, for one outside object stores."
+    )
+    mount: str = Field("/campaigns", description="Where pods see that volume; the same path as in --out.")
+
+
 class Cluster(Section):
     """Where the work runs."""
 
-    address: str | None = Field(None, description="Of a running Dask scheduler, e.g. tcp://host:8786.")
-    workers: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Local worker processes; by default one for each core this process may use."
+    kind: Literal["local", "address", "slurm", "kubernetes"] = Field(
+        "local", description="Processes here, a running Dask scheduler, SLURM jobs, or Kubernetes pods."
     )
-    memory_per_worker: str = Field("auto", description="Limit at which a local worker is restarted, e.g. 4GB.")
+    address: str | None = Field(
+        None, description="Of a running Dask scheduler, e.g. tcp://host:8786; makes the kind address."
+    )
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Workers, of one thread each; by default one for each core this process may use, else 4."
+    )
+    min_workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Workers that stay when there is little to do (SLURM, Kubernetes); by default all."
+    )
+    memory_per_worker: str = Field(
+        "auto", description="Limit at which a worker is restarted, e.g. 4GB; jobs and pods ask for as much."
+    )
+    shard_timeout: Annotated[float, Field(gt=0)] | None = Field(
+        1800.0, description="Seconds a shard may take before it is tried elsewhere and then cut to find what hangs."
+    )
+    slurm: Slurm = Slurm()  # type: ignore[call-arg]
+    kubernetes: Kubernetes = Kubernetes()  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_is_a_kind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("address") and "kind" not in values:
+            return {**values, "kind": "address"}
+        return values
+
+    @model_validator(mode="after")
+    def _complete(self) -> Cluster:
+        if (self.kind == "address") != (self.address is not None):
+            raise ValueError("address goes with the kind address, and that kind needs it")
+        if self.min_workers is not None and self.kind not in ("slurm", "kubernetes"):
+            raise ValueError(f"min_workers is for slurm and kubernetes, not for the kind {self.kind}")
+        if self.min_workers is not None and self.min_workers > (self.workers or DISTANT_WORKERS):
+            raise ValueError(f"min_workers = {self.min_workers} is above workers = {self.workers or DISTANT_WORKERS}")
+        if self.kind in ("slurm", "kubernetes") and self.memory_per_worker == "auto":
+            raise ValueError(f"memory_per_worker is needed for {self.kind}, e.g. 4GB")
+        if self.kind == "kubernetes" and not self.kubernetes.image:
+            raise ValueError("kubernetes.image is needed: a container image with atomsets-screening")
+        if self.memory_per_worker != "auto":
+            try:
+                parse_bytes(self.memory_per_worker)
+            except ValueError as error:
+                raise ValueError(f"memory_per_worker = {self.memory_per_worker!r}: write it like 4GB") from error
+        return self
+
+    def start(self) -> Any:
+        """The cluster, started, or the address of the one that runs; for `tasks.cluster.connect`."""
+        if self.kind == "address":
+            return self.address
+        if self.kind == "local":
+            return clusters.start_local(self.workers, self.memory_per_worker)
+        size = (self.workers or DISTANT_WORKERS, self.min_workers, self.memory_per_worker)
+        if self.kind == "slurm":
+            return clusters.start_slurm(*size, **self.slurm.model_dump())
+        return clusters.start_kubernetes(*size, **self.kubernetes.model_dump())
 
 
 class Campaign(Section):

@@ -38,6 +38,7 @@ from flows.progress import Pulling, Stage, note
 from flows.summary import markdown, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
+from tasks.isolate import ShardJob
 from tasks.predict import predict_shard
 from tasks.pull import pull_source
 from tasks.rank import rank
@@ -94,8 +95,7 @@ class _Run:
 
     def screen(self) -> dict[str, Any]:
         started = time.perf_counter()
-        options = self.campaign.cluster
-        with cluster.connect(options.address, options.workers, options.memory_per_worker):
+        with cluster.connect(self.campaign.cluster.start):
             with self.timed("pull"):
                 chosen = self.select()
             with self.timed("featurize training"):
@@ -190,13 +190,15 @@ class _Run:
         size, queue = self.campaign.features.shard_size, f"structures/queue-{dataset}.parquet"
         stages.write_queue(self.store, queue, structures, size)
         groups = [structures.hashes[i : i + size] for i in range(0, len(structures), size)]
-        futures = {
-            featurize_shard.submit(
-                number, len(groups), self.store.root, queue, number - 1, self.features.root, self.parent, self.levels,
-                shards.shard_key(list(hashes), self.digest, self.levels),
-            ): hashes
-            for number, hashes in enumerate(groups, start=1)
-        }  # fmt: skip
+        limit = self.campaign.cluster.shard_timeout
+        futures = {}
+        for number, hashes in enumerate(groups, start=1):
+            key = shards.shard_key(list(hashes), self.digest, self.levels)
+            job = ShardJob(
+                self.store.root, queue, number - 1, self.features.root, self.parent, self.digest, self.levels, key,
+                limit,
+            )  # fmt: skip
+            futures[featurize_shard.submit(number, len(groups), job)] = hashes
         failed = self.wait(f"featurize {dataset}", list(futures), tolerate=True)
         self.done["shards_made"] += len(futures) - len(failed)
         self.store.remove(queue)

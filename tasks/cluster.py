@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import Client, Future, KilledWorker
 
 from atomsets_core.sources.chunks import WorkerLostError
+from tasks.clusters import start_local
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+Start = Callable[[], Any]
+"""Starts a cluster, or gives the address of a running scheduler."""
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks at where a piece of work with a limit is."""
+
 # Importing distributed has set its loggers to INFO, which tells of every connection.
 logging.getLogger("distributed").setLevel(logging.WARNING)
+
+
+class OverdueError(WorkerLostError):
+    """A piece of work that ran longer than it may; its worker was restarted."""
 
 
 @dataclass
 class _Connection:
     """How to reach the cluster; it is reached when the first work comes."""
 
-    address: str | None
-    workers: int | None
-    memory_per_worker: str
+    start: Start
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     lock: threading.Lock = field(default_factory=threading.Lock)
     opened: Client | None = None
@@ -41,19 +50,12 @@ class _Connection:
 
     def _open(self) -> Client:
         # Not as context managers: entering sets a context variable of the task that happens to come first.
-        if self.address:
-            client = Client(self.address, timeout="30s", set_as_default=False)
-            self.stack.callback(client.close)
-            return client
-        cluster = LocalCluster(
-            n_workers=self.workers or len(os.sched_getaffinity(0)),
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=self.memory_per_worker,
-            dashboard_address=None,
-        )
-        self.stack.callback(cluster.close)
-        client = Client(cluster, set_as_default=False)
+        cluster = self.start()
+        if isinstance(cluster, str):
+            client = Client(cluster, timeout="30s", set_as_default=False)
+        else:
+            self.stack.callback(cluster.close)
+            client = Client(cluster, set_as_default=False)
         self.stack.callback(client.close)
         return client
 
@@ -62,14 +64,14 @@ _connection: _Connection | None = None
 
 
 @contextlib.contextmanager
-def connect(address: str | None, workers: int | None, memory_per_worker: str = "auto") -> Iterator[None]:
-    """Make a cluster the one that `run` uses: a running scheduler's, or processes started here when work comes.
+def connect(start: Start | None = None) -> Iterator[None]:
+    """Make a cluster the one that `run` uses; it is started when work comes.
 
-    Local workers are processes with one thread each, also inside numpy and torch: two of them on two cores do more
-    than one with two threads, and one that dies takes only its own shard with it.
+    Args:
+        start: gives it, see `tasks.clusters`; by default one process on each core.
     """
     global _connection
-    _connection = _Connection(address, workers, memory_per_worker)
+    _connection = _Connection(start or (lambda: start_local(None, "auto")))
     try:
         with _connection.stack:
             yield
@@ -86,7 +88,11 @@ def connected() -> bool:
 
 
 def run(
-    function: Callable[..., Result], *args: Any, heavy: bool = False, priority: int = 0, limit: float | None = None
+    function: Callable[..., Result],
+    *args: Any,
+    heavy: bool = False,
+    priority: int = 0,
+    limit: float | None = None,
 ) -> Result:
     """Call a function on a worker and wait for its result.
 
@@ -95,28 +101,20 @@ def run(
         args: its arguments.
         heavy: network work: goes to workers that offer the resource "GPU" where the cluster has any.
         priority: higher goes first.
-        limit: seconds after which the worker is restarted if it is at this work, and the work given up.
+        limit: seconds it may run on a worker; the time it waits for one doesn't count.
 
     Raises:
         RuntimeError: outside `connect`.
-        WorkerLostError: with a limit: it was reached, or workers died of this work.
+        OverdueError: it ran longer than `limit`. Its worker has been restarted, since nothing else stops a function.
+        KilledWorker: workers died on it, as often as the scheduler allows.
     """
     client = _client()
     resources = {"GPU": 1} if heavy and _offers_gpu(client) else None
     future = client.submit(function, *args, pure=False, resources=resources, priority=priority)
-    if limit is None:
-        unlimited: Result = future.result()
-        return unlimited
-    try:
-        while True:
-            try:
-                result: Result = future.result(timeout=limit)
-                return result
-            except TimeoutError as error:
-                if _stop(client, future):
-                    raise WorkerLostError(f"took more than {limit:.0f} s") from error
-    except KilledWorker as error:
-        raise WorkerLostError("died, and so did those that tried again") from error
+    if limit is not None:
+        _wait_within(client, future, limit)
+    result: Result = future.result()
+    return result
 
 
 def fan_out(
@@ -127,6 +125,8 @@ def fan_out(
     def call(position: int) -> tuple[int, Result | WorkerLostError]:
         try:
             return position, run(function, items[position], limit=limits[position])
+        except KilledWorker:
+            return position, WorkerLostError("died, and so did those that tried again")
         except WorkerLostError as error:
             return position, error
 
@@ -137,30 +137,38 @@ def fan_out(
             yield future.result()
 
 
+def on_every_worker(function: Callable[..., Any], *args: Any) -> None:
+    """Call a function on every worker there is now, to load what all later work needs."""
+    _client().run(function, *args)
+
+
+def workers() -> dict[str, dict[str, Any]]:
+    """What the scheduler knows of each worker, by address."""
+    found: dict[str, dict[str, Any]] = _client().scheduler_info(n_workers=-1)["workers"]
+    return found
+
+
 def _client() -> Client:
     if _connection is None:
         raise RuntimeError("no cluster: call this inside tasks.cluster.connect")
     return _connection.client()
 
 
-def _stop(client: Client, future: Future) -> bool:
-    """Restart the worker that is at this work; False where it only waits for its turn, or has just come back."""
-    if future.done():
-        return False
-    at_work = [worker for worker, keys in client.processing().items() if future.key in keys]
-    try:
-        if not client.sync(_call_stack, client, future.key, callback_timeout=10):
-            return False
-    except (TimeoutError, OSError):
-        pass  # it doesn't even answer
-    future.cancel()
-    with contextlib.suppress(Exception):  # a worker without a nanny can't be restarted
-        client.restart_workers(at_work, timeout=30, raise_for_error=False)
-    return True
-
-
-async def _call_stack(client: Client, key: str) -> Any:
-    return await client.scheduler.call_stack(keys=[key])  # type: ignore[union-attr]
+def _wait_within(client: Client, future: Future, limit: float) -> None:
+    """Return when the work is done, however it ended."""
+    ended = threading.Event()
+    future.add_done_callback(lambda _: ended.set())
+    worker, since = "", 0.0
+    while not ended.wait(min(LOOK_EVERY, limit / 4)):
+        now = time.monotonic()
+        where = next((address for address, keys in client.processing().items() if future.key in keys), "")
+        if where != worker:
+            worker, since = where, now
+        elif worker and now - since > limit:
+            # Cancelled first, so that nobody starts it again.
+            future.cancel()
+            client.restart_workers([worker], timeout=60, raise_for_error=False)
+            raise OverdueError(f"took more than {limit:g} s")
 
 
 def _offers_gpu(client: Client) -> bool:

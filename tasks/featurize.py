@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core import stages
-from tasks import cluster
+from tasks.isolate import ShardJob, make_shard
 from tasks.retries import RETRY
 
 
 @task(task_run_name="featurize shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
-def featurize_shard(
-    number: int,
-    total: int,
-    store_url: str,
-    queue: str,
-    group: int,
-    feature_url: str,
-    parent: str,
-    levels: Sequence[str],
-    key: str,
-) -> dict[str, Any]:
-    """See `atomsets_core.stages.featurize_shard`."""
-    done = cluster.run(stages.featurize_shard, store_url, queue, group, feature_url, parent, levels, key)
-    get_run_logger().info(
+def featurize_shard(number: int, total: int, job: ShardJob) -> dict[str, Any]:
+    """See `tasks.isolate.make_shard`."""
+    done = make_shard(job)
+    logger = get_run_logger()
+    logger.info(
         "shard %d of %d: %d structures, %d sites in %.1f s, %d refused",
         number, total, done["rows"], done["sites"], done["seconds"], done["refused"],
     )  # fmt: skip
+    for reason, n in done["poison"].items():
+        logger.warning("shard %d of %d: %d structures left out: %s", number, total, n, reason)
     return done

@@ -22,5 +22,12 @@ def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     return False
 
 
-RETRY: dict[str, Any] = {"retries": 3, "retry_delay_seconds": [1, 5, 20], "retry_condition_fn": worth_retrying}
+DELAYS = (1, 5, 20)
+"""Seconds before the second, third and fourth try."""
+
+RETRY: dict[str, Any] = {
+    "retries": len(DELAYS),
+    "retry_delay_seconds": list(DELAYS),
+    "retry_condition_fn": worth_retrying,
+}
 """For tasks whose work runs on the cluster."""

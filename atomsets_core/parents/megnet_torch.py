@@ -14,6 +14,7 @@ and all the time goes into them:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +31,28 @@ PIECE = 4096
 PIECE_ON_DEVICE = 200_000
 """The same on an accelerator, where few large steps are better."""
 
+Precision = Literal["float32", "bf16"]
+"""Of products and activations on the bonds."""
+
 
 class TorchForward:
     """The forward pass on a torch device."""
 
-    def __init__(self, weights: Weights, device: torch.device) -> None:
+    def __init__(self, weights: Weights, device: torch.device, precision: Precision = "float32") -> None:
         self.device = device
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._w = {name: torch.from_numpy(value).to(device) for name, value in weights.items()}
         self._piece = PIECE if device.type == "cpu" else PIECE_ON_DEVICE
         with torch.inference_mode():
-            self._blocks = [_Block(self._w, k) for k in (1, 2, 3)]
+            self._blocks = [_Block(self._w, k, self._dtype) for k in (1, 2, 3)]
             self._table = torch.from_numpy(bond_table(weights)).float().to(device)
+
+    def use_less_memory(self) -> bool:
+        """Halve the pieces that bonds are worked through in; False when they are small already."""
+        if self._piece <= PIECE:
+            return False
+        self._piece //= 2
+        return True
 
     @torch.inference_mode()
     def __call__(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
@@ -111,7 +123,7 @@ class TorchForward:
             first = 6 * k - 5
             atoms_in, state_in = self._pair(atoms, first), self._pair(state, first + 4)
         from_centre = atoms_in @ block.centre + (state_in @ block.state + block.bias_0)[graph.atom_structure]
-        from_neighbour = atoms_in @ block.neighbour
+        from_centre, from_neighbour = from_centre.to(self._dtype), (atoms_in @ block.neighbour).to(self._dtype)
         bond_sum = torch.zeros(len(atoms), 32, device=self.device)
         if bonds is None:
             bonds = torch.empty(graph.n_bonds, 32, device=self.device)
@@ -120,15 +132,15 @@ class TorchForward:
             centre, neighbour = graph.centre[piece], graph.neighbour[piece]
             if k == 1:
                 bonds[piece] = self._initial_bonds(graph.distance[piece])
-                hidden = bonds[piece] @ block.bond
+                hidden = bonds[piece].to(self._dtype) @ block.bond
             else:
-                hidden = softplus(torch.addmm(block.ff_bias_0, bonds[piece], block.ff_0))
+                hidden = softplus(torch.addmm(block.ff_bias_0, bonds[piece].to(self._dtype), block.ff_0))
                 hidden = softplus(torch.addmm(block.ff_bias_1, hidden, block.ff_1)) @ block.bond
             hidden += from_centre.index_select(0, centre)
             hidden += from_neighbour.index_select(0, neighbour)
             hidden = softplus(hidden)
             hidden = softplus(torch.addmm(block.bias_1, hidden, block.hidden))
-            update = torch.addmm(block.bias_2, hidden, block.out)
+            update = torch.addmm(block.bias_2, hidden, block.out).float()
             bond_sum.index_add_(0, centre, update)
             if keep_bonds:
                 bonds[piece] += update
@@ -169,9 +181,12 @@ class TorchForward:
 
 
 class _Block:
-    """Weights of one block's bond chain, split and with ln 2 folded into the biases."""
+    """Weights of one block's bond chain, split and with ln 2 folded into the biases.
 
-    def __init__(self, w: dict[str, Tensor], k: int) -> None:
+    What is done once a bond is of the type `dtype`; the parts that atoms and states give are float32.
+    """
+
+    def __init__(self, w: dict[str, Tensor], k: int, dtype: torch.dtype) -> None:
         name = f"meg_net_layer_{k}"
         first = w[f"{name}/weight_e_0"]
         self.centre, self.neighbour, self.bond, self.state = (first[i : i + 32].contiguous() for i in (0, 32, 64, 96))
@@ -186,6 +201,9 @@ class _Block:
         self.bias_1 = w[f"{name}/bias_e_1"] - LN2 * self.hidden.sum(0)
         self.out = w[f"{name}/weight_e_2"]
         self.bias_2 = w[f"{name}/bias_e_2"] - LN2 * self.out.sum(0)
+        on_bonds = ("bond", "ff_0", "ff_bias_0", "ff_1", "ff_bias_1", "hidden", "bias_1", "out", "bias_2")
+        for part in on_bonds if k > 1 else ("bond", *on_bonds[5:]):
+            setattr(self, part, getattr(self, part).to(dtype))
 
 
 class _Graph:

@@ -16,6 +16,7 @@ from atomsets_core.sources.base import (
     pulled_from_arrow,
 )
 from atomsets_core.sources.chunks import FanOut, Processes
+from atomsets_core.sources.compositions import read_compositions
 from atomsets_core.sources.embedded import load_dataset
 from atomsets_core.sources.files import read_path
 from atomsets_core.sources.materials_project import MaterialsQuery, pull_materials_project
@@ -33,6 +34,7 @@ def pull(
     *,
     labels: str | Path | None = None,
     id_column: str = "material_id",
+    compositions: bool = False,
     workers: int | None = None,
     fan_out: FanOut | None = None,
     optimade_filter: str = "",
@@ -47,6 +49,7 @@ def pull(
             structures (see `atomsets_core.substitution.substitute`).
         labels: CSV with more columns, for a source of structures alone.
         id_column: column of the identifiers, for a file that has one.
+        compositions: take a table of formulas without structures too (see `read_compositions`).
         workers: processes that parse the files of a folder or zip; by default this one does.
         fan_out: parses them elsewhere, see `atomsets_core.sources.chunks.parse_all`.
         optimade_filter: what is asked of an OPTIMADE provider; everything without one.
@@ -79,6 +82,8 @@ def pull(
             "the Materials Project is pulled into a folder first, so that nothing that came is lost: `atomsets pull mp "
             "--out DIR`, then give DIR/structures.parquet. A campaign takes mp as its source directly"
         )
+    if compositions and labels is None and (found := read_compositions(source, id_column)) is not None:
+        return found
     if workers is not None and fan_out is None:
         with Processes(workers) as processes:
             return read_path(source, id_column=id_column, labels=labels, fan_out=processes)

@@ -154,7 +154,7 @@ def _unknown_symmetry(data: Mapping[str, Any], warnings: list[str]) -> str:
 
 def _lost_sites(data: Mapping[str, Any], structure: Structure) -> str:
     if not structure.is_ordered:
-        return ""  # refused later, with the mixed site named
+        return ""  # sites are shared: what the file lists and what became of it can't be compared one by one
     labels = data["_atom_site_label"]
     occupancies = data.get("_atom_site_occupancy", ["1"] * len(labels))
     empty = {label for label, occupancy in zip(labels, occupancies, strict=True) if re.match(r"0?\.?0*$", occupancy)}

@@ -331,7 +331,7 @@ def _csv(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
     if column is None:
         wanted = f"a structure is needed: a column {', '.join(FILE_COLUMNS)} that names a structure file"
         if {"formula", "composition"} & {name.lower() for name in table.columns}:
-            wanted += " (compositions alone aren't read yet)"
+            wanted += " (compositions alone have no structures to screen; atomsets train and predict take them)"
         raise SourceError(f"{wanted}; found {', '.join(table.columns)}")
     return _csv_entries(table, column, file, id_column)
 

@@ -41,8 +41,8 @@ def discover(
       atomsets discover my.toml --search 5
       atomsets discover --target K_VRH --seeds 3 --set quantile=0.05
     """
-    from flows.cli import Bars, check_writable, console, fail
     from flows.server import quiet_environment, start_early
+    from flows.terminal import Bars, check_writable, console, fail
 
     quiet_environment(verbose)
     server = start_early()

@@ -46,8 +46,8 @@ def train_parent(
     from atomsets_core.graph_networks.parent_training import train_parent as work
     from atomsets_core.sources import SourceError, pull
     from atomsets_core.storage import StorageError, Store
-    from flows.cli import check_writable, console, fail, peak_memory
     from flows.server import quiet_warnings
+    from flows.terminal import check_writable, console, fail, peak_memory
 
     quiet_warnings()
     started = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomsets_core.calibration import Calibrator, calibrate, crossed_coverage, fit_domain
+from atomsets_core.calibration import Calibrator, calibrate, crossed_coverage, domain_and_distances, fit_domain
 
 
 def heteroscedastic(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,6 +150,23 @@ def test_the_share_of_training_points_inside_is_the_one_asked_for():
     for share in (0.8, 0.95):
         domain = fit_domain(cloud(), share=share)
         assert np.mean(domain.distance_within() <= domain.threshold) == pytest.approx(share, abs=0.005)
+
+
+def test_distances_to_a_sample_of_the_references_flag_alike(monkeypatch):
+    random = np.random.default_rng(0)
+    points = (random.normal(size=(3000, 6)) ** 3).astype(np.float32)
+    new = (random.normal(size=(2000, 6)) ** 3).astype(np.float32)
+    exact, own = domain_and_distances(points)
+    monkeypatch.setattr("atomsets_core.calibration.REFERENCES", 1000)
+    sampled, own_sampled = domain_and_distances(points)
+    assert len(exact.reference) == len(own) == len(own_sampled) == 3000
+    assert len(sampled.reference) == 1000
+    # Farther from a third of the points than from all of them, and so is the threshold.
+    assert (own_sampled >= own - 1e-4).all()
+    assert np.mean(own_sampled <= sampled.threshold) == pytest.approx(0.95, abs=0.002)
+    flags = [domain.distance(new) <= domain.threshold for domain in (exact, sampled)]
+    assert flags[1].mean() == pytest.approx(0.95, abs=0.02)
+    assert (flags[0] == flags[1]).mean() > 0.97
 
 
 def test_distance_within_leaves_the_point_itself_out():

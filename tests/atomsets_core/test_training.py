@@ -6,7 +6,14 @@ import torch
 
 from atomsets_core.batches import TrainingData
 from atomsets_core.sets import AtomSetsNetwork
-from atomsets_core.training import TrainingOptions, _Training, apply, train
+from atomsets_core.training import (
+    TrainingOptions,
+    _Training,
+    apply,
+    automatic_batch_size,
+    structures_within,
+    train,
+)
 
 LEVELS = ("V0", "V1", "V2", "V3")
 
@@ -70,6 +77,18 @@ def test_same_seed_same_numbers(problem):
     first, second, other = (apply(fitted(data, y, everything(2, 60), seed)[0], data) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, second)
     assert not np.allclose(first, other)
+
+
+def test_the_number_of_threads_decides_no_digit_that_matters(problem):
+    _, data, y = problem
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(apply(fitted(data, y, everything(4, 60), epochs=10)[0], data))
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(*found, atol=1e-4)
 
 
 def test_a_member_learns_nothing_from_rows_it_must_not_see(problem):
@@ -161,6 +180,78 @@ def test_a_step_in_parts_gives_the_same_gradient(problem, monkeypatch):
     parts, _ = fitted(data, y, everything(2, 60))
     assert failures == [16, 8]
     np.testing.assert_allclose(apply(parts, data), apply(whole, data), atol=1e-3)
+
+
+def test_a_step_takes_what_fits_into_the_memory(problem):
+    _, data, _ = problem
+    network = AtomSetsNetwork(10, 112, phi=(128,), rho=(128,))
+    sites = len(data.sites) / len(data)
+    each = 4 * sites * (112 + 4 * 10 * 128)
+    assert structures_within(int(7.5 * each), network, data, 64) == 7
+    assert structures_within(int(1e12), network, data, 64) == 64
+    assert structures_within(0, network, data, 64) == 1
+
+
+def test_memory_that_never_suffices_is_told(problem, monkeypatch):
+    _, data, y = problem
+
+    def short_of_memory(self, *step):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(_Training, "_accumulate", short_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        fitted(data, y, everything(1, 60))
+
+
+def test_half_precision_learns_as_well(problem):
+    _, data, y = problem
+    half, full = (fitted(data, y, everything(2, 60), epochs=60, mixed_precision=mixed)[1] for mixed in (True, False))
+    assert half[-1] < 0.4 * half[0]
+    assert half[-1] == pytest.approx(full[-1], abs=0.05)
+    assert half != full
+
+
+def test_members_of_one_fold_have_the_scales_of_its_rows_alone(problem):
+    features, data, y = problem
+    used = everything(4, 60)
+    used[0, :20] = used[2, :20] = False
+    used[3, 30:] = False
+    network, _ = fitted(data, y, used, epochs=1)
+    owner = np.repeat(np.arange(60), features.n_atoms)
+    for member, rows in enumerate(used):
+        sites = features.site_matrix(LEVELS)[rows[owner]].astype(np.float64)
+        np.testing.assert_allclose(network.site_input.mean[member, 0], sites.mean(axis=0), atol=2e-3)
+        np.testing.assert_allclose(network.site_input.scale[member, 0], sites.std(axis=0), rtol=5e-3)
+        np.testing.assert_allclose(network.target.mean[member, 0], y[rows].mean(), rtol=1e-6)
+        np.testing.assert_allclose(network.target.scale[member, 0], y[rows].std(), rtol=1e-6)
+
+
+def test_another_trainings_checkpoint_is_not_used(problem):
+    _, data, y = problem
+    memory = Memory()
+
+    def run(labels, checkpoint, **changes):
+        torch.manual_seed(0)
+        network = AtomSetsNetwork(2, data.sites.shape[1], phi=(16,), rho=(16,))
+        how = options(epochs=4, checkpoint_every=2, **changes)
+        train(network, data, labels, everything(2, 60), how, checkpoint=checkpoint)
+        return apply(network, data)
+
+    run(y, memory)
+    assert len(memory.saved) == 1
+    for labels, changes in ((y + np.arange(60)[:, None] / 60, {}), (y, {"learning_rate": 1e-3}), (y, {"seed": 1})):
+        found = run(labels, Memory(), **changes)
+        stale = Memory()
+        stale.saved = memory.saved[:1]
+        np.testing.assert_array_equal(run(labels, stale, **changes), found)
+
+
+def test_steps_a_pass_grow_more_slowly_than_rows_only_beyond_a_few_thousand():
+    assert {automatic_batch_size(rows) for rows in (10, 1181, 2048)} == {64}
+    assert automatic_batch_size(4 * 2048) == 128
+    assert automatic_batch_size(2049) == 64
+    sizes = [automatic_batch_size(rows) for rows in range(1000, 200_000, 1000)]
+    assert sizes == sorted(sizes)
 
 
 def test_every_member_gets_its_own_best_epoch_back(problem):

@@ -119,6 +119,47 @@ def test_every_option_is_explained():
     check(Campaign)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["cluster.kind=address"], "cluster: address goes with the kind address, and that kind needs it"),
+        (["cluster.kind=slurm"], "cluster: memory_per_worker is needed for slurm, e.g. 4GB"),
+        (["cluster.kind=kubernetes", "cluster.memory_per_worker=4GB"], "cluster: kubernetes.image is needed"),
+        (["cluster.min_workers=1"], "cluster: min_workers is for slurm and kubernetes, not for the kind local"),
+        (["cluster.memory_per_worker=much"], "cluster: memory_per_worker = 'much': write it like 4GB"),
+        (["cluster.slurm.walltime=noon"], "cluster.slurm.walltime: a wall time is written hours:minutes:seconds"),
+        (["cluster.slurm.gpus_per_job=1", "cluster.slurm.workers_per_job=2"], "with gpus_per_job = 1 a job has one"),
+        (["cluster.slurm.queue=short"], "cluster.slurm.queue: unknown key"),
+        (["cluster.kubernetes.name=Big_One"], "cluster.kubernetes.name: String should match pattern"),
+    ],
+)
+def test_mistakes_about_clusters_are_named(file, overrides, message):
+    with pytest.raises(CampaignError) as error:
+        read_campaign(file, overrides)
+    assert message in str(error.value)
+
+
+def test_an_address_makes_the_kind(file):
+    cluster = read_campaign(file, ["cluster.address=tcp://there:8786"]).cluster
+    assert cluster.kind == "address"
+    assert cluster.start() == "tcp://there:8786"
+
+
+def test_each_kind_is_started_with_its_options(file, monkeypatch):
+    asked = {}
+    for kind in ("local", "slurm", "kubernetes"):
+        monkeypatch.setattr(f"tasks.clusters.start_{kind}", lambda *a, kind=kind, **b: asked.update({kind: (a, b)}))
+    common = ["cluster.workers=8", "cluster.memory_per_worker=3GB"]
+    read_campaign(file, common).cluster.start()
+    remote = [*common, "cluster.min_workers=0"]
+    read_campaign(file, [*remote, "cluster.kind=slurm", "cluster.slurm.partition=short"]).cluster.start()
+    read_campaign(file, [*remote, "cluster.kind=kubernetes", "cluster.kubernetes.image=i"]).cluster.start()
+    assert asked["local"] == ((8, "3GB"), {})
+    assert asked["slurm"][0] == asked["kubernetes"][0] == (8, 0, "3GB")
+    assert asked["slurm"][1]["partition"] == "short"
+    assert asked["kubernetes"][1]["image"] == "i"
+
+
 def test_sections_of_another_kind_of_source_are_refused(file):
     with pytest.raises(CampaignError, match="substitution goes with a source substitute:"):
         read_campaign(file, ["candidates.substitution.count=3"])

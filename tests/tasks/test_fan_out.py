@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from unittest import mock
 
-import dask
 import numpy as np
 import pytest
 
@@ -14,6 +14,7 @@ from atomsets_core.sources import chunks
 from atomsets_core.sources.chunks import Chunk, Parsed, WorkerLostError, parse_chunk
 from atomsets_core.sources.files import read_path
 from tasks import cluster
+from tasks.clusters import SCHEDULER, start_local
 
 
 def parse_with_accidents(chunk: Chunk) -> Parsed:
@@ -31,7 +32,10 @@ def test_workers_of_a_cluster_parse_a_folder_and_survive_it(tmp_path: Path, elas
     (tmp_path / "broken.cif").write_text("data_x")
     monkeypatch.setattr(chunks, "FILES_PER_CHUNK", 8)
     here = read_path(tmp_path)
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), cluster.connect(None, 2):
+    with (
+        mock.patch.dict(SCHEDULER, {"distributed.scheduler.allowed-failures": 0}),
+        cluster.connect(lambda: start_local(2, "auto")),
+    ):
         there = read_path(tmp_path, fan_out=cluster.fan_out)
         assert list(there.structures.hashes) == list(here.structures.hashes)
         assert (there.refused, there.provenance) == (here.refused, here.provenance)
@@ -47,7 +51,7 @@ def test_workers_of_a_cluster_parse_a_folder_and_survive_it(tmp_path: Path, elas
 
 
 def test_work_that_never_ends_is_given_up_and_the_cluster_goes_on():
-    with cluster.connect(None, 1):
+    with cluster.connect(lambda: start_local(1, "auto")):
         first = cluster.run(os.getpid)
         with pytest.raises(WorkerLostError, match="took more than 3 s"):
             cluster.run(time.sleep, 900, limit=3)

@@ -1,0 +1,106 @@
+"""Structures of a source in blocks, so that a file of any size takes the memory of one block.
+
+Only Parquet with columns lattice, Z and frac can be read so; any other source is read whole and then cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atomsets_core.sources import SourceError, pull
+from atomsets_core.sources.entries import ID_NAMES
+from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, empty_structures, from_arrow
+
+BLOCK = 4096
+"""Entries in a block."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some entries of a source, in its order.
+
+    Attributes:
+        structures: those that could be read.
+        refused: one row for each other one.
+    """
+
+    structures: Structures
+    refused: list[Refusal]
+
+
+@dataclass
+class Seen:
+    """Which texts came before: 16 bytes each in a set, about 100 MB a million."""
+
+    known: set[bytes] = field(default_factory=set)
+
+    def new(self, texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+        """(n,) whether each text comes for the first time; remembers them all."""
+        out = np.empty(len(texts), dtype=bool)
+        for i, text in enumerate(texts):
+            key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            out[i] = key not in self.known
+            self.known.add(key)
+        return out
+
+
+def read_blocks(source: str, id_column: str = "material_id", size: int = BLOCK) -> tuple[int, Iterator[Block]]:
+    """A source in blocks; an identifier that came before is refused, as `pull` does.
+
+    Returns:
+        Number of entries the source holds, and its blocks.
+
+    Raises:
+        SourceError: the source can't be read at all.
+    """
+    if _is_table(source):
+        file = pq.ParquetFile(source)
+        return file.metadata.num_rows, _table_blocks(file, id_column, size)
+    pulled = pull(source, id_column=id_column)
+    return pulled.n_seen, _cut(pulled.structures, pulled.refused, size)
+
+
+def _is_table(source: str) -> bool:
+    """Whether the source is a Parquet file with structure columns; a damaged one is left to `pull` to describe."""
+    path = Path(source)
+    if path.suffix.lower() not in (".parquet", ".pq") or not path.is_file():
+        return False
+    try:
+        return set(STRUCTURE_COLUMNS) <= set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _table_blocks(file: pq.ParquetFile, id_column: str, size: int) -> Iterator[Block]:
+    names = file.schema_arrow.names
+    used = next((name for name in (id_column, *ID_NAMES) if name in names), "")
+    seen, first = Seen(), 0
+    for batch in file.iter_batches(size, columns=[*([used] if used else []), *STRUCTURE_COLUMNS]):
+        present = batch.column(used).to_pylist() if used else [None] * len(batch)
+        ids = [str(first + i) if name is None else str(name) for i, name in enumerate(present)]
+        first += len(batch)
+        columns = {name: batch.column(name) for name in STRUCTURE_COLUMNS}
+        try:
+            structures, _, refused = from_arrow(pa.table({"material_id": pa.array(ids, pa.string()), **columns}))
+        except (ValueError, pa.ArrowException) as error:
+            raise SourceError(f"lattice, Z and frac must be lists of numbers: {error}") from error
+        new = seen.new(structures.material_id)
+        repeated = [
+            Refusal(str(name), "pull", "duplicate id: an earlier entry has it too, and that one was kept")
+            for name in structures.material_id[~new]
+        ]
+        yield Block(structures.take(np.flatnonzero(new)), [*refused, *repeated])
+
+
+def _cut(structures: Structures, refused: list[Refusal], size: int) -> Iterator[Block]:
+    yield Block(empty_structures(), refused)
+    for start in range(0, len(structures), size):
+        yield Block(structures.take(np.arange(start, min(start + size, len(structures)))), [])

@@ -1,0 +1,193 @@
+"""Benchmark tables and learning curves, and the page about them.
+
+python benchmarks/accuracy.py run --data DIR [--tasks a,b] [--variants x,y]      all folds, or what is missing of them
+python benchmarks/accuracy.py curves --data DIR                                  errors against the training size
+python benchmarks/accuracy.py write-docs --published FILE.csv                    docs/accuracy.md from what is stored
+
+Results lie in benchmarks/results/accuracy, one JSON file for each task and variant; a stopped run goes on where it was.
+FILE.csv has the columns task, algorithm, mean, std: the published entries of Matbench v0.1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from atomsets_core.datasets import TASKS
+from atomsets_core.evaluation import VARIANTS
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "accuracy"
+PAGE = ROOT / "docs" / "accuracy.md"
+CURVES = {
+    "mp2018_e_form": (100, 300, 1000, 3000, 10_000, 40_000),
+    "matbench_log_kvrh": (100, 300, 1000, 3000),
+    "matbench_phonons": (100, 300),
+}
+CURVE_VARIANTS = ("auto", "megnet-scratch", "random-forest")
+COLOURS = {"auto": "#1f6f8b", "megnet-scratch": "#c05a2e", "random-forest": "#7a7a7a"}
+
+OVERLAP = {
+    False: "The parents never saw a label of this task. They saw most of its structures, relaxed by the Materials "
+    "Project, with their energies; CHGNet and SevenNet with forces and stresses too, of which stiffness is a "
+    "derivative.",
+    True: "No parent saw any of these labels, nor a structure: only element vectors are used, and those of MEGNet were "
+    "learned from formation energies.",
+}
+E_FORM = (
+    "The MEGNet parent was trained on formation energies of most of these crystals, CHGNet and SevenNet on total "
+    "energies from which they follow: these errors are too small to be true elsewhere."
+)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "curves", "write-docs"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--tasks", help="by default all of Matbench")
+    parser.add_argument("--variants", help="by default all")
+    parser.add_argument("--workers", default="2")
+    parser.add_argument("--published", type=Path)
+    options = parser.parse_args()
+    if options.action == "write-docs":
+        if options.published is None:
+            parser.error("write-docs needs --published")
+        PAGE.write_text(page(options.published))
+        return
+    if options.data is None:
+        parser.error(f"{options.action} needs --data")
+    for arguments in wanted(options):
+        command = [sys.executable, "-m", "flows.cli", "benchmark", *arguments]
+        done = subprocess.run(
+            [*command, "--data", str(options.data), "--workers", options.workers], cwd=ROOT, check=False
+        )
+        if done.returncode:
+            sys.exit(done.returncode)
+
+
+def wanted(options: argparse.Namespace) -> Iterable[list[str]]:
+    """Arguments of `atomsets benchmark`, one list a run, the cheapest variants first."""
+    tasks = options.tasks.split(",") if options.tasks else [name for name in TASKS if TASKS[name].matbench]
+    variants = (
+        options.variants.split(",") if options.variants else sorted(VARIANTS, key=lambda v: v == "megnet-scratch")
+    )
+    if options.action == "curves":
+        for task, sizes in CURVES.items():
+            for size in sizes:
+                for variant in CURVE_VARIANTS:
+                    yield [task, "--variant", variant, "--folds", "0", "--train-rows", str(size)]
+        return
+    for task in tasks:
+        for variant in variants:
+            if VARIANTS[variant].fits(TASKS[task]):
+                yield [task, "--variant", variant]
+
+
+def page(published: Path) -> str:
+    """The whole page."""
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    with published.open(newline="") as file:
+        entries = list(csv.DictReader(file))
+    parts = [HEAD]
+    for name in TASKS:
+        mine = [r for r in results if r["task"] == name and r["train_rows"] is None and r["folds"]]
+        if mine:
+            parts.append(section(name, mine, [e for e in entries if e["task"] == name]))
+    curves = [r for r in results if r["folds"] and "0" in r["folds"]]
+    parts += [text for task in CURVES if (text := curve(task, [r for r in curves if r["task"] == task]))]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(name: str, mine: list[dict[str, Any]], entries: list[dict[str, str]]) -> str:
+    """One task's table: ours in bold, published entries as they are, best first."""
+    task = TASKS[name]
+    score = "rocauc_of_labels" if task.classes else "mae"
+    rows: list[tuple[float, str]] = []
+    for r in mine:
+        of = "" if r["complete"] else f", folds {', '.join(r['folds'])} only"
+        mean, std = r["mean"][score], r["std"][score]
+        more = f" {r['mean']['rocauc']:.4f} |" if task.classes else ""
+        rows.append((mean, f"| **{r['title']}**{of} | {mean:.4g} ± {std:.2g} |{more} {r['cpu_seconds'] / 60:.1f} |"))
+    for e in entries:
+        more = " |" if task.classes else ""
+        rows.append(
+            (float(e["mean"]), f"| {e['algorithm']} | {float(e['mean']):.4g} ± {float(e['std']):.2g} |{more} |")
+        )
+    rows.sort(reverse=task.classes)
+    head = "ROC-AUC of labels | ROC-AUC of probabilities" if task.classes else f"MAE, {task.unit}"
+    count = f"{mine[0]['rows']:,} of {mine[0]['rows_official']:,} rows"
+    partial = "" if mine[0]["rows"] == mine[0]["rows_official"] else " The missing rows make it no leaderboard score."
+    overlap = E_FORM if name == "mp2018_e_form" else OVERLAP[task.compositions]
+    columns = "|---|---|---|---|" if task.classes else "|---|---|---|"
+    table = "\n".join([f"| model | {head} | CPU minutes |", columns, *(text for _, text in rows)])
+    return f"## {name}\n\n{count}.{partial} {overlap}\n\n`atomsets benchmark {name} --data DIR`\n\n{table}"
+
+
+def curve(name: str, results: list[dict[str, Any]]) -> str:
+    """Table of errors against the number of training rows, and the picture; empty where nothing is stored."""
+    limited = [r for r in results if r["train_rows"]]
+    if not limited:
+        return ""
+    sizes: dict[str, dict[int, float]] = {}
+    for r in [*limited, *(r for r in results if r["train_rows"] is None and r["variant"] in CURVE_VARIANTS)]:
+        sizes.setdefault(r["variant"], {})[r["folds"]["0"]["n_train"]] = r["folds"]["0"]["scores"]["mae"]
+    picture = draw(name, sizes)
+    every = sorted({n for of in sizes.values() for n in of})
+    lines = [f"| training rows | {' | '.join(VARIANTS[v].title for v in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+    for n in every:
+        lines.append(f"| {n:,} | " + " | ".join(f"{of[n]:.4g}" if n in of else "" for of in sizes.values()) + " |")
+    return "\n".join(
+        [
+            f"## Learning curve of {name}",
+            "",
+            f"MAE in {TASKS[name].unit} on the test part of fold 0, one seed.",
+            "",
+            f"![{name}]({picture})",
+            "",
+            *lines,
+        ]
+    )
+
+
+def draw(name: str, sizes: dict[str, dict[int, float]]) -> str:
+    """Draw a static SVG; its path as seen from the page."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="training rows", ylabel=f"MAE, {TASKS[name].unit}")
+    for variant, of in sizes.items():
+        n = sorted(of)
+        axes.plot(n, [of[k] for k in n], "o-", color=COLOURS.get(variant), label=VARIANTS[variant].title.split(":")[0])
+    axes.legend(frameon=False)
+    path = PAGE.parent / "images" / f"learning-curve-{name}.svg"
+    figure.savefig(path, metadata={"Date": None})
+    return f"images/{path.name}"
+
+
+HEAD = """# Accuracy
+
+Written by `python benchmarks/accuracy.py write-docs --published FILE.csv` from the files in
+[benchmarks/results/accuracy](../benchmarks/results/accuracy), which `atomsets benchmark` writes: predictions by
+official identifier, what was chosen, seeds, versions, CPU time and hardware of every fold.
+
+- Folds are the official ones of Matbench v0.1 (Dunn et al., npj Comput. Mater. 6, 138 (2020)), checked by digest; mean
+  and standard deviation are over the folds. Ours are in bold, one seed.
+- The default recipe is the same for every task: `atomsets_core/selection.py` and `stacking.py`. Scaling, choice of
+  levels and scale of the target, stacking and training see the training part of a fold alone; a test shuffles the
+  labels of the test part and finds the same predictions.
+- Published entries are names and figures from the public leaderboard. For classes, the package matbench 0.6 turns
+  probabilities into labels at 0.5 before it computes what it calls ROC-AUC, so the column "of labels" is the one to
+  compare; the ROC-AUC of the probabilities themselves stands beside it. Which of the two an entry was scored by can't
+  be seen from the leaderboard.
+- A complete result of a whole task goes to matbench fold by fold: `task.record(k, list(fold["predictions"].values()),
+  params=fold["parameters"])` with `fold = result["folds"][str(k)]`."""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Benchmarks are honest: the labels of the test part change scores, never predictions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from atomsets_core import evaluation, selection
+from atomsets_core.datasets import TASKS, Dataset
+from atomsets_core.evaluation import VARIANTS, run_fold, score, specifications
+
+METALS, ANIONS = ["Li", "Na", "K", "Mg", "Ca", "Sr", "Zn", "Al", "Ga", "Ti"], ["O", "S", "Se", "F", "Cl"]
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Few passes: these tests are about who sees what, not about how good it is."""
+    monkeypatch.setattr(selection, "STEPS", 20)
+    monkeypatch.setattr(selection, "FEWEST_EPOCHS", 4)
+
+
+def dataset(classes: bool) -> Dataset:
+    formulas = [f"{m}{k}{x}{n}" for m in METALS for x in ANIONS for k, n in ((1, 1), (1, 2), (2, 3))][:60]
+    rng = np.random.default_rng(0)
+    y = rng.uniform(1, 5, len(formulas))
+    task = TASKS["matbench_glass" if classes else "matbench_steels"]
+    rows = rng.permutation(len(formulas))
+    return Dataset(
+        replace(task, n_official=len(formulas)),
+        np.array([f"row-{i}" for i in range(len(formulas))], dtype=object),
+        np.array(formulas, dtype=object),
+        (y > 3).astype(float) if classes else y,
+        ((np.sort(rows[15:]), np.sort(rows[:15])),),
+        (tuple(f"row-{i}" for i in np.sort(rows[:15])),),
+        "sha",
+    )
+
+
+def shuffled(of: Dataset, part: int) -> Dataset:
+    y, rows = of.y.copy(), of.folds[0][part]
+    y[rows] = y[rows][::-1]
+    return replace(of, y=y)
+
+
+@pytest.mark.parametrize("classes", [False, True], ids=["values", "classes"])
+@pytest.mark.parametrize("variant", ["auto", "AtomSets-V0", "random-forest"])
+def test_shuffled_test_labels_change_no_prediction(variant, classes, monkeypatch):
+    def run(data: Dataset) -> dict:
+        monkeypatch.setattr(evaluation, "load_dataset", lambda *_: data)
+        return run_fold("task", "", "", variant, 0, 0)
+
+    original = dataset(classes)
+    first, second = run(original), run(shuffled(original, 1))
+    assert first["predictions"] == second["predictions"]
+    assert first["scores"] != second["scores"]
+    assert list(first["predictions"]) == list(original.test_ids[0])
+    # The control: labels of the training part do change them.
+    assert run(shuffled(original, 0))["predictions"] != first["predictions"]
+
+
+def test_a_limit_takes_some_of_the_rows_of_a_larger_one(monkeypatch):
+    seen = []
+    data = dataset(False)
+    monkeypatch.setattr(evaluation, "load_dataset", lambda *_: data)
+
+    def fit(_variant, _dataset, _inputs, rows, _seed):
+        seen.append(set(rows))
+        return evaluation._Fitted(lambda wanted: np.zeros(len(wanted)), {}, {})
+
+    monkeypatch.setattr(evaluation, "_fit", fit)
+    for limit in (20, 30, None):
+        assert run_fold("task", "", "", "random-forest", 0, 0, limit)["n_test"] == 15
+    assert [len(rows) for rows in seen] == [20, 30, 45]
+    assert seen[0] < seen[1] < seen[2] == set(data.folds[0][0])
+
+
+def test_scores_of_classes():
+    found = score(TASKS["matbench_glass"], np.array([0.0, 0, 1, 1]), np.array([0.1, 0.6, 0.55, 0.9]))
+    assert found["rocauc"] == 0.75  # of four pairs one is the wrong way round
+    assert found["rocauc_of_labels"] == 0.75  # all of class 1, half of class 0
+    assert found["accuracy"] == 0.75
+
+
+def test_every_variant_says_what_it_needs():
+    for name, variant in VARIANTS.items():
+        for task in TASKS.values():
+            if variant.fits(task):
+                assert bool(specifications(name, task)) == (
+                    not task.compositions and name not in {"random-forest", "megnet-scratch"}
+                )
+    assert not VARIANTS["MLP-v"].fits(TASKS["matbench_glass"])
