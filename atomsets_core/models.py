@@ -16,7 +16,17 @@ from sklearn.base import clone
 from atomsets_core import metrics
 from atomsets_core.classifiers import AtomSetsClassifier, class_scores
 from atomsets_core.compositions import Compositions
-from atomsets_core.discovery import simulate, summarize
+from atomsets_core.discovery import (
+    AtomSetsHead,
+    CompositionForestHead,
+    CompositionRidgeHead,
+    Design,
+    Head,
+    Rows,
+    answer,
+    scored,
+    summarize,
+)
 from atomsets_core.ensembles import group_folds
 from atomsets_core.estimators import AtomSetsRegressor, transform_targets
 from atomsets_core.joined import AnyFeatures, join_stored
@@ -284,17 +294,29 @@ def discovery_check(
     quantile: float = 0.1,
     pool_share: float = 0.2,
 ) -> dict[str, Any]:
-    """Simulated discovery: how the model does beyond the range it was trained in; see `discovery.simulate`.
+    """Simulated discovery: how the model does beyond the range it was trained in; see `discovery`.
 
     Returns:
         seeds, quantile, pool_share, goal, n_hidden, n_pool, and of each head its mean scores.
     """
     y = transform_targets(values, model.options_.transform)[:, 0]
     fresh = clone(model).set_params(features=str(model.spec_), **(model.choice_.parameters if model.choice_ else {}))
+    heads: dict[str, Head] = {
+        "AtomSets": AtomSetsHead(fresh.get_params()),
+        "ridge, composition": CompositionRidgeHead(),
+        "random forest, composition": CompositionForestHead(),
+    }
+    design, rows = Design(goal, quantile, pool_share), Rows(features)
     runs = [
-        simulate(fresh, features, y, goal=goal, quantile=quantile, pool_share=pool_share, seed=seed)
+        scored(
+            {name: answer(head, rows, y, design, seed) for name, head in heads.items()},
+            y,
+            features.formula,
+            design,
+            seed,
+        )
         for seed in range(seeds)
     ]
     options = {"goal": goal, "quantile": quantile, "pool_share": pool_share}
-    rows = [{name: value for name, value in row.items() if name != "hits"} for row in summarize(runs)]
-    return {"seeds": seeds, **options, "n_hidden": runs[0]["n_hidden"], "n_pool": runs[0]["n_pool"], "heads": rows}
+    table = [{name: value for name, value in row.items() if name != "hits"} for row in summarize(runs)]
+    return {"seeds": seeds, **options, "n_hidden": runs[0]["n_hidden"], "n_pool": runs[0]["n_pool"], "heads": table}

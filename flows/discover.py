@@ -36,8 +36,9 @@ from atomsets_core.parents import load_parent
 from atomsets_core.report.discovery import write_discovery_report
 from atomsets_core.sources import SourceError, pull
 from atomsets_core.storage import Store
+from flows.campaign import Cluster
 from flows.progress import Stage, note
-from tasks import cluster
+from tasks import cluster, clusters
 from tasks.discover import answer_one, featurize_rows, search_one
 
 SEARCHES = (
@@ -89,8 +90,12 @@ class Asked(BaseModel):
     rows: int | None = Field(None, ge=50, description="At most so many rows, chosen at random.")
     features: str | None = Field(None, description="Feature store to share; by default features/ of the folder.")
     search: SearchOptions = SearchOptions()  # type: ignore[call-arg]
-    workers: int | None = None
-    address: str | None = None
+    cluster: Cluster = Cluster()  # type: ignore[call-arg]
+    workers: int | None = Field(None, ge=1, description="Local worker processes, instead of what the cluster says.")
+
+    def start(self) -> Any:
+        """The cluster, for `tasks.cluster.connect`."""
+        return self.cluster.start() if self.workers is None else clusters.start_local(self.workers, "auto")
 
 
 @flow(name="discover", flow_run_name="{asked.name}", task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
@@ -111,7 +116,7 @@ def discover(asked: Asked, out: str) -> dict[str, Any]:
     store = Store(out)
     with store.lock():
         plan, counts = prepare(asked, store)
-        with cluster.connect(asked.address, asked.workers):
+        with cluster.connect(asked.start):
             wait("features", asked.name, [featurize_rows.submit(store.root, name) for name in plan["parents"]])
             wait("discover", asked.name, submit_answers(store, plan))
             if plan["search"]["seeds"]:

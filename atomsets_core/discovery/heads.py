@@ -23,6 +23,7 @@ from atomsets_core.discovery.transduction import TransductionOptions, fit_transd
 from atomsets_core.estimators import AtomSetsRegressor
 from atomsets_core.features import Features
 from atomsets_core.graph_networks import MEGNetRegressor
+from atomsets_core.joined import AnyFeatures
 from atomsets_core.specification import parse_features
 from atomsets_core.structures import Structures
 
@@ -42,7 +43,7 @@ class Rows:
         structures: the structures themselves, for networks that start from them; None where nobody needs them.
     """
 
-    features: Features
+    features: AnyFeatures
     structures: Structures | None = None
 
     def __len__(self) -> int:
@@ -70,9 +71,10 @@ class Rows:
         return composition_statistics([str(formula) for formula in self.formula])
 
 
-def pool(features: Features, spec: str) -> FloatArray:
+def pool(features: AnyFeatures, spec: str) -> FloatArray:
     """(n, width) plain vectors of the levels of a specification: mean and deviation over the sites."""
     chosen = parse_features(spec)
+    features = features if isinstance(features, Features) else features.load()
     sites = chosen.site_matrix(features)
     moments = features.moments(sites) if sites.shape[1] else ()
     return np.concatenate([*moments, chosen.structure_matrix(features)], axis=1).astype(np.float64)

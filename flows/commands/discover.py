@@ -100,7 +100,7 @@ def read(campaign: Path | None, target: str | None, changes: dict[str, Any], ove
         raw |= {"id_column": training.id_column, "targets": [training.target], "unit": training.unit}
         raw |= {"transform": training.transform, "goal": described.objective.goal}
         raw |= {"quantile": described.discovery.quantile, "pool_share": described.discovery.pool_share}
-        raw |= {"features": described.features.store, "address": described.cluster.address}
+        raw |= {"features": described.features.store, "cluster": described.cluster}
     if target is not None:
         raw["targets"] = [name.strip() for name in target.split(",")]
     for text in overrides:
