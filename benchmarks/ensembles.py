@@ -104,7 +104,7 @@ def measure(ways: dict[str, tuple[int, int]], data: TrainingData, y: np.ndarray,
             for repeat in range(repeats):
                 torch.manual_seed(repeat)
                 network = AtomSetsNetwork(
-                    members, data.sites.shape[1], phi=model.phi, rho=model.rho, pooling=model.pooling
+                    members, data.sites.shape[1], phi=model.phi, rho=model.rho, pooling=("mean",)
                 )
                 train(network, data, y, np.repeat(~test[None], members, axis=0), recipe_options())
                 found.append(network)

@@ -37,6 +37,7 @@ from atomsets_core.sources.embedded import load_flla
 from atomsets_core.sources.files import read_path
 from atomsets_core.structures import Structures, from_pymatgen
 from tasks import cluster
+from tasks.clusters import start_local
 
 DOCS = Path(__file__).parents[1] / "docs" / "sources.md"
 BEGIN, END = "<!-- parsing -->\n", "<!-- end of parsing -->"
@@ -142,7 +143,7 @@ def plain_loop(files: list[Path]) -> list[Structure]:
 @contextmanager
 def workers(started: dict[str, float]) -> Iterator[dict[str, FanOut | None]]:
     """The ways to read a folder, with their processes running; `started` gets the seconds they took to start."""
-    with Processes(1) as one, Processes(2) as two, cluster.connect(None, 2):
+    with Processes(1) as one, Processes(2) as two, cluster.connect(lambda: start_local(2, "auto")):
         ways: dict[str, FanOut | None] = {
             "here": None,
             "1 process": one,
