@@ -103,9 +103,7 @@ def measure(ways: dict[str, tuple[int, int]], data: TrainingData, y: np.ndarray,
             started, found = time.perf_counter(), []
             for repeat in range(repeats):
                 torch.manual_seed(repeat)
-                network = AtomSetsNetwork(
-                    members, data.sites.shape[1], phi=model.phi, rho=model.rho, pooling=("mean",)
-                )
+                network = AtomSetsNetwork(members, data.sites.shape[1], phi=model.phi, rho=model.rho, pooling=("mean",))
                 train(network, data, y, np.repeat(~test[None], members, axis=0), recipe_options())
                 found.append(network)
             seconds[name].append(time.perf_counter() - started)

@@ -79,6 +79,7 @@ def train(part: Path, n: int, options: argparse.Namespace, out: Path) -> dict[st
     features = time.perf_counter() - features
     done = subprocess.run([*command, "--out", str(out)], check=True, capture_output=True, text=True)
     scores = json.loads(done.stdout.splitlines()[-1])
+    scores.pop("out")  # a temporary folder
     return {"rows": n, "seconds_for_missing_features": features, "shards_made": int(made.stdout), **scores}
 
 
