@@ -248,10 +248,9 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
     def _restore(self, state: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self.classes_, self.scores_ = np.array(state["classes"]), dict(state["scores"])
         raw = dict(state["calibrator"])
-        curves = tuple((arrays[f"curve{k}.x"], arrays[f"curve{k}.y"]) for k in range(len(self.classes_)))
-        self.calibrator_ = ProbabilityCalibrator(
-            raw["method"], raw["temperature"], tuple(raw["bias"]), curves if raw["method"] == "isotonic" else ()
-        )
+        numbers = range(len(self.classes_)) if raw["method"] == "isotonic" else ()
+        curves = tuple((arrays[f"curve{k}.x"], arrays[f"curve{k}.y"]) for k in numbers)
+        self.calibrator_ = ProbabilityCalibrator(raw["method"], raw["temperature"], tuple(raw["bias"]), curves)
         self.oof_ = None
 
 

@@ -17,8 +17,7 @@ import numpy.typing as npt
 from atomsets_core import metrics
 from atomsets_core.baselines import composition_statistics, random_forest, ridge
 from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.features import Features
-from atomsets_core.stored import StoredFeatures
+from atomsets_core.joined import AnyFeatures
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -88,7 +87,7 @@ def value_holdout(
 
 def simulate(
     model: AtomSetsRegressor,
-    features: Features | StoredFeatures,
+    features: AnyFeatures,
     y: FloatArray,
     *,
     goal: str,
@@ -131,7 +130,7 @@ def simulate(
 
 
 def _heads(
-    model: AtomSetsRegressor, features: Features | StoredFeatures, y: FloatArray, split: Holdout, seed: int
+    model: AtomSetsRegressor, features: AnyFeatures, y: FloatArray, split: Holdout, seed: int
 ) -> dict[str, Callable[[], FloatArray]]:
     train, pool = split.train, split.pool
 

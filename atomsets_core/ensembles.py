@@ -20,12 +20,12 @@ from sklearn.utils import Tags
 from atomsets_core.batches import TrainingData
 from atomsets_core.calibration import Domain, domain_and_distances
 from atomsets_core.features import Features
+from atomsets_core.joined import AnyFeatures
 from atomsets_core.saved_models import SavedModel, read_model, write_model
 from atomsets_core.selection import Choice, choose
 from atomsets_core.sets import AtomSetsNetwork
-from atomsets_core.specification import FeatureSpec, as_batch, default_features, parse_features
-from atomsets_core.storage import Store
-from atomsets_core.stored import StoredFeatures
+from atomsets_core.specification import Batch, FeatureSpec, as_batch, default_features, parse_features
+from atomsets_core.storage import StorageError, Store
 from atomsets_core.training import (
     Checkpoint,
     Progress,
@@ -88,6 +88,9 @@ class AtomSetsEnsemble(BaseEstimator):
     """
 
     task = ""
+    features: str | None
+    seed: int
+    auto_limits: Mapping[str, Any] | None
 
     def __sklearn_tags__(self) -> Tags:
         """Inputs are structures, not tables; several targets are possible."""
@@ -97,18 +100,38 @@ class AtomSetsEnsemble(BaseEstimator):
         tags.no_validation = True
         return tags
 
-    def _prepare(self, X: Any, y: npt.NDArray[Any], n: int) -> Features | StoredFeatures:
+    def choose_features(self, X: Any, y: npt.NDArray[Any]) -> str:
+        """The specification that `fit` will use for inputs of this kind, for callers that make the features themselves.
+
+        With features="auto" the choice is made here; the next `fit` on features keeps it.
+        """
+        self._decided = self._decide(as_batch(X), self._for_choice(y))
+        return self._decided[0]
+
+    def _decide(self, batch: Batch, y: npt.NDArray[Any]) -> tuple[str, Choice | None]:
+        if self.features != AUTO:
+            return self.features or default_features(batch), None
+        choice = self._choose(batch, y)
+        return choice.features, choice
+
+    def _choose(self, batch: Batch, y: npt.NDArray[Any]) -> Choice:
+        if isinstance(batch, AnyFeatures):
+            raise ValueError('features="auto" chooses between levels and parents: give structures or compositions')
+        return choose(batch, y, self.task, self.seed, **(self.auto_limits or {}))
+
+    def _for_choice(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Labels as `selection.choose` wants them."""
+        return y
+
+    def _prepare(self, X: Any, y: npt.NDArray[Any], n: int) -> AnyFeatures:
         """Decide what the model sees and with which parameters; the features of X."""
         batch = as_batch(X)
         parameters = self.get_params(deep=False)
-        self.choice_: Choice | None = None
-        text = parameters["features"] or default_features(batch)
-        if text == AUTO:
-            if isinstance(batch, Features | StoredFeatures):
-                raise ValueError('features="auto" chooses between levels and parents: give structures or compositions')
-            self.choice_ = choose(batch, y, self.task, parameters["seed"], **(parameters["auto_limits"] or {}))
+        ahead = self.__dict__.pop("_decided", None) if isinstance(batch, AnyFeatures) else None
+        self.choice_: Choice | None
+        text, self.choice_ = ahead or self._decide(batch, y)
+        if self.choice_ is not None:
             parameters.update(self.choice_.parameters)
-            text = self.choice_.features
         self.options_ = SimpleNamespace(**{**parameters, "features": text})
         self.spec_: FeatureSpec = parse_features(text)
         features = self._features(batch)
@@ -122,16 +145,16 @@ class AtomSetsEnsemble(BaseEstimator):
         self.weighted_ = _weighted(features)
         return features
 
-    def _features(self, X: Any) -> Features | StoredFeatures:
+    def _features(self, X: Any) -> AnyFeatures:
         batch = as_batch(X)
-        if isinstance(batch, Features | StoredFeatures):
+        if isinstance(batch, AnyFeatures):
             return batch
         features = self.spec_.featurize(batch)
         if features.refused:
             raise ValueError(f"structure {features.refused[0].material_id}: {features.refused[0].reason}")
         return features
 
-    def _data(self, features: Features | StoredFeatures) -> TrainingData:
+    def _data(self, features: AnyFeatures) -> TrainingData:
         spec = self.spec_
         return TrainingData.gathered(
             features, spec.site_matrix, spec.structure_matrix, widths=spec.site_widths, merge=self.options_.alpha == 1
@@ -166,7 +189,7 @@ class AtomSetsEnsemble(BaseEstimator):
         network = build_network(vars(options), data.sites.shape[1], data.structure.shape[1], y.shape[1])
         self.network_ = network.to(resolve_device(options.device))
         chosen = {name: getattr(options, name) for name in TRAINING_OPTIONS}
-        if chosen["batch_size"] == AUTO:
+        if options.batch_size == "auto":
             chosen["batch_size"] = automatic_batch_size(len(y))
         training = TrainingOptions(**chosen)
         self.losses_ = train(
@@ -200,7 +223,7 @@ class AtomSetsEnsemble(BaseEstimator):
             distance[rows] = self.domain_.distance(data.pooled())
         return outputs, distance
 
-    def _check_weights(self, features: Features | StoredFeatures) -> None:
+    def _check_weights(self, features: AnyFeatures) -> None:
         """A sum over sites, or weights to a power, are another thing for fractions than for the sites of a cell."""
         depends = "sum" in self.options_.pooling or self.options_.alpha != 1
         if depends and len(features) and _weighted(features) != self.weighted_ and self.spec_.element_only:
@@ -257,16 +280,22 @@ class AtomSetsEnsemble(BaseEstimator):
         Raises:
             StorageError: the files are missing, damaged, of a newer format, or hold a model of another kind; the
                 message says which.
+            ValueError: a parent it was trained with is not known here.
+            FileNotFoundError: the package that carries a parent's weights is not installed.
         """
         saved, network = read_model(store, folder, cls.__name__, build_network)
-        return cls._from_saved(saved, network)
+        spec = parse_features(saved.features)
+        try:
+            return cls._from_saved(saved, network, spec)
+        except (TypeError, KeyError, ValueError) as error:
+            raise StorageError(f"{store.url(folder)}: the model is damaged ({error!r}); train it again") from error
 
     @classmethod
-    def _from_saved(cls, saved: SavedModel, network: AtomSetsNetwork) -> Self:
+    def _from_saved(cls, saved: SavedModel, network: AtomSetsNetwork, spec: FeatureSpec) -> Self:
         model = cls(**saved.parameters)
         defaults = cls().get_params(deep=False)
         model.options_ = SimpleNamespace(**{**defaults, **saved.options})
-        model.spec_ = parse_features(saved.features)
+        model.spec_ = spec
         model.digest_, model.parents_, model.weighted_ = saved.digest, saved.parents, saved.weighted
         model.n_train_, model.choice_, model.domain_ = saved.n_train, saved.choice, saved.domain
         model.network_ = network.to(resolve_device(model.options_.device)).eval()
@@ -281,7 +310,7 @@ def build_network(options: Mapping[str, Any], site_width: int, structure_width: 
     return AtomSetsNetwork(chosen.pop("members"), site_width, structure_width, outputs=outputs, **chosen)
 
 
-def _weighted(features: Features | StoredFeatures) -> bool:
+def _weighted(features: AnyFeatures) -> bool:
     return isinstance(features, Features) and features.weights is not None
 
 

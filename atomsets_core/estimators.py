@@ -224,7 +224,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
                 structures the parent can't take.
         """
         target = transform_targets(y, self.transform)
-        features = self._prepare(X, target[:, 0] if np.ndim(y) == 1 else target, len(target))
+        features = self._prepare(X, self._for_choice(np.asarray(y)), len(target))
         if isinstance(self.options_.transform, str) and self.options_.transform != self.transform:
             target = transform_targets(y, self.options_.transform)
         self.n_targets_: int | None = None if np.ndim(y) == 1 else target.shape[1]
@@ -240,6 +240,10 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         if self.fold_.max() >= 0:
             self._calibrate(out_of_fold(apply(self.network_, data), seen), target, distance)
         return self
+
+    def _for_choice(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        target = transform_targets(y, self.transform)
+        return target[:, 0] if np.ndim(y) == 1 else target
 
     def predict(self, X: Any, return_std: bool = False) -> FloatArray | tuple[FloatArray, FloatArray]:
         """Predictions in the unit of the target; with `return_std` also their standard deviations in that unit.

@@ -59,6 +59,40 @@ def usable_labels(pulled: Pulled, target: str, transform: str) -> tuple[npt.NDAr
     return usable, refused
 
 
+def usable_classes(pulled: Pulled, target: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.object_], list[Refusal]]:
+    """Which rows have a class to learn from, the classes, and a refusal for each other row.
+
+    Whole numbers count as classes whether they are written 1 or 1.0.
+
+    Args:
+        pulled: n structures and their columns.
+        target: column of the classes.
+
+    Raises:
+        SourceError: there is no such column, or not two classes in it.
+    """
+    if target not in pulled.columns:
+        raise SourceError(
+            f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; there are {list(pulled.columns)}"
+        )
+    raw = pulled.columns[target]
+    missing = raw.isna().to_numpy(dtype=bool)
+    values = np.array([None] * len(raw), dtype=object)
+    for row in np.flatnonzero(~missing):
+        value = raw.iloc[row]
+        value = value.item() if isinstance(value, np.generic) else value
+        values[row] = int(value) if isinstance(value, float) and value.is_integer() else value
+    if len({value for value in values if value is not None}) < 2:
+        raise SourceError(f"{target!r} does not hold two classes")
+    refused = [
+        Refusal(
+            str(pulled.structures.material_id[i]), "label", f"{target} is missing", str(pulled.structures.hashes[i])
+        )
+        for i in np.flatnonzero(missing)
+    ]
+    return ~missing, values, refused
+
+
 def filter_reasons(
     pulled: Pulled,
     bounds: Mapping[str, tuple[float | None, float | None]],

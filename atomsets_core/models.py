@@ -1,56 +1,42 @@
-"""From a source to a saved model and from a saved model to predictions, in one process, without a campaign."""
+"""From a source to a trained model, in one process, without a campaign."""
 
 from __future__ import annotations
 
 import contextlib
-import platform
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from sklearn.base import clone
 
 from atomsets_core import metrics
-from atomsets_core.estimators import AtomSetsRegressor, transform_target
-from atomsets_core.features import Features
-from atomsets_core.labels import ledger_table, usable_labels
+from atomsets_core.classifiers import AtomSetsClassifier, class_scores
+from atomsets_core.compositions import Compositions
+from atomsets_core.discovery import simulate, summarize
+from atomsets_core.ensembles import group_folds
+from atomsets_core.estimators import AtomSetsRegressor, transform_targets
+from atomsets_core.joined import AnyFeatures, join_stored
+from atomsets_core.labels import usable_classes, usable_labels
+from atomsets_core.saved_models import read_config
 from atomsets_core.sources import Pulled, SourceError
 from atomsets_core.specification import parse_features
-from atomsets_core.storage import Store
-from atomsets_core.stored import SHARD_SIZE, StoredFeatures, featurize_into
+from atomsets_core.storage import StorageError, Store
+from atomsets_core.stored import SHARD_SIZE, featurize_into
 from atomsets_core.structures import Refusal, Structures
 from atomsets_core.training import Checkpoint, Progress, resolve_device
 
-PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen", "maml")
-
-PREDICTION_SCHEMA = pa.schema(
-    [
-        ("material_id", pa.string()),
-        ("formula", pa.string()),
-        *((name, pa.float64()) for name in ("predicted", "lower", "upper", "std")),
-        ("in_domain", pa.bool_()),
-        ("distance", pa.float64()),
-        ("remark", pa.string()),
-    ]
-)
-
-OVERLAP = {
-    "megnet": "The MEGNet parent was trained on the formation energies of 133,420 Materials Project structures "
-    "(mp-2019.4.1). It may have seen these structures, with their formation energies; it never saw any other property. "
-    "Scores for formation energy itself would be flattered by that.",
-    **dict.fromkeys(
-        ("chgnet", "sevennet"),
-        "The parent was trained on MPtrj: energies, forces and stresses of 1.58 million relaxation steps of 146,000 "
-        "Materials Project structures. It may have seen these structures, with their energies, and never saw any other "
-        "property but magnetic moments (CHGNet). Scores for energies would be flattered by that.",
-    ),
+Model = AtomSetsRegressor | AtomSetsClassifier
+KINDS: dict[str, type[AtomSetsRegressor] | type[AtomSetsClassifier]] = {
+    kind.__name__: kind for kind in (AtomSetsRegressor, AtomSetsClassifier)
 }
-"""What the labels and structures of a parent's training share with the user's, by parent."""
+TASKS: dict[str, type[AtomSetsRegressor] | type[AtomSetsClassifier]] = {
+    "regression": AtomSetsRegressor,
+    "classification": AtomSetsClassifier,
+}
 
 
 @dataclass(frozen=True)
@@ -60,33 +46,35 @@ class Trained:
     Attributes:
         model: fitted.
         features: of the structures it was trained on.
-        values: (n) their labels, in the unit of the target.
+        targets: names of the columns it learned.
+        values: (n) their labels, in the unit of the target; (n, targets) where there are several.
         refused: every entry it could not use.
     """
 
-    model: AtomSetsRegressor
-    features: Features | StoredFeatures
-    values: np.ndarray
+    model: Model
+    features: AnyFeatures
+    targets: tuple[str, ...]
+    values: npt.NDArray[Any]
     refused: list[Refusal]
 
 
 def train_on(
     pulled: Pulled,
-    target: str,
-    model: AtomSetsRegressor,
+    target: str | Sequence[str],
+    model: Model,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     store: Store | None = None,
     featurized: Callable[[int, int], None] | None = None,
 ) -> Trained:
-    """Fit a model to a column of a source.
+    """Fit a model to columns of a source.
 
     Features lie in shards, of `store` or else of a temporary folder, so that those of all structures never have to fit
     into memory.
 
     Args:
-        pulled: structures and columns.
-        target: column to learn.
+        pulled: structures or compositions, and columns.
+        target: column to learn, or several.
         model: unfitted.
         progress: called after each epoch.
         checkpoint: where to keep an unfinished training.
@@ -94,219 +82,219 @@ def train_on(
         featurized: called after each shard with the number of structures done and the number there was to do.
 
     Raises:
-        SourceError: the column is missing or has no usable value, or the parent can take no structure.
+        SourceError: a column is missing or has no usable value, or the parent can take no structure.
         ValueError: too few values for the folds and intervals asked for.
     """
-    usable, unlabelled = usable_labels(pulled, target, model.transform)
-    structures = pulled.structures.take(np.flatnonzero(usable))
-    values = pd.to_numeric(pulled.columns[target], errors="coerce").to_numpy(dtype=np.float64)[usable]
+    names = (target,) if isinstance(target, str) else tuple(target)
+    usable, values, unlabelled = labels_of(pulled, names, model)
+    structures, values = pulled.structures.take(np.flatnonzero(usable)), values[usable]
+    spec = model.choose_features(structures, values)
     with contextlib.ExitStack() as stack:
-        if store is None and len(structures) > SHARD_SIZE:
+        if store is None and len(structures) > SHARD_SIZE and isinstance(structures, Structures):
             store = Store(stack.enter_context(tempfile.TemporaryDirectory(prefix="atomsets-")))
-        features = featurize(structures, model.features, store, featurized)
+        features = featurize(structures, spec, store, featurized)
         if not len(features):
             reason = features.refused[0].reason
             raise SourceError(f"the parent can take none of the {len(structures)} structures: {reason}")
-        label = dict(zip(structures.material_id, values, strict=True))
-        kept = np.array([label[name] for name in features.material_id])
+        row = {name: i for i, name in enumerate(structures.material_id)}
+        kept = values[[row[name] for name in features.material_id]]
         model.fit(features, kept, progress=progress, checkpoint=checkpoint)
-    return Trained(model, features, kept, [*pulled.refused, *unlabelled, *features.refused])
+    return Trained(model, features, names, kept, [*pulled.refused, *unlabelled, *features.refused])
+
+
+def labels_of(
+    pulled: Pulled, targets: Sequence[str], model: Model
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], list[Refusal]]:
+    """Which rows can be learned from, the labels of all rows, and a refusal for each other row.
+
+    Args:
+        pulled: n rows.
+        targets: columns; with several a row needs a value in one of them.
+        model: whose transform or task says what is a label.
+
+    Returns:
+        (n,) bool; (n,) or (n, targets) labels, NaN where there is none; refusals.
+
+    Raises:
+        SourceError: a column that isn't there or holds nothing usable.
+        ValueError: several targets for a classifier.
+    """
+    if isinstance(model, AtomSetsClassifier):
+        if len(targets) > 1:
+            raise ValueError(f"a classifier learns one column, not {len(targets)}: train one model for each")
+        return usable_classes(pulled, targets[0])
+    transforms = [model.transform] * len(targets) if isinstance(model.transform, str) else list(model.transform)
+    found = [usable_labels(pulled, name, how) for name, how in zip(targets, transforms, strict=True)]
+    columns = [
+        np.where(
+            usable, pd.to_numeric(pulled.columns[name], errors="coerce").to_numpy(np.float64, na_value=np.nan), np.nan
+        )
+        for name, (usable, _) in zip(targets, found, strict=True)
+    ]
+    if len(targets) == 1:
+        return found[0][0], columns[0], found[0][1]
+    usable = np.any([mask for mask, _ in found], axis=0)
+    lost = set(pulled.structures.material_id[~usable])
+    return usable, np.stack(columns, axis=1), [refusal for refusal in found[0][1] if refusal.material_id in lost]
 
 
 def featurize(
-    structures: Structures, spec: str, store: Store | None = None, done: Callable[[int, int], None] | None = None
-) -> Features | StoredFeatures:
-    """Features of a batch at the levels of a specification such as "megnet:V0+V1", in memory or in a store."""
-    parsed, device = parse_features(spec), str(resolve_device("auto"))
-    if store is None:
-        return parsed.featurize(structures, device)
-    (name,) = parsed.parents
-    return featurize_into(store, name, parsed.needed(name), structures, device, done)
+    batch: Structures | Compositions,
+    spec: str,
+    store: Store | None = None,
+    done: Callable[[int, int], None] | None = None,
+) -> AnyFeatures:
+    """Features of a batch at the levels of a specification such as "megnet:V0+V1", in memory or in a store.
 
-
-Block = tuple[pd.DataFrame, list[Refusal]]
-"""Predictions of some structures, and the entries among them without one."""
-
-
-def predictions(pulled: Pulled, model: AtomSetsRegressor, store: Store | None = None) -> Iterator[Block]:
-    """Predictions for every structure of a source that the parent can take, block by block, in the order of the source.
-
-    Args:
-        pulled: structures.
-        model: fitted.
-        store: feature store; features it lacks are made and stay there.
-
-    Yields:
-        material_id, formula, predicted, lower, upper (unit of the target), std (on the model's scale), in_domain,
-        distance, remark; and every entry without a prediction.
+    Those of compositions are small and quickly made: they are never stored.
     """
-    yield _table(model, featurize(pulled.structures.take([]), model.features))[0], list(pulled.refused)
-    for start in range(0, len(pulled.structures), SHARD_SIZE):
-        part = pulled.structures.take(np.arange(start, min(start + SHARD_SIZE, len(pulled.structures))))
-        yield _table(model, featurize(part, model.features, store))
+    parsed, device = parse_features(spec), str(resolve_device("auto"))
+    if store is None or isinstance(batch, Compositions):
+        return parsed.featurize(batch, device)
+    parts = {name: featurize_into(store, name, parsed.needed(name), batch, device, done) for name in parsed.parents}
+    return next(iter(parts.values())) if len(parts) == 1 else join_stored(parts)
 
 
-def stored_predictions(store: Store, model: AtomSetsRegressor) -> Iterator[Block]:
-    """Predictions for every structure of a feature store, shard by shard; identifiers are structure hashes.
+def load_model(store: Store, folder: str) -> Model:
+    """A saved model of either kind.
 
     Raises:
-        SourceError: the store has no features of the model's levels.
+        StorageError: the files are missing, damaged, of a newer format or of an unknown kind.
     """
-    (name,) = model.spec_.parents
-    stored = StoredFeatures.whole(store, name, model.parents_[name], model.spec_.needed(name))
-    if not len(stored):
-        raise SourceError(f"{store.root}: no shard has the features {model.features}")
-    for _, block in stored.blocks():
-        yield _table(model, block)
+    kind = read_config(store, folder).get("kind")
+    if kind not in KINDS:
+        raise StorageError(f"{store.url(folder)}: holds a model of the unknown kind {kind!r}")
+    return KINDS[kind].load(store, folder)
 
 
-def predict_on(pulled: Pulled, model: AtomSetsRegressor) -> Block:
-    """All of `predictions` at once."""
-    blocks = list(predictions(pulled, model))
-    frame = pd.concat([frame for frame, _ in blocks if len(frame)] or [blocks[0][0]], ignore_index=True)
-    return frame, [refusal for _, refused in blocks for refusal in refused]
+def out_of_fold_scores(model: Model, values: npt.NDArray[Any], targets: Sequence[str] = ()) -> dict[str, Any]:
+    """Scores of the out-of-fold predictions.
 
-
-def _table(model: AtomSetsRegressor, features: Features | StoredFeatures) -> Block:
-    prediction = model.predict_distribution(features)
-    flagged = features.flagged
-    frame = pd.DataFrame(
-        {
-            "material_id": features.material_id,
-            "formula": features.formula,
-            "predicted": prediction.value,
-            "lower": prediction.lower,
-            "upper": prediction.upper,
-            "std": prediction.std,
-            "in_domain": prediction.in_domain,
-            "distance": prediction.distance,
-            "remark": [flagged.get(h, "") for h in features.structure_hash],
-        }
-    )
-    return frame, list(features.refused)
-
-
-def write_predictions(blocks: Iterable[Block], store: Store, name: str) -> tuple[int, int, list[Refusal]]:
-    """Write predictions as they come, as CSV or Parquet by the ending of the name; the file appears when all are there.
+    Args:
+        model: fitted with folds.
+        values: (n) the labels it was fitted to.
+        targets: names of the columns where there are several.
 
     Returns:
-        Predictions written, how many of them are inside the domain, and the entries without one.
-    """
-    written, inside, failed = 0, 0, []
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(store.replacing(name))
-        parquet: pq.ParquetWriter | None = None
-        for number, (frame, refused) in enumerate(blocks):
-            if name.endswith(".csv"):
-                file.write(frame.to_csv(index=False, float_format="%.6g", header=number == 0).encode())
-            else:
-                table = pa.Table.from_pandas(frame, schema=PREDICTION_SCHEMA, preserve_index=False)
-                if parquet is None:
-                    parquet = stack.enter_context(pq.ParquetWriter(file, PREDICTION_SCHEMA, compression="zstd"))
-                parquet.write_table(table)
-            written, inside = written + len(frame), inside + int(frame["in_domain"].sum())
-            failed.extend(refused)
-    return written, inside, failed
-
-
-def out_of_fold_scores(model: AtomSetsRegressor, values: np.ndarray) -> dict[str, float]:
-    """Errors of the out-of-fold predictions, on the model's scale and in the unit of the target.
+        For regression mae, rmse, r2 (on the model's scale), mae_in_unit, coverage; with several targets these of each
+        by name, under "targets". For classification `class_scores`.
 
     Raises:
         ValueError: the model was trained without folds.
     """
     if model.oof_ is None:
         raise ValueError("a model trained without folds has no out-of-fold predictions")
-    truth = transform_target(values, model.transform)
+    if isinstance(model, AtomSetsClassifier):
+        return dict(model.scores_)
+    out = model.oof_
+    truth = transform_targets(values, model.options_.transform)
+    columns = [
+        _regression_scores(t, m, u, v, c)
+        for t, m, u, v, c in zip(
+            truth.T,
+            _columns(out.mean),
+            _columns(values),
+            _columns(out.value),
+            np.atleast_1d(model.coverage_),
+            strict=True,
+        )
+    ]
+    return columns[0] if model.n_targets_ is None else {"targets": dict(zip(targets, columns, strict=True))}
+
+
+def _columns(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(targets, n) of (n,) or (n, targets)."""
+    return np.atleast_2d(array.T)
+
+
+def _regression_scores(
+    truth: npt.NDArray[np.float64],
+    mean: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+    predicted: npt.NDArray[np.float64],
+    coverage: float,
+) -> dict[str, float]:
+    there = np.isfinite(truth)
     return {
-        "mae": metrics.mean_absolute_error(truth, model.oof_.mean),
-        "rmse": metrics.root_mean_squared_error(truth, model.oof_.mean),
-        "r2": metrics.r_squared(truth, model.oof_.mean),
-        "mae_in_unit": metrics.mean_absolute_error(values, model.oof_.value),
-        "coverage": model.coverage_,
+        "mae": metrics.mean_absolute_error(truth[there], mean[there]),
+        "rmse": metrics.root_mean_squared_error(truth[there], mean[there]),
+        "r2": metrics.r_squared(truth[there], mean[there]),
+        "mae_in_unit": metrics.mean_absolute_error(values[there], predicted[there]),
+        "coverage": float(coverage),
     }
 
 
-def save_trained(
-    trained: Trained, store: Store, folder: str, target: str, unit: str, source: Mapping[str, Any]
-) -> None:
-    """Write a model folder: model.safetensors, model.json, MODEL.md, out_of_fold.csv, failures.parquet.
+def held_out_check(
+    model: Model, features: AnyFeatures, values: npt.NDArray[Any], share: float, seed: int = 0
+) -> dict[str, Any]:
+    """Train on a part, and score the rest, which nothing of the training has touched.
 
     Args:
-        trained: by `train_on`.
-        store: where.
-        folder: within the store.
-        target: column it learned.
-        unit: of the target.
-        source: provenance of the data.
+        model: whose parameters are used; it is not changed.
+        features: of n structures.
+        values: (n,) labels, of one target.
+        share: of the formulas held out, at random.
+        seed: of that choice.
+
+    Returns:
+        share, n_train, n_test, in_domain (share of the held-out rows) and for regression coverage, coverage_in_domain,
+        width (mean, on the model's scale), mae, r2 (likewise), mae_in_unit; for classification `class_scores`.
+
+    Raises:
+        ValueError: a share that leaves a part empty, or several targets.
     """
-    model = trained.model
-    scores = out_of_fold_scores(model, trained.values) if model.oof_ is not None else {}
-    about = {
-        "target": target,
-        "unit": unit,
-        "source": dict(source),
-        "scores_out_of_fold": scores,
-        "entries_not_used": len(trained.refused),
-        "overlap": " ".join(dict.fromkeys(OVERLAP.get(name, "") for name in parse_features(model.features).parents)),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    if values.ndim != 1:
+        raise ValueError("the check on held-out rows is for one target")
+    parts = round(1 / share) if 0 < share < 1 else 0
+    fold = group_folds(features.formula, parts, seed) if parts > 1 else np.full(len(values), -1)
+    test = np.flatnonzero(fold == 0)
+    if not len(test) or len(test) == len(values):
+        raise ValueError(f"a share of {share} of {len(values)} rows can't be held out")
+    train = np.setdiff1d(np.arange(len(values)), test)
+    fresh = clone(model).set_params(features=str(model.spec_)) if hasattr(model, "spec_") else clone(model)
+    result = fresh.fit(features[train], values[train]).predict_distribution(features[test])
+    scores: dict[str, Any] = {
+        "share": share,
+        "n_train": len(train),
+        "n_test": len(test),
+        "in_domain": float(np.mean(result.in_domain)),
     }
-    if model.oof_ is not None:
-        frame = pd.DataFrame(
-            {
-                "material_id": trained.features.material_id,
-                "formula": trained.features.formula,
-                "value": trained.values,
-                "predicted": model.oof_.value,
-                "lower": model.oof_.lower,
-                "upper": model.oof_.upper,
-                "in_domain": model.oof_.in_domain,
-                "fold": model.fold_,
-            }
-        )
-        store.write(f"{folder}/out_of_fold.csv", frame.to_csv(index=False, float_format="%.6g").encode())
-    store.write_table(f"{folder}/failures.parquet", ledger_table(("training", refusal) for refusal in trained.refused))
-    store.write(f"{folder}/MODEL.md", model_card(model, about).encode())
-    model.save(store, folder, about)
+    if isinstance(fresh, AtomSetsClassifier):
+        known = np.isin(values[test], fresh.classes_)
+        label = np.searchsorted(fresh.classes_, values[test][known])
+        return {**scores, **class_scores(result.probability[known], label)}
+    truth = transform_targets(values[test], fresh.options_.transform)[:, 0]
+    inside = (values[test] >= result.lower) & (values[test] <= result.upper)
+    low, high = (transform_targets(x, fresh.options_.transform)[:, 0] for x in (result.lower, result.upper))
+    return {
+        **scores,
+        **_regression_scores(truth, result.mean, values[test], result.value, float(np.mean(inside))),
+        "coverage_in_domain": float(np.mean(inside[result.in_domain])) if result.in_domain.any() else None,
+        "asked_coverage": fresh.options_.coverage,
+        "width": float(np.mean(high - low)),
+    }
 
 
-def model_card(model: AtomSetsRegressor, about: Mapping[str, Any]) -> str:
-    """What a model is, for people: data, recipe, scores, limits."""
-    source, scores, unit = about["source"], about["scores_out_of_fold"], about["unit"]
-    scale = f"log10 {unit}".strip() if model.transform == "log10" else unit or "unit of the target"
-    data = [
-        f"{name}: {source[name]}" for name in ("name", "title", "citation", "licence", "sha256") if source.get(name)
+def discovery_check(
+    model: AtomSetsRegressor,
+    features: AnyFeatures,
+    values: npt.NDArray[np.float64],
+    goal: str,
+    seeds: int,
+    quantile: float = 0.1,
+    pool_share: float = 0.2,
+) -> dict[str, Any]:
+    """Simulated discovery: how the model does beyond the range it was trained in; see `discovery.simulate`.
+
+    Returns:
+        seeds, quantile, pool_share, goal, n_hidden, n_pool, and of each head its mean scores.
+    """
+    y = transform_targets(values, model.options_.transform)[:, 0]
+    fresh = clone(model).set_params(features=str(model.spec_), **(model.choice_.parameters if model.choice_ else {}))
+    runs = [
+        simulate(fresh, features, y, goal=goal, quantile=quantile, pool_share=pool_share, seed=seed)
+        for seed in range(seeds)
     ]
-    lines = [
-        f"# {about['target']} ({unit or 'no unit'})",
-        "",
-        f"An ensemble of {model.members} AtomSets networks on `{model.features}` (parent digest {model.digest_}), "
-        f"trained on {model.n_train_} structures; {about['entries_not_used']} entries could not be used "
-        "(failures.parquet).",
-        "",
-        "## Data",
-        "",
-        *(f"- {line}" for line in data),
-        f"- {about['overlap']}",
-    ]
-    if scores:
-        lines += [
-            "",
-            f"## Scores, out of fold ({model.folds} folds, rows of one formula together)",
-            "",
-            f"- mean absolute error {scores['mae']:.4g} {scale} ({scores['mae_in_unit']:.4g} {unit})",
-            f"- root mean squared error {scores['rmse']:.4g} {scale}, R² {scores['r2']:.3f}",
-            f"- {scores['coverage']:.1%} of the values inside their {model.coverage:.0%} interval",
-        ]
-    versions: Sequence[str] = [f"{name} {text}" for name, text in about["versions"].items()]
-    lines += [
-        "",
-        "## Limits",
-        "",
-        "Intervals hold for structures like those it was trained on; `in_domain` says which are. Nothing here tells "
-        "how well it finds values beyond the training range: run `atomsets screen` for a simulated discovery.",
-        "",
-        f"Seed {model.seed}; {', '.join(versions)}.",
-        "",
-    ]
-    return "\n".join(lines)
+    options = {"goal": goal, "quantile": quantile, "pool_share": pool_share}
+    rows = [{name: value for name, value in row.items() if name != "hits"} for row in summarize(runs)]
+    return {"seeds": seeds, **options, "n_hidden": runs[0]["n_hidden"], "n_pool": runs[0]["n_pool"], "heads": rows}

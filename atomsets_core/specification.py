@@ -13,7 +13,7 @@ megnet:V0,amount                      for compositions: element vectors and how 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from pymatgen.core import Structure
 
 from atomsets_core.compositions import Compositions, as_compositions
 from atomsets_core.features import Features, Float32Array, joint_digest
+from atomsets_core.joined import AnyFeatures
 from atomsets_core.parents import element_levels, load_parent, split_levels
 from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Structures, as_structures
@@ -83,15 +84,16 @@ class FeatureSpec:
         """Whether no coordinates are needed, so that compositions and disordered structures will do."""
         return all(set(self.needed(name)) <= set(element_levels(load_parent(name))) for name in self.parents)
 
-    def digests(self, features: Features | StoredFeatures) -> dict[str, str]:
+    def digests(self, features: AnyFeatures) -> dict[str, str]:
         """Parent -> digest for the parents named here, of features that may be of more."""
-        if isinstance(features, StoredFeatures) or not features.parents:
+        joined = {} if isinstance(features, StoredFeatures) else features.parents
+        if not joined:
             self._check_single()
             return {self.parents[0]: features.digest}
-        self._check_parents(features)
-        return {name: features.parents[name] for name in self.parents}
+        self._check_parents(joined)
+        return {name: joined[name] for name in self.parents}
 
-    def digest(self, features: Features | StoredFeatures) -> str:
+    def digest(self, features: AnyFeatures) -> str:
         """One digest of the parents named here."""
         return joint_digest(self.digests(features))
 
@@ -137,17 +139,17 @@ class FeatureSpec:
         if not features.parents:
             self._check_single()
             return level.name
-        self._check_parents(features)
+        self._check_parents(features.parents)
         return f"{level.parent}:{level.name}"
 
     def _check_single(self) -> None:
         if len(self.parents) > 1:
             raise ValueError(f"{self} needs features of {len(self.parents)} parents, joined by Features.join")
 
-    def _check_parents(self, features: Features) -> None:
-        missing = [name for name in self.parents if name not in features.parents]
+    def _check_parents(self, there: Mapping[str, str]) -> None:
+        missing = [name for name in self.parents if name not in there]
         if missing:
-            raise ValueError(f"no features of {missing[0]} among these, which are of {', '.join(features.parents)}")
+            raise ValueError(f"no features of {missing[0]} among these, which are of {', '.join(there)}")
 
 
 def _statistic(name: str, features: Features, values: Float32Array) -> Float32Array:
@@ -196,7 +198,7 @@ def default_features(batch: Batch) -> str:
     return FOR_COMPOSITIONS if isinstance(batch, Compositions) else FOR_STRUCTURES
 
 
-Batch = Features | StoredFeatures | Structures | Compositions
+Batch = AnyFeatures | Structures | Compositions
 """What the estimators work on."""
 
 

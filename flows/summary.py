@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from atomsets_core import metrics
+from atomsets_core.cards import OVERLAP
 from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.estimators import transform_target
-from atomsets_core.models import OVERLAP
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
 from atomsets_core.wording import discovery_header, discovery_rows, scale_name

@@ -11,6 +11,7 @@ from atomsets_core.sources.base import (
     Watcher,
     pulled_from_arrow,
 )
+from atomsets_core.sources.compositions import read_compositions
 from atomsets_core.sources.embedded import load_dataset
 from atomsets_core.sources.files import read_path
 from atomsets_core.sources.materials_project import MaterialsQuery, pull_materials_project
@@ -19,13 +20,20 @@ from atomsets_core.storage import Store
 MATERIALS_PROJECT = "mp"
 
 
-def pull(source: str, *, labels: str | Path | None = None, id_column: str = "material_id") -> Pulled:
+def pull(
+    source: str,
+    *,
+    labels: str | Path | None = None,
+    id_column: str = "material_id",
+    compositions: bool = False,
+) -> Pulled:
     """Everything a source holds.
 
     Args:
         source: "embedded:elastic", "embedded:flla", or the path of a file or folder (see `read_path`).
         labels: CSV with more columns, for a source of structures alone.
         id_column: column of the identifiers, for a file that has one.
+        compositions: take a table of formulas without structures too (see `read_compositions`).
 
     Raises:
         SourceError: the source can't be read at all.
@@ -38,6 +46,8 @@ def pull(source: str, *, labels: str | Path | None = None, id_column: str = "mat
             "the Materials Project is pulled into a folder first, so that nothing that came is lost: `atomsets pull mp "
             "--out DIR`, then give DIR/structures.parquet. A campaign takes mp as its source directly"
         )
+    if compositions and labels is None and (found := read_compositions(source, id_column)) is not None:
+        return found
     return read_path(source, id_column=id_column, labels=labels)
 
 

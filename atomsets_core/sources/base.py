@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from atomsets_core.compositions import Compositions
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, from_arrow
+
+Batch = TypeVar("Batch", Structures, Compositions)
 
 
 class SourceError(Exception):
@@ -21,17 +24,17 @@ class SourceUnavailableError(SourceError):
 
 
 @dataclass(frozen=True)
-class Pulled:
+class Pulled(Generic[Batch]):
     """What a source gave.
 
     Attributes:
-        structures: (n) accepted structures, each identifier once.
+        structures: (n) accepted structures, each identifier once; compositions from a source that holds only those.
         columns: n rows, the labels and other data of the source beside the structures, under the source's names.
         refused: one row for each entry that was not accepted.
         provenance: name, citation, licence, sha256 and units, as far as the source knows them.
     """
 
-    structures: Structures
+    structures: Batch
     columns: pd.DataFrame
     refused: list[Refusal] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -264,7 +264,7 @@ def _read_csv_source(file: StructureFile, id_column: str) -> Pulled:
     if column is None:
         wanted = f"a structure is needed: a column {', '.join(FILE_COLUMNS)} that names a structure file"
         if {"formula", "composition"} & {name.lower() for name in table.columns}:
-            wanted += " (compositions alone aren't read yet)"
+            wanted += " (compositions alone have no structures to screen; atomsets train and predict take them)"
         raise SourceError(f"{wanted}; found {', '.join(table.columns)}")
     records = table.drop(columns=column).to_dict("records")
     split = [split_id({str(name): value for name, value in record.items()}, id_column) for record in records]

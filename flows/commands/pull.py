@@ -37,9 +37,9 @@ def pull(
     from atomsets_core.labels import ledger_table
     from atomsets_core.sources import MATERIALS_PROJECT, SourceError, SourceUnavailableError, pull_into
     from atomsets_core.storage import StorageError, Store
-    from flows.cli import check_writable, console, fail, peak_memory, tell_refused
     from flows.keys import KeyGivenError
     from flows.server import quiet_warnings
+    from flows.terminal import check_writable, console, fail, peak_memory, tell_refused
 
     quiet_warnings()
     started = time.perf_counter()
@@ -169,7 +169,7 @@ class Bar:
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from flows.cli import console
+        from flows.terminal import console
 
         self._console = console
         self._progress = Progress(

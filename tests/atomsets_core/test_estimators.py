@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.specification import parse_features
+from atomsets_core.specification import as_batch, parse_features
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.training import train
 
@@ -184,3 +184,185 @@ def test_large_data_take_larger_steps_and_small_data_those_they_always_took(elas
     for batch_size in ("auto", 16):
         AtomSetsRegressor(batch_size=batch_size, **few).fit(features, values)
     assert sizes == [64, 128, 16]
+
+
+@pytest.fixture(scope="module")
+def moduli(elastic, elastic_features):
+    """Two targets, each missing in some rows, never both."""
+    values = elastic.columns[["K_VRH", "G_VRH"]].to_numpy()[:200].copy()
+    values[::5, 0] = np.nan
+    values[2::5, 1] = np.nan
+    return elastic_features[0], values
+
+
+def test_several_targets_are_learned_from_what_is_there(moduli):
+    features, values = moduli
+    model = AtomSetsRegressor(**{**SMALL, "epochs": 25}).fit(features, values)
+    predicted, std = model.predict(features, return_std=True)
+    assert predicted.shape == std.shape == (200, 2)
+    for column in (0, 1):
+        there = np.isfinite(values[:, column])
+        assert np.corrcoef(np.log(values[there, column]), np.log(predicted[there, column]))[0, 1] > 0.75
+        inside = (values[there, column] >= model.oof_.lower[there, column]) & (
+            values[there, column] <= model.oof_.upper[there, column]
+        )
+        assert inside.mean() == pytest.approx(0.9, abs=0.02)
+    assert model.coverage_.shape == (2,)
+    assert model.predict_distribution(features).in_domain.shape == (200,)
+
+
+def test_a_missing_value_is_not_seen_whatever_stands_for_it(moduli):
+    """Rows without a second value train the first target alone: taking the second away changes that one only."""
+    features, values = moduli
+    only = values[:, 0].copy()
+    rows = np.isfinite(only)
+    alone = AtomSetsRegressor(**{**SMALL, "folds": 0}).fit(features[rows], only[rows])
+    beside = AtomSetsRegressor(**{**SMALL, "folds": 0}).fit(
+        features[rows], np.where([True, False], values[rows], np.nan)
+    )
+    assert beside.network_.target.mean[0, 0, 0] == alone.network_.target.mean[0, 0, 0]
+    assert beside.network_.target.scale[0, 0, 1] == 1
+
+
+def test_transforms_can_differ_by_target(moduli):
+    features, values = moduli
+    shifted = values.copy()
+    shifted[:, 1] -= 1000.0
+    model = AtomSetsRegressor(**{**SMALL, "transform": ("log10", "none")}).fit(features, shifted)
+    predicted = model.predict(features)
+    assert (predicted[:, 0] > 0).all()
+    assert (predicted[:, 1] < 0).all()
+    with pytest.raises(ValueError, match="3 transforms for 2 targets"):
+        AtomSetsRegressor(**{**SMALL, "transform": ("none",) * 3}).fit(features, values)
+    with pytest.raises(ValueError, match=r"target 1: label .* must be finite and positive"):
+        AtomSetsRegressor(**SMALL).fit(features, shifted)
+
+
+def test_a_row_without_any_value_is_named(moduli):
+    features, values = moduli
+    broken = values.copy()
+    broken[4] = np.nan
+    with pytest.raises(ValueError, match="row 4 of the labels has no value at all"):
+        AtomSetsRegressor(**SMALL).fit(features, broken)
+    sparse = values.copy()
+    sparse[5:, 1], sparse[np.isnan(sparse[:, 0]), 0] = np.nan, 100.0
+    with pytest.raises(ValueError, match="4 labels of target 1 are too few for intervals of 90%: 9 are needed"):
+        AtomSetsRegressor(**SMALL).fit(features, sparse)
+
+
+def test_rows_without_weight_are_not_learned_from(elastic_features):
+    features, values = elastic_features
+    weight = np.ones(200)
+    weight[::4] = 0.0
+    changed = np.where(weight == 0, values * 50, values)
+    first, second = (
+        AtomSetsRegressor(**{**SMALL, "folds": 0}).fit(features, y, sample_weight=weight) for y in (values, changed)
+    )
+    np.testing.assert_array_equal(first.predict(features), second.predict(features))
+    with pytest.raises(ValueError, match="must be finite, not below 0"):
+        AtomSetsRegressor(**SMALL).fit(features, values, sample_weight=-weight)
+
+
+def test_early_stopping_never_touches_the_fold_that_calibrates(elastic_features, monkeypatch):
+    from atomsets_core import ensembles
+
+    features, values = elastic_features
+    asked = {}
+
+    def listening(network, data, y, used, options, *, validation, **others):
+        asked.update(used=used, validation=validation)
+        return original(network, data, y, used, options, validation=validation, **others)
+
+    original = ensembles.train
+    monkeypatch.setattr(ensembles, "train", listening)
+    options = {**SMALL, "epochs": 60, "patience": 3, "learning_rate": 0.02}
+    model = AtomSetsRegressor(**options).fit(features, values)
+    assert len(model.losses_) < 60
+    for member in range(4):
+        left_out = model.fold_ == member % 2
+        assert not asked["used"][member, left_out].any()
+        assert not asked["validation"][member, left_out].any()
+        assert ((asked["used"][member] > 0) ^ asked["validation"][member])[~left_out].all()
+        assert asked["validation"][member].any()
+    with pytest.raises(ValueError, match="validation_share must be between 0 and 1"):
+        AtomSetsRegressor(**{**options, "validation_share": 0.0}).fit(features, values)
+
+
+def test_validation_rows_are_whole_formulas_that_the_member_may_see():
+    from atomsets_core.ensembles import _validation_rows
+
+    groups = np.array([f"F{i // 3}" for i in range(90)], dtype=object)
+    seen = np.ones((4, 90), dtype=bool)
+    seen[0, :45], seen[1, 45:] = False, False
+    chosen = _validation_rows(seen, groups, 0.2, 0)
+    assert not (chosen & ~seen).any()
+    assert chosen.sum(axis=1).tolist() == [9, 9, 18, 18]
+    for row in chosen:
+        assert all(len(set(row[groups == name])) == 1 for name in set(groups))
+    assert not np.array_equal(chosen[2], chosen[3])
+
+
+def test_it_works_in_a_pipeline_and_as_a_list_of_formulas():
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    formulas = [f"{metal}{anion}" for metal in ("Li", "Na", "K", "Mg", "Ca", "Sr", "Ti", "Zr") for anion in "OSFNCP"]
+    values = np.array([len(formula) + "LiNaKMgCa".find(formula[:2]) for formula in formulas], dtype=float)
+    options = {**SMALL, "transform": "none", "epochs": 3}
+    to_upper = FunctionTransformer(lambda rows: [row.strip() for row in rows])
+    pipeline = make_pipeline(to_upper, AtomSetsRegressor("magpie,amount", **options))
+    assert cross_val_score(pipeline, [f" {f} " for f in formulas], values, cv=3).shape == (3,)
+    search = GridSearchCV(
+        AtomSetsRegressor(**options),
+        {"features": ["megnet:V0", "amount"], "alpha": [0.0, 1.0]},
+        cv=2,
+        error_score="raise",
+    ).fit(np.array(formulas), values)
+    assert search.best_params_["features"] in ("megnet:V0", "amount")
+    assert search.predict(["NaCl", "MgO"]).shape == (2,)
+
+
+def test_constructors_only_store():
+    phi, limits = [7], {"folds": 2}
+    model = AtomSetsRegressor("megnet:V9", phi=phi, auto_limits=limits, transform="nonsense")
+    assert model.get_params()["phi"] is phi
+    assert model.get_params()["auto_limits"] is limits
+    assert not [name for name in vars(model) if name.endswith("_")]
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert model.set_params(members=3) is model
+
+
+def test_crystals_and_their_formulas_agree_where_only_elements_count(elastic):
+    structures = elastic.structures.take(np.arange(40))
+    values = elastic.columns["K_VRH"].to_numpy()[:40]
+    model = AtomSetsRegressor("megnet:V0", **SMALL).fit(structures, values)
+    formulas = list(structures.formulas)
+    np.testing.assert_allclose(model.predict(formulas), model.predict(structures), rtol=1e-4)
+    for pooling, alpha in ((("sum",), 1.0), (("mean",), 0.5)):
+        other = AtomSetsRegressor("megnet:V0", **{**SMALL, "pooling": pooling, "alpha": alpha}).fit(structures, values)
+        with pytest.raises(ValueError, match="was trained on sites of crystals and can't be applied to fractions"):
+            other.predict(formulas)
+
+
+def test_auto_says_what_it_chose_and_never_looks_beyond_its_rows():
+    random = np.random.default_rng(0)
+    traces = 10.0 ** random.uniform(-4, -2, 60)
+    steels = [f"Fe{0.7 - x:.7f}Ni0.3C{x:.7f}" for x in traces]
+    limits = {
+        "candidates": [("megnet:V0", {}), ("megnet:V0,amount", {"alpha": 0.0}), ("nowhere:V0", {})],
+        "members": 2,
+        "epochs": 60,
+        "folds": 2,
+    }
+    options = {**SMALL, "transform": "none", "epochs": 5, "batch_size": 8}
+    model = AtomSetsRegressor("auto", auto_limits=limits, **options).fit(steels, np.log10(traces))
+    assert model.choice_.features == "megnet:V0,amount"
+    assert model.options_.alpha == model.network_.alpha == 0
+    assert model.get_params()["features"] == "auto"
+    errors = [row["error"] for row in model.choice_.report]
+    assert errors[0] < errors[1]
+    assert errors[2] is None
+    assert "no parent named 'nowhere'" in model.choice_.report[2]["reason"]
+    with pytest.raises(ValueError, match="give structures or compositions"):
+        AtomSetsRegressor("auto", **options).fit(parse_features("megnet:V0").featurize(as_batch(steels)), traces)

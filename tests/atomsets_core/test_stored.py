@@ -10,7 +10,7 @@ from sklearn.model_selection import cross_val_score
 
 from atomsets_core.estimators import AtomSetsRegressor
 from atomsets_core.features import Features
-from atomsets_core.models import predictions, stored_predictions, write_predictions
+from atomsets_core.predictions import predictions, stored_predictions, write_predictions
 from atomsets_core.shards import ShardError, folder, read_entries
 from atomsets_core.sources import Pulled
 from atomsets_core.storage import Store

@@ -178,3 +178,107 @@ def test_wrong_requests_of_train_and_predict_end_with_2(tmp_path, arguments, mes
     result = CliRunner().invoke(app, [argument.format(out=tmp_path) for argument in arguments])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def invoke_ok(*arguments):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.stderr
+    return done, json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+
+
+FEW = ["--set", "members=4", "--set", "folds=2", "--set", "epochs=4", "--set", "phi=8", "--set", "rho=8", "--json"]
+
+
+def formulas_csv(path):
+    rows = [f"Fe{0.9 - x / 100:.3f}Ni0.1C{x / 100:.3f},{x * 10},{'hard' if x > 20 else 'soft'}" for x in range(1, 41)]
+    path.write_text("\n".join(["formula,strength,kind", *rows, "nonsense,1,soft", "Fe,,"]) + "\n")
+    return path
+
+
+def test_a_table_of_formulas_needs_nothing_but_a_target(tmp_path):
+    import pandas as pd
+
+    source, model, out = formulas_csv(tmp_path / "steels.csv"), tmp_path / "model", tmp_path / "p.csv"
+    done, said = invoke_ok(
+        "train", source, "--target", "strength", "--unit", "MPa", "--out", model, *FEW, "--holdout", "0.2"
+    )
+    assert said["n_train"] == 40
+    assert said["features"] == "megnet:V0,amount:fraction+log"
+    assert said["held_out"]["n_test"] == 8
+    assert said["peak_memory_mb"] > 100
+    assert "held out (8 rows)" in done.stderr
+    assert "steels-40: not a chemical formula: 'nonsense'" in done.stderr
+    assert "steels-41: strength is missing" in done.stderr
+    card = (model / "MODEL.md").read_text()
+    assert "# strength (MPa)" in card
+    assert "Scores on 8 rows held out, after training on the other 32" in card
+    _, said = invoke_ok("predict", model, source, "--out", out, "--json")
+    assert (said["predicted"], said["failed"]) == (41, 1)
+    frame = pd.read_csv(out)
+    assert list(frame["material_id"][:2]) == ["steels-0", "steels-1"]
+    assert ((frame["lower"] <= frame["predicted"]) & (frame["predicted"] <= frame["upper"])).all()
+
+
+def test_classes_are_learned_and_predicted(tmp_path):
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    source, model, out = formulas_csv(tmp_path / "steels.csv"), tmp_path / "model", tmp_path / "p.parquet"
+    done, said = invoke_ok("train", source, "--target", "kind", "--task", "classification", "--out", model, *FEW)
+    assert 0 <= said["roc_auc"] <= 1
+    assert "out of fold: accuracy" in done.stderr
+    assert "- accuracy" in (model / "MODEL.md").read_text()
+    assert list(pd.read_csv(model / "out_of_fold.csv"))[2:6] == ["value", "predicted", "p_hard", "p_soft"]
+    invoke_ok("predict", model, source, "--out", out)
+    frame = pq.read_table(out).to_pandas()
+    assert set(frame["predicted"]) <= {"hard", "soft"}
+    assert abs(frame["p_hard"] + frame["p_soft"] - 1).max() < 1e-6
+
+
+def test_several_targets_parents_and_a_simulated_discovery(tmp_path, elastic):
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    source, model = tmp_path / "few.parquet", tmp_path / "model"
+    pq.write_table(elastic.to_arrow().slice(0, 60), source)
+    _, said = invoke_ok(
+        "train", source, "--target", "K_VRH", "--target", "G_VRH", "--transform", "log10", "--out", model, *FEW,
+        "--features", "megnet:V0+V1,amount:fraction", "--store", tmp_path / "features",
+    )  # fmt: skip
+    assert set(said["targets"]) == {"K_VRH", "G_VRH"}
+    assert len(list((tmp_path / "features").rglob("*.parquet"))) == 2
+    for arguments in ([source], []):
+        out = tmp_path / "p.csv"
+        invoke_ok("predict", model, *arguments, "--store", tmp_path / "features", "--out", out)
+        frame = pd.read_csv(out)
+        assert len(frame) == 60
+        assert {"predicted_K_VRH", "upper_G_VRH", "in_domain"} <= set(frame)
+    single = tmp_path / "single"
+    _, said = invoke_ok(
+        "train", source, "--target", "K_VRH", "--transform", "log10", "--out", single, *FEW, "--discovery", "2"
+    )
+    assert said["discovery"]["heads"][0]["head"] == "AtomSets"
+    assert said["discovery"]["n_hidden"] == 6
+    card = (single / "MODEL.md").read_text()
+    assert "Beyond the training range: simulated discovery, mean of 2 seeds" in card
+    assert "| AtomSets | 0." in card or "| AtomSets | 1." in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "ranking"], "there are regression, classification"),
+        (["--target", "kind"], "none of the 41 values of 'kind' can be learned from"),
+        (["--target", "strength", "--features", "megnet:V1"], "megnet:V1 needs coordinates; from compositions alone"),
+        (["--target", "strength", "--set", "membres=3"], "write it as name=value; there are"),
+        (["--target", "kind", "--task", "classification", "--discovery", "1"], "--discovery is for regression"),
+        (["--target", "strength", "--holdout", "1.5"], "a share of 1.5 of 40 rows can't be held out"),
+    ],
+)
+def test_wrong_requests_for_formulas_end_with_2(tmp_path, arguments, message):
+    few = ["--set", "members=2", "--set", "folds=2", "--set", "epochs=1"]
+    target = [] if "--target" in arguments else ["--target", "strength"]
+    source = str(formulas_csv(tmp_path / "steels.csv"))
+    result = CliRunner().invoke(app, ["train", source, "--out", str(tmp_path / "m"), *few, *target, *arguments])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr

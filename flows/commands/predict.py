@@ -1,0 +1,67 @@
+"""`atomsets predict`: a saved model applied to structures or compositions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.server import quiet_warnings
+from flows.terminal import console, fail, peak_memory, tell_refused
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder of a saved model.")],
+    out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
+    structures: Annotated[
+        str | None,
+        typer.Argument(
+            help="Structures or compositions: a file or folder, or embedded:flla; by default all of the feature store."
+        ),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Feature store: features it has are read, those it lacks are made and kept.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print counts as one JSON line on stdout.")] = False,
+) -> None:
+    """Apply a saved model to structures or compositions.
+
+    Examples:
+      atomsets predict models/k my-structures/ --out predictions.csv
+      atomsets predict models/k --store features --out predictions.parquet
+      atomsets predict models/yield_strength alloys.csv --out predictions.csv
+    """
+    from atomsets_core.models import load_model
+    from atomsets_core.predictions import predictions, stored_predictions, write_predictions
+    from atomsets_core.saved_models import read_config
+    from atomsets_core.sources import SourceError, pull
+    from atomsets_core.storage import StorageError, Store
+
+    quiet_warnings()
+    if out.suffix not in (".csv", ".parquet"):
+        fail(2, f"--out {out}: the name must end in .csv or .parquet")
+    if structures is None and store is None:
+        fail(2, "name the structures, or a feature store with --store")
+    try:
+        loaded = load_model(Store(model), ".")
+        targets = tuple(read_config(Store(model), ".")["about"].get("targets", ()))
+        features_store = Store(store) if store else None
+        if structures is not None:
+            blocks = predictions(pull(structures, compositions=True), loaded, features_store, targets)
+        elif features_store is not None:
+            blocks = stored_predictions(features_store, loaded, targets)
+        written, inside, refused = write_predictions(blocks, Store(out.parent), out.name)
+    except (SourceError, StorageError, ValueError, FileNotFoundError) as error:
+        fail(2, str(error))
+    console.print(
+        f"{written} predictions in {out}, {inside} inside the domain of the model; at most "
+        f"{peak_memory() / 1000:.1f} GB of memory",
+        highlight=False,
+        soft_wrap=True,
+    )
+    tell_refused(refused)
+    if as_json:
+        counts = {"predicted": written, "failed": len(refused), "out": str(out)}
+        print(json.dumps({**counts, "peak_memory_mb": peak_memory()}))

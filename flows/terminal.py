@@ -1,0 +1,104 @@
+"""What the commands share: the console, progress bars, and how a command ends."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from atomsets_core.structures import Refusal
+
+console = Console(stderr=True)
+
+
+def tell_refused(refused: Sequence[Refusal]) -> None:
+    """Say how many entries could not be used, and why the first few."""
+    if refused:
+        console.print(f"{len(refused)} entries could not be used:", highlight=False)
+        for refusal in refused[:5]:
+            console.print(f"  {escape(refusal.material_id)}: {escape(refusal.reason)}", highlight=False, soft_wrap=True)
+        if len(refused) > 5:
+            console.print(f"  and {len(refused) - 5} more", highlight=False)
+
+
+def peak_memory() -> int:
+    """Largest memory this process had, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def check_writable(target: str) -> None:
+    """Raise `StorageError` at once if nothing can be written to a campaign's folder."""
+    from atomsets_core.storage import Store
+
+    store = Store(target)
+    store.write(".writable", b"")
+    store.remove(".writable")
+
+
+def fail(code: int, message: str) -> NoReturn:
+    """Print what is wrong and leave."""
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+class Bars:
+    """Progress bars on stderr, one for each stage; see `flows.progress.Listener`."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._stages: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.__exit__(*error)
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins, or has more steps than was known."""
+        if stage in self._stages:
+            self._progress.update(self._stages[stage], total=total)
+        else:
+            self._stages[stage] = self._progress.add_task(stage, total=total)
+
+    def advance(self, stage: str, steps: int = 1) -> None:
+        """Steps of it are done."""
+        self._progress.advance(self._stages[stage], steps)
+
+    def epoch(self, number: int, total: int, loss: float) -> None:
+        """An epoch of a training is over; a training that goes on begins with the number it has reached."""
+        self._reach("train", number, total, f"train  loss {loss:.4f}")
+
+    def featurized(self, done: int, total: int) -> None:
+        """So many of `total` structures have features now."""
+        self._reach("featurize", done, total, "featurize")
+
+    def _reach(self, stage: str, done: int, total: int, text: str) -> None:
+        if stage not in self._stages:
+            self.start(stage, total)
+        self._progress.update(self._stages[stage], completed=done, total=total, description=text)
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+        console.print(f"[yellow]note:[/] {escape(message)}", highlight=False, soft_wrap=True)
