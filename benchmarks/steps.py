@@ -3,8 +3,8 @@
     python benchmarks/steps.py --data mp2018_megnet_eform_gap.parquet --target e_form --store features \
         --rows 51149 --choices 60,64 60,320 30,320 30,64 --out benchmarks/results/steps-51149.json
 
-Two members of the default network, whole formulas held out, features from a store that has them. A choice is passes over
-the data and structures a step.
+Two members of the default network, whole formulas held out, features from a store that has them. A choice is passes
+over the data and structures a step.
 """
 
 from __future__ import annotations

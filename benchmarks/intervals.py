@@ -1,6 +1,6 @@
 """Do the intervals hold? Coverage on held-out tenths of real data, with the defaults of `AtomSetsRegressor`.
 
-    python benchmarks/coverage.py --out benchmarks/results/coverage.json --write-docs
+    python benchmarks/intervals.py --out benchmarks/results/intervals.json --write-docs
 
 For each data set some tenths (whole formulas, at random) are held out one after the other; the ensemble is trained on
 the other nine, intervals and all, and the held-out values inside their 90% interval are counted. Embedded data always;
@@ -74,7 +74,7 @@ def main() -> None:
         rows.append(measure(dataset, path, options.tenths))
         print(json.dumps(rows[-1]), flush=True)
     result = {
-        "command": f"python benchmarks/coverage.py --tenths {options.tenths}",
+        "command": f"python benchmarks/intervals.py --tenths {options.tenths}",
         "coverage_asked": AtomSetsRegressor().coverage,
         "machine": {"system": platform.platform(), "processor": platform.processor(), "threads": 1},
         "versions": {
