@@ -54,7 +54,8 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         features: see `AtomSetsRegressor`, as the following.
         phi: widths of the layers on each site.
         rho: widths of the layers after pooling.
-        pooling: any of mean, set2set, attention, sum, max, min, std, joined.
+        pooling: any of mean, set2set, attention, sum, max, min, std, joined; by default mean for the sites of crystals,
+            mean and max for the elements of compositions.
         alpha: exponent of the site weights in the mean and std.
         activation: "relu" or "silu".
         set2set_steps: attention steps of the pooling "set2set".
@@ -93,7 +94,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         *,
         phi: Sequence[int] = (128,),
         rho: Sequence[int] = (128,),
-        pooling: Sequence[str] = ("mean",),
+        pooling: Sequence[str] | None = None,
         alpha: float = 1.0,
         activation: str = "relu",
         set2set_steps: int = 3,

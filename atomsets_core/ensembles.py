@@ -37,6 +37,9 @@ from atomsets_core.training import (
 )
 
 AUTO = "auto"
+OF_SITES, OF_ELEMENTS = ("mean",), ("mean", "max")
+"""Poolings unless told otherwise: a trace element vanishes in a mean weighted by the fractions, not in a maximum."""
+
 FEWEST = 5
 """Labelled rows that a model can be trained on at least."""
 
@@ -143,6 +146,8 @@ class AtomSetsEnsemble(BaseEstimator):
         self.digest_ = self.spec_.digest(features)
         self.parents_ = self.spec_.digests(features)
         self.weighted_ = _weighted(features)
+        if self.options_.pooling is None:
+            self.options_.pooling = OF_ELEMENTS if self.weighted_ else OF_SITES
         return features
 
     def _features(self, X: Any) -> AnyFeatures:

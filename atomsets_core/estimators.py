@@ -112,7 +112,8 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
             the kind of input; "auto" chooses by inner validation (see `selection`).
         phi: widths of the layers on each site.
         rho: widths of the layers after pooling.
-        pooling: any of mean, set2set, attention, sum, max, min, std, joined.
+        pooling: any of mean, set2set, attention, sum, max, min, std, joined; by default mean for the sites of crystals,
+            mean and max for the elements of compositions.
         alpha: exponent of the site weights in the mean and std; below 1 the minor elements of a composition count more.
         activation: "relu" or "silu".
         set2set_steps: attention steps of the pooling "set2set".
@@ -142,6 +143,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         coverage_: share of training values inside their out-of-fold interval, each fold calibrated on the others; with
             several targets (targets,).
         n_targets_: None for labels (n,), else the number of columns.
+        groups_: groups of members that left out the same fold; the spread within a group measures the uncertainty.
         spec_: what the model sees; more are listed in `AtomSetsEnsemble`.
     """
 
@@ -153,7 +155,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         *,
         phi: Sequence[int] = (128,),
         rho: Sequence[int] = (128,),
-        pooling: Sequence[str] = ("mean",),
+        pooling: Sequence[str] | None = None,
         alpha: float = 1.0,
         activation: str = "relu",
         set2set_steps: int = 3,
@@ -234,6 +236,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         data = self._data(features)
         weights = row_weights(sample_weight, len(target))
         seen, distance = self._train(data, target, features.formula, weights, progress, checkpoint)
+        self.groups_ = max(1, int(self.fold_.max()) + 1)
         self.calibrators_: list[Calibrator] | None = None
         self.oof_: Prediction | None = None
         self.coverage_: Any = float("nan") if self.n_targets_ is None else np.full(target.shape[1], np.nan)
@@ -268,7 +271,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
             ValueError: features of another parent than the model was trained on.
         """
         members, distance = self._apply(X)
-        return self._prediction(members.mean(axis=0), _spread(members), distance)
+        return self._prediction(members.mean(axis=0), _spreads(members, self.groups_), distance)
 
     def _check_rows(self, target: FloatArray) -> None:
         """Before the work is done: are there enough labels of each target for its intervals?"""
@@ -292,6 +295,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         mean = np.nanmean(unseen, axis=0)
         several = np.isfinite(unseen[:, :, 0]).sum(axis=0).min() > 1
         spread = np.nanstd(unseen, axis=0, ddof=1) if several else np.zeros_like(target)
+        # A row is left out by the members of one fold, so its spread is that of a few; predictions do likewise.
         remoteness = distance / self.domain_.threshold
         coverage, calibrators, covered = self.options_.coverage, [], []
         for column in range(target.shape[1]):
@@ -301,16 +305,16 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
             covered.append(crossed_coverage(*known, self.fold_[rows], coverage, remoteness[rows]))
         self.calibrators_ = calibrators
         self.coverage_ = covered[0] if self.n_targets_ is None else np.array(covered)
-        self.oof_ = self._prediction(mean, spread, distance)
+        self.oof_ = self._prediction(mean, spread[None], distance)
 
-    def _prediction(self, mean: FloatArray, spread: FloatArray, distance: FloatArray) -> Prediction:
-        """From (n, targets) means and spreads of the members."""
-        std, half = spread, np.full_like(mean, np.nan)
+    def _prediction(self, mean: FloatArray, spreads: FloatArray, distance: FloatArray) -> Prediction:
+        """From (n, targets) means of all members and (groups, n, targets) spreads within each group of them."""
+        std, half = spreads.mean(axis=0), np.full_like(mean, np.nan)
         if self.calibrators_ is not None:
             remoteness = distance / self.domain_.threshold
-            columns = [(c, spread[:, k]) for k, c in enumerate(self.calibrators_)]
-            std = np.stack([c.std(s, remoteness) for c, s in columns], axis=1)
-            half = np.stack([c.half_width(s, remoteness) for c, s in columns], axis=1)
+            columns = list(enumerate(self.calibrators_))
+            std = np.stack([np.mean([c.std(s[:, k], remoteness) for s in spreads], axis=0) for k, c in columns], axis=1)
+            half = std * np.array([calibrator.quantile for calibrator in self.calibrators_])
         value, lower, upper = (self._inverse(x) for x in (mean, mean - half, mean + half))
         if self.n_targets_ is None:
             value, lower, upper, mean, std = (array[:, 0] for array in (value, lower, upper, mean, std))
@@ -323,10 +327,11 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
     def _state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         coverage = [float(x) if np.isfinite(x) else None for x in np.atleast_1d(self.coverage_)]
         calibrators = [asdict(c) for c in self.calibrators_] if self.calibrators_ is not None else None
-        return {"targets": self.n_targets_, "calibrators": calibrators, "coverage": coverage}, {}
+        state = {"targets": self.n_targets_, "groups": self.groups_, "calibrators": calibrators, "coverage": coverage}
+        return state, {}
 
     def _restore(self, state: Mapping[str, Any], _arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.n_targets_ = state["targets"]
+        self.n_targets_, self.groups_ = state["targets"], state["groups"]
         raw = state["calibrators"]
         self.calibrators_ = None if raw is None else [Calibrator(**calibrator) for calibrator in raw]
         coverage = np.array([np.nan if x is None else x for x in state["coverage"]])
@@ -350,6 +355,11 @@ def row_weights(sample_weight: npt.ArrayLike | None, n: int) -> FloatArray:
     return weights
 
 
-def _spread(members: npt.NDArray[np.float64]) -> FloatArray:
-    """(n, targets) standard deviation of (members, n, targets)."""
-    return members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(members.shape[1:])
+def _spreads(members: npt.NDArray[np.float64], groups: int) -> FloatArray:
+    """(groups, n, targets) standard deviations of (members, n, targets) within each group.
+
+    A group are the members that leave out the same fold: as many as judged each row when the intervals were calibrated.
+    The spread of all members is systematically larger than that of two, and would make the intervals too wide.
+    """
+    parts = [members[k::groups] for k in range(groups)]
+    return np.stack([p.std(axis=0, ddof=1) if len(p) > 1 else np.zeros(p.shape[1:]) for p in parts])

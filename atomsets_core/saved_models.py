@@ -248,6 +248,7 @@ def _from_version_1(config: Mapping[str, Any]) -> dict[str, Any]:
         "domain": config["domain"],
         "state": {
             "targets": None,
+            "groups": 1,  # it took the spread of all members
             "calibrators": [config["calibrator"]] if config["calibrator"] else None,
             "coverage": [config["coverage_out_of_fold"]],
         },

@@ -180,6 +180,15 @@ class Model(Section):
     phi: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers on each site.")
     rho: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers after pooling.")
     pooling: list[Literal[POOLINGS]] = Field(["mean"], description="How sites are joined; several are concatenated.")  # type: ignore[valid-type]
+    alpha: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Exponent of the site weights in mean and std; matters where sites have weights (occupancies)."
+    )
+    set2set_steps: Annotated[int, Field(ge=1)] = Field(3, description="Attention steps of the pooling set2set.")
+    set2set_hidden: Annotated[int, Field(ge=1)] = Field(16, description="Units of the pooling set2set.")
+    heads: Annotated[int, Field(ge=1)] = Field(4, description="Heads of the pooling attention.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the hidden units left out at random in training."
+    )
     activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="Of every hidden layer.")  # type: ignore[valid-type]
     epochs: Annotated[int, Field(ge=1)] = Field(60, description="Passes over the training data.")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
@@ -190,6 +199,7 @@ class Model(Section):
     patience: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Epochs without improvement on a tenth of the rows, held back for it, before training stops."
     )
+    mixed_precision: bool = Field(False, description="Products in bfloat16, for GPUs.")
     loss: Literal["absolute", "squared"] = Field("absolute", description="On the standardised target.")
     coverage: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.9, description="Share of values inside the intervals.")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Of folds, initial weights and order.")

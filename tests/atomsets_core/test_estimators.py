@@ -169,23 +169,6 @@ def test_several_parents_are_seen_side_by_side(elastic):
         model.predict(other)
 
 
-def test_large_data_take_larger_steps_and_small_data_those_they_always_took(elastic_features, monkeypatch):
-    features, values = elastic_features
-    sizes = []
-
-    def spy(network, data, y, used, options, **how):
-        sizes.append(options.batch_size)
-        return train(network, data, y, used, options, **how)
-
-    monkeypatch.setattr("atomsets_core.ensembles.train", spy)
-    few = {"members": 2, "folds": 0, "phi": (8,), "rho": (8,), "epochs": 1}
-    AtomSetsRegressor(**few).fit(features, values)
-    monkeypatch.setattr("atomsets_core.training.FEW", 50)
-    for batch_size in ("auto", 16):
-        AtomSetsRegressor(batch_size=batch_size, **few).fit(features, values)
-    assert sizes == [64, 128, 16]
-
-
 @pytest.fixture(scope="module")
 def moduli(elastic, elastic_features):
     """Two targets, each missing in some rows, never both."""
@@ -366,3 +349,20 @@ def test_auto_says_what_it_chose_and_never_looks_beyond_its_rows():
     assert "no parent named 'nowhere'" in model.choice_.report[2]["reason"]
     with pytest.raises(ValueError, match="give structures or compositions"):
         AtomSetsRegressor("auto", **options).fit(parse_features("megnet:V0").featurize(as_batch(steels)), traces)
+
+
+def test_large_data_take_larger_steps_and_small_data_those_they_always_took(elastic_features, monkeypatch):
+    features, values = elastic_features
+    sizes = []
+
+    def spy(network, data, y, used, options, **how):
+        sizes.append(options.batch_size)
+        return train(network, data, y, used, options, **how)
+
+    monkeypatch.setattr("atomsets_core.ensembles.train", spy)
+    few = {"members": 2, "folds": 0, "phi": (8,), "rho": (8,), "epochs": 1}
+    AtomSetsRegressor(**few).fit(features, values)
+    monkeypatch.setattr("atomsets_core.training.FEW", 50)
+    for batch_size in ("auto", 16):
+        AtomSetsRegressor(batch_size=batch_size, **few).fit(features, values)
+    assert sizes == [64, 128, 16]

@@ -158,3 +158,50 @@ def test_a_network_on_structure_levels_alone():
 def test_what_does_not_exist_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         AtomSetsNetwork(**{"members": 1, "site_width": 4, **options})
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_a_doubled_cell_is_the_same_crystal_to_all_but_the_sum(pooling, alpha):
+    torch.manual_seed(1)
+    network = AtomSetsNetwork(2, 6, 2, phi=(8,), rho=(8,), pooling=(pooling,), alpha=alpha, set2set_hidden=4)
+    batch = random_batch(0)
+    batch.weights[:] = 1.0
+    doubled = pick(batch, [*range(3), *range(3), 3, 4, 5, 6, 7, 8], [0] * 6 + [1] + [2] * 5, [0, 1, 2])
+    same = torch.allclose(network(doubled), network(batch), atol=1e-5)
+    assert same == (pooling != "sum")
+
+
+def test_alpha_makes_a_mean_of_fractions_depend_on_how_they_are_listed():
+    """The remark on alpha: only with alpha 1 may an element be listed in two parts."""
+    values, owner = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0])
+    weights = torch.tensor([0.25, 0.25, 0.5])
+    split = values.clone()
+    split[:, 1] = split[:, 0]
+    whole, listed = split[:, [0, 2]], torch.tensor([0.5, 0.5])
+    for alpha, equal in ((1.0, True), (0.5, False), (0.0, False)):
+        once = weighted_mean(whole, listed, owner[:2], 1, alpha)
+        twice = weighted_mean(split, weights, owner, 1, alpha)
+        assert torch.allclose(once, twice, atol=1e-6) == equal
+    # alpha 0 counts all alike, whatever they weigh
+    plain = weighted_mean(values, torch.tensor([1e-4, 0.5, 0.4999]), owner, 1, 0.0)
+    torch.testing.assert_close(plain, values.mean(dim=1, keepdim=True))
+
+
+def test_heads_share_the_columns_and_weights_enter_as_their_logarithm():
+    from atomsets_core.sets import WeightedAttention
+
+    torch.manual_seed(0)
+    layer = WeightedAttention(1, 8, 4)
+    batch = random_batch(0, width=8)
+    found = layer(batch.sites[None], batch.weights, batch.owner, 3)[0]
+    energy = layer.energy(batch.sites)[0] + batch.weights.log()[:, None]
+    for structure in range(3):
+        rows = batch.owner == structure
+        share = torch.softmax(energy[rows], dim=0)
+        for head in range(4):
+            columns = slice(2 * head, 2 * head + 2)
+            expected = (share[:, head : head + 1] * batch.sites[rows][:, columns]).sum(dim=0)
+            torch.testing.assert_close(found[structure, columns], expected, atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="8 columns can't be shared by 3 attention heads"):
+        WeightedAttention(1, 8, 3)

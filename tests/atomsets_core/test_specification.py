@@ -149,3 +149,20 @@ def test_anything_with_a_structure_or_formula_becomes_a_batch(structures):
             as_batch(single)
     with pytest.raises(ValueError, match="composition 1: not a chemical formula: 'salt'"):
         as_batch(["NaCl", "salt"])
+
+
+def test_levels_of_very_different_scales_do_not_hide_each_other_when_sites_are_merged(elastic):
+    """Magpie's numbers are in the thousands: sites that differ in CHGNet's alone must stay apart."""
+    from atomsets_core.batches import TrainingData
+
+    largest = np.argsort(elastic.structures.n_atoms)[-5:]
+    structures = elastic.structures.take(largest)
+    counts = {}
+    for text in ("chgnet:site", "magpie,chgnet:site"):
+        spec = parse_features(text)
+        features = spec.featurize(structures)
+        data = TrainingData.gathered(features, spec.site_matrix, spec.structure_matrix, widths=spec.site_widths)
+        counts[text] = len(data.sites)
+        assert float(data.weights.sum()) == structures.n_atoms.sum()
+    assert counts["magpie,chgnet:site"] == counts["chgnet:site"]
+    assert counts["chgnet:site"] < structures.n_atoms.sum()
