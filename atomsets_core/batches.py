@@ -153,6 +153,10 @@ class TrainingData:
         items = rows if self.item is None else self.item[rows]
         return self.offsets[items + 1] - self.offsets[items]
 
+    def mean_sites(self) -> float:
+        """Sites of a structure on average; 0 without structures."""
+        return float(self.lengths(np.arange(len(self))).mean()) if len(self) else 0.0
+
     def batch(self, rows: IntArray, device: torch.device) -> SetBatch:
         """The structures at these rows, in this order, on a device."""
         items = rows if self.item is None else self.item[rows]

@@ -84,6 +84,9 @@ class Checkpoint(Protocol):
         """Replace it, whole or not at all."""
 
 
+CACHED_SITES = 1_200
+"""Sites a part of a large step on a CPU (measured with 10 members: a fifth less time than 3,456 sites at once)."""
+
 FEW = 2048
 """Training rows up to which the number of steps grows with the rows."""
 
@@ -403,9 +406,9 @@ class _Training:
 
 
 def _fitting(network: AtomSetsNetwork, data: TrainingData, batch_size: int, device: torch.device) -> int:
-    """Structures whose hidden numbers fit into half of a GPU's free memory: a step is made in so large parts."""
+    """Structures a part of a step: what fits into half of a GPU's free memory, or into a processor's cache."""
     if device.type != "cuda":
-        return batch_size
+        return min(batch_size, max(64, round(CACHED_SITES / max(data.mean_sites(), 1))))
     free, _ = torch.cuda.mem_get_info(device)
     return structures_within(free // 2, network, data, batch_size)
 
@@ -416,7 +419,7 @@ def structures_within(memory: int, network: AtomSetsNetwork, data: TrainingData,
     Of each layer on sites there are the inputs, the outputs and the gradients of both, for every member.
     """
     widths = sum(cast(MemberLinear, layer).weight.shape[2] for layer in network.phi)
-    numbers = len(data.sites) / max(len(data), 1) * (data.sites.shape[1] + 4 * network.members * widths)
+    numbers = data.mean_sites() * (data.sites.shape[1] + 4 * network.members * widths)
     return int(min(most, max(1, memory // max(4 * numbers, 1))))
 
 

@@ -192,6 +192,32 @@ def test_a_step_takes_what_fits_into_the_memory(problem):
     assert structures_within(0, network, data, 64) == 1
 
 
+def test_large_steps_are_made_in_parts_that_a_cache_holds(problem):
+    _, data, y = problem
+    many = np.tile(np.arange(60), 10)
+    larger = TrainingData(data.sites, data.weights, data.structure[many], data.offsets, many)
+    sizes = []
+
+    class Watched(AtomSetsNetwork):
+        def forward(self, batch):
+            sizes.append(batch.n_structures)
+            return super().forward(batch)
+
+    def fit():
+        torch.manual_seed(0)
+        network = Watched(2, data.sites.shape[1], phi=(16,), rho=(16,))
+        train(network, larger, y[many], everything(2, 600), options(epochs=3, batch_size=300))
+        return apply(network, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("atomsets_core.training.CACHED_SITES", 100)
+        parts = fit()
+    assert max(sizes) == 64
+    sizes.clear()
+    np.testing.assert_allclose(fit(), parts, atol=1e-4)
+    assert max(sizes) == 300
+
+
 def test_memory_that_never_suffices_is_told(problem, monkeypatch):
     _, data, y = problem
 
