@@ -236,11 +236,11 @@ def memory(result: dict[str, Any]) -> list[str]:
         "",
         about(runs[-1]),
         "",
-        "| Candidates | ranked | s | pull, predict, rank, report (s) | peak MB |",
+        "| Candidates | ranked | s | pull, train, predict, rank (s) | peak MB |",
         "|---:|---:|---:|---|---|",
     ]
     for row in runs:
-        stages = ", ".join(f"{row['stages'][name]:.0f}" for name in ("pull", "predict", "rank", "report"))
+        stages = ", ".join(f"{row['stages'][name]:.0f}" for name in ("pull", "train", "predict", "rank"))
         peaks = ", ".join(f"{name} {peak:,}" for name, peak in row["peak_mb"].items())
         counts = row["counts"]
         lines.append(f"| {counts['pulled']:,} | {counts['ranked']:,} | {row['seconds']:.0f} | {stages} | {peaks} |")
