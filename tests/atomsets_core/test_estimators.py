@@ -333,20 +333,19 @@ def test_auto_says_what_it_chose_and_never_looks_beyond_its_rows():
     traces = 10.0 ** random.uniform(-4, -2, 60)
     steels = [f"Fe{0.7 - x:.7f}Ni0.3C{x:.7f}" for x in traces]
     limits = {
-        "candidates": [("megnet:V0", {}), ("megnet:V0,amount", {"alpha": 0.0}), ("nowhere:V0", {})],
+        "candidates": ["megnet:V0", "megnet:V0,amount", "nowhere:V0"],
         "members": 2,
         "epochs": 60,
-        "folds": 2,
     }
     options = {**SMALL, "transform": "none", "epochs": 5, "batch_size": 8}
     model = AtomSetsRegressor("auto", auto_limits=limits, **options).fit(steels, np.log10(traces))
-    assert model.choice_.features == "megnet:V0,amount"
-    assert model.options_.alpha == model.network_.alpha == 0
+    assert model.choice_.features == "megnet:V0,amount:fraction+log"
+    assert model.options_.pooling == model.choice_.parameters["pooling"]
     assert model.get_params()["features"] == "auto"
-    errors = [row["error"] for row in model.choice_.report]
-    assert errors[0] < errors[1]
-    assert errors[2] is None
-    assert "no parent named 'nowhere'" in model.choice_.report[2]["reason"]
+    error = {row["features"]: row["error"] for row in model.choice_.report if "error" in row}
+    assert error["megnet:V0,amount:fraction+log"] < error["megnet:V0"]
+    (missing,) = [row for row in model.choice_.report if "error" not in row]
+    assert "no parent named 'nowhere'" in missing["left_out"]
     with pytest.raises(ValueError, match="give structures or compositions"):
         AtomSetsRegressor("auto", **options).fit(parse_features("megnet:V0").featurize(as_batch(steels)), traces)
 
