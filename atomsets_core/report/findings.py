@@ -97,7 +97,10 @@ def tiles(results: Results) -> list[Tile]:
     ]
     if heads:
         own, *others = heads.values()
-        rivals = [f"{h['head'].partition(',')[0]} {h['r_precision']:.2f}" for h in others if h["head"] != "oracle"]
+        # The three that come nearest, and blind picking; the table has all.
+        models = sorted((h for h in others if h["head"] not in ("random", "oracle")), key=lambda h: -h["r_precision"])
+        shown = [*models[:3], *(h for h in others if h["head"] == "random")]
+        rivals = [f"{h['head']} {h['r_precision']:.2f}" for h in shown]
         tiles.append(Tile("R-precision", f"{own['r_precision']:.2f}", "; ".join(rivals)))
     return tiles
 
