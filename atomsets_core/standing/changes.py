@@ -71,8 +71,9 @@ def compare(
         on_scale: from the unit of the target to the scale of the model.
 
     Returns:
-        JSON: "candidates" (before, now, new, gone, revised), "shortlist" and "top" (entered, left, moved and their counts),
-        "predictions" (how far those of unchanged structures moved, on the model's scale, and the rank correlation).
+        JSON: "candidates" (before, now, new, gone, revised), "shortlist" and "top" (entered, left, moved, and their
+        counts), "predictions" (how far those of unchanged structures moved, on the model's scale, and their rank
+        correlation).
     """
     place = _places(now["material_id"], before["material_id"])
     kept = np.flatnonzero(place >= 0)

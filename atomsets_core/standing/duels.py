@@ -96,19 +96,26 @@ def _mean(runs: Sequence[Mapping[str, Any]], kind: str) -> float:
     return float(np.mean([run["acquisition"][kind] for run in runs]))
 
 
-def verdict(folds: Mapping[str, Any], discovery: Mapping[str, Any] | None) -> dict[str, Any]:
+NO_DISCOVERY = "the campaign has no simulated discovery to compare"
+KNEW_TOO_LITTLE = "the champion knew too few of today's values to be asked in a simulated discovery"
+
+
+def verdict(
+    folds: Mapping[str, Any], discovery: Mapping[str, Any] | None, without: str = NO_DISCOVERY
+) -> dict[str, Any]:
     """Whether the challenger replaces the champion, and why, in a sentence.
 
     Args:
         folds: of `on_folds`.
-        discovery: of `on_discovery`; None where the goal has none or the campaign asks for none: then folds decide.
+        discovery: of `on_discovery`; None where there is none: then the folds decide.
+        without: why there is none.
     """
     said = [
         f"on the frozen folds ({folds['n']:,} rows) it errs by {folds['mae_challenger']:.4g}, the champion by "
         f"{folds['mae_champion']:.4g}, and errs less in {folds['share']:.0%} of the resamples"
     ]
     if discovery is None:
-        said.append("there is no simulated discovery to compare")
+        said.append(without)
     else:
         said.append(
             f"in the simulated discovery it finds {discovery['r_precision_challenger']:.3f} of the hidden best, the "

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from atomsets_core.calibration import rows_needed
 from atomsets_core.discovery import Design, Rows, ask
 from atomsets_core.discovery.heads import AtomSetsHead, Estimate
-from atomsets_core.discovery.holdouts import FEWEST, Holdout
+from atomsets_core.discovery.holdouts import Holdout
 from atomsets_core.discovery.simulate import scored
+from atomsets_core.ensembles import FEWEST
 from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.stages import gather_features, read_labelled
 from atomsets_core.standing.duels import CHAMPION, on_folds
@@ -72,13 +74,11 @@ def simulate_champion(
         champion: its folder; its out-of-fold table says what it knew.
         options: see `stages.simulate_seed`.
         seed: of the holdout and of the head.
-        name: of the file that is written, JSON: the scores of `simulate.score`, n_hidden, and n_train.
+        name: of the file that is written, JSON: the scores of `simulate.score`, n_hidden, and n_train; n_train alone
+            where the champion knew too few rows of the training part to learn from.
 
     Returns:
         seconds.
-
-    Raises:
-        ValueError: the champion knew too few rows of the training part to learn from.
     """
     started = time.perf_counter()
     store = Store(store_url)
@@ -92,8 +92,9 @@ def simulate_champion(
     design = Design(options["goal"], options["quantile"], options["pool_share"])
     split = design.holdout(target, rows.formula, seed)
     train = np.array([row for row in split.train if hashes[row] in then], dtype=np.int64)
-    if len(train) < FEWEST:
-        raise ValueError(f"the champion knew {len(train)} of the {len(split.train)} rows to learn from; too few")
+    if len(train) < max(FEWEST, rows_needed(parameters["coverage"]) + 1):
+        store.write_json(name, {"n_train": len(train), "seed": seed})
+        return {"seconds": time.perf_counter() - started}
     seen = target.copy()
     seen[train] = transform_target([then[hashes[row]] for row in train], parameters["transform"])
     found: Estimate = ask(
