@@ -207,7 +207,9 @@ def _limits(model: Model, about: Mapping[str, Any]) -> str:
     if about.get("discovery"):
         return text
     if about.get("campaign"):
-        return f"{text} Its campaign simulates no discovery: how well it finds values beyond the training range is open."
+        return (
+            f"{text} Its campaign simulates no discovery: how well it finds values beyond the training range is open."
+        )
     return (
         f"{text} Nothing here tells how well it finds values beyond the training range: train with --discovery, or run "
         "`atomsets screen`, for a simulated discovery."

@@ -27,6 +27,7 @@ class Run:
         summary: content of summary.json.
         failed: identifier -> reason, of the candidates that could not be used.
         why: reasons for which it was not the same as the last one.
+        duel: what became of a challenger: "champion", "challenger", "promote", "why"; empty without one.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Run:
     summary: Mapping[str, Any]
     failed: Mapping[str, str] = field(default_factory=dict)
     why: Sequence[str] = ()
+    duel: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def compare_runs(store: Store, standing: Standing | None, run: Run, labelled: pa
         "unit": run.summary["unit"],
         "transform": transform,
         "model": {"folder": run.model, "before": standing.model if standing else None},
+        "duel": dict(run.duel) or None,
         "labels": label_changes(labelled, training_rows(store, run.model)),
         "ranked": now.num_rows,
         **(diff or {"candidates": None, "shortlist": None, "top": None, "predictions": None}),

@@ -103,17 +103,19 @@ class Registry:
         known = self.entries.get(entry.folder)
         return self if known else replace(self, entries={**self.entries, entry.folder: entry})
 
-    def appoint(self, entry: Entry, folds: str, why: str) -> Registry:
+    def appoint(self, entry: Entry, folds: str, why: str, anew: bool = False) -> Registry:
         """The first champion of a definition, whose folds all later ones are judged by.
 
         Args:
             entry: the model.
             folds: digest of its folds.
             why: in words.
+            anew: its folds take the place of those of an earlier first one, which are lost.
         """
         added = self.add(entry)
         founders = {**added.founders}
-        founders.setdefault(entry.definition, (entry.folder, folds))
+        if anew or entry.definition not in founders:
+            founders[entry.definition] = (entry.folder, folds)
         before = added.champions.get(entry.definition)
         return replace(added, founders=founders)._crown(entry.folder, APPOINTED, before, why)
 
@@ -128,6 +130,10 @@ class Registry:
         if before == folder:
             raise RegistryError(f"{folder} is the champion already")
         return self._crown(folder, what, before, why)
+
+    def judged(self, folder: str, duel: str) -> Registry:
+        """With the name of the file that holds a model's comparison with the champion."""
+        return replace(self, entries={**self.entries, folder: replace(self._entry(folder), duel=duel)})
 
     def keep(self, challenger: str, why: str) -> Registry:
         """The champion stays; a challenger was turned down."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atomsets_core.standing.memory import short
+from atomsets_core.standing.registry import KEPT, Event, Registry
 from atomsets_core.wording import NONE, counted, listed, minus, number, percent, scale_name
 
 SHOWN = 15
@@ -49,6 +50,10 @@ def findings(record: Mapping[str, Any]) -> list[str]:
             f"The model learned from {counted(labels['learned_from'], 'value')}; of today's, {listed(told)} since "
             "then. `atomsets retrain` makes a challenger of them."
         )
+    if record["duel"]:
+        outcome = "took over from" if record["duel"]["promote"] else "did not take over from"
+        names = (short(record["duel"][who]) for who in ("challenger", "champion"))
+        said.append(f"{next(names)}, trained on today's labels, {outcome} {next(names)}: {record['duel']['why']}.")
     if model_changed(record) and record["predictions"]:
         moved = record["predictions"]
         if moved["compared"]:
@@ -195,6 +200,52 @@ def sections(record: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any
     return [(title, record[where][what]) for title, where, what in titles if record[where][what]]
 
 
+MODELS = ("", "model", "trained", "learned from", "error", "R²", "inside interval", "how it came")
+
+
+def model_rows(registry: Registry, definition: str | None = None) -> list[Row]:
+    """The models of a campaign as text, the latest last, columns `MODELS`; with a definition only those made for it."""
+    rows: list[Row] = []
+    for entry in registry.entries.values():
+        if definition is not None and entry.definition != definition:
+            continue
+        mark = "champion" if registry.champions.get(entry.definition) == entry.folder else ""
+        events = [event for event in registry.log if entry.folder in (event.model, event.other)]
+        rows.append(
+            (
+                "set aside" if entry.set_aside else mark,
+                short(entry.folder),
+                entry.trained[:16].replace("T", " "),
+                f"{entry.n_train:,}",
+                number(entry.scores.get("mae")),
+                number(entry.scores.get("r2")),
+                percent(entry.scores.get("coverage")),
+                _came(entry.folder, events),
+            )
+        )
+    return rows
+
+
+def _came(folder: str, events: Sequence[Event]) -> str:
+    """The last decision on a model, in words."""
+    if not events:
+        return "trained"
+    last = events[-1]
+    if last.model == folder:
+        return KEPT_WORDS if last.what == KEPT else f"{last.what}, {last.at[:10]}"
+    if last.what == KEPT:
+        return f"turned down, {last.at[:10]}"
+    return f"replaced by {short(last.model)}, {last.at[:10]}"
+
+
+KEPT_WORDS = "kept its place against the last challenger"
+
+
+def models_table(registry: Registry, definition: str | None = None) -> str:
+    """The models of a campaign as a Markdown table."""
+    return "\n".join(_table(MODELS, model_rows(registry, definition)))
+
+
 def _table(header: Sequence[str], rows: Sequence[Row], unit: str = "") -> list[str]:
     named = [f"{name}{unit}" if name in ("predicted", "value") else name for name in header]
     return [
@@ -217,5 +268,3 @@ def _rank(rank: int | None) -> str:
 
 def _count(n: int | None) -> str:
     return NONE if n is None else minus(f"{n:,}")
-
-
