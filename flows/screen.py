@@ -33,8 +33,11 @@ from atomsets_core.report import write_report
 from atomsets_core.shards import ShardEntry
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal, Structures
+from flows import figures
 from flows.campaign import Campaign
+from flows.credentials import needed, provided
 from flows.progress import Pulling, Stage, note
+from flows.reports import report_url
 from flows.summary import markdown, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
@@ -71,7 +74,7 @@ def screen(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
         StorageError: the folder can't be written, or another run is at work in it.
     """
     store = Store(out or f"campaigns/{campaign.name}")
-    with store.lock():
+    with provided(needed(campaign, store.root)), store.lock():
         return _Run(campaign, store).screen()
 
 
@@ -330,12 +333,10 @@ class _Run:
         shortlist = ranking[ranking["shortlist"]].drop(columns=["shortlist", "structure_hash"])
         rows = json.loads(shortlist.to_json(orient="records", double_precision=4))
         create_table_artifact(rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
-        create_markdown_artifact(
-            markdown(summary), key=f"{name}-summary", description=f"Summary of {self.campaign.name}"
-        )
-        if self.store.is_local:
-            url = self.store.local("report.html").resolve().as_uri()
-            create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")
+        url = report_url(self.store)
+        text = markdown(summary, [*figures.of_run(self.store, summary), f"[The whole report]({url})"])
+        create_markdown_artifact(text, key=f"{name}-summary", description=f"Summary of {self.campaign.name}")
+        create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")
 
 
 def _unique(structures: Structures, hashes: set[str]) -> Structures:
