@@ -9,6 +9,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+import pandas as pd
 
 from atomsets_core.storage import Store
 
@@ -18,13 +19,11 @@ POINTS = 1500
 """Drawn at most of the out-of-fold predictions, evenly spread over the rows."""
 
 
-def of_run(store: Store, summary: Mapping[str, Any]) -> list[str]:
+def of_run(store: Store, summary: Mapping[str, Any], chosen: pd.DataFrame) -> list[str]:
     """Markdown of the figures of a run: the shortlist with its intervals, and predicted against known values."""
     logarithmic = summary["transform"] == "log10"
     name = f"{summary['target']}, {summary['unit']}" if summary["unit"] else summary["target"]
-    columns = ["formula", "predicted", "lower", "upper", "shortlist"]
-    ranking = store.read_table("ranking.parquet", columns).to_pandas()
-    rows = ranking[ranking["shortlist"]].head(25).to_dict("records")
+    rows = chosen.head(25)[["formula", "predicted", "lower", "upper"]].to_dict("records")
     known = store.read_table(f"{summary['model']['folder']}/out_of_fold.parquet", ["value", "predicted"]).to_pandas()
     figures = []
     if rows:
