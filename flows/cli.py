@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.commands import benchmark, discover, featurize, models, predict, pull, retrain, train, train_parent
+from flows.commands import (
+    automations,
+    benchmark,
+    deploy,
+    discover,
+    featurize,
+    models,
+    predict,
+    pull,
+    retrain,
+    serve,
+    train,
+    train_parent,
+)
 from flows.server import quiet_environment, start_early
 from flows.terminal import Bars, check_writable, console, fail
 
@@ -32,6 +45,9 @@ app.command()(benchmark.benchmark)
 app.command("train-parent")(train_parent.train_parent)
 app.command()(retrain.retrain)
 app.add_typer(models.app, name="models")
+app.command()(serve.serve)
+app.command()(deploy.deploy)
+app.add_typer(automations.app, name="automations")
 
 
 @app.callback()

@@ -20,10 +20,11 @@ from atomsets_core.standing.registry import Entry
 from atomsets_core.standing.telling import models_table
 from atomsets_core.storage import Store
 from flows.campaign import Campaign
+from flows.credentials import needed, provided
+from flows.progress import slug
 from flows.screen import IN_FLIGHT, CampaignRun, run_name
 from flows.states import APPOINTED, KEPT, NOTHING_NEW, PROMOTED, ended
 from tasks import cluster
-from tasks.events import slug
 from tasks.select import with_labels
 
 
@@ -44,7 +45,7 @@ def retrain(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
         StorageError: the folder can't be written, or another run is at work in it.
     """
     store = Store(out or f"campaigns/{campaign.name}")
-    with store.lock():
+    with provided(needed(campaign, store.root)), store.lock():
         return _retrain(CampaignRun(campaign, store))
 
 

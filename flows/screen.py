@@ -33,15 +33,17 @@ from atomsets_core.shards import Located, ShardEntry
 from atomsets_core.sources import PulledFile
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal
+from flows import figures
 from flows.campaign import Campaign
 from flows.champions import Champions, definition
+from flows.credentials import needed, provided
 from flows.learning import Learning, labels_digest
-from flows.progress import Pulling, Stage, note
+from flows.progress import Pulling, Stage, note, slug
+from flows.reports import report_url
 from flows.standing import WORK, Memory
 from flows.states import NOTHING_NEW, WITH_FAILURES, ended
 from flows.summary import markdown, summarize_run
 from tasks import cluster
-from tasks.events import slug
 from tasks.featurize import featurize_shard
 from tasks.isolate import ShardJob
 from tasks.predict import predict_shard
@@ -76,7 +78,7 @@ def screen(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
         StorageError: the folder can't be written, or another run is at work in it.
     """
     store = Store(out or f"campaigns/{campaign.name}")
-    with store.lock():
+    with provided(needed(campaign, store.root)), store.lock():
         return CampaignRun(campaign, store).screen()
 
 
@@ -324,9 +326,9 @@ class CampaignRun:
         shortlist = ranking.shortlist.drop(columns=["shortlist", "structure_hash"])
         rows = json.loads(shortlist.to_json(orient="records", double_precision=4))
         create_table_artifact(rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
-        create_markdown_artifact(
-            markdown(summary), key=f"{name}-summary", description=f"Summary of {self.campaign.name}"
+        url = report_url(self.store)
+        text = markdown(
+            summary, [*figures.of_run(self.store, summary, ranking.shortlist), f"[The whole report]({url})"]
         )
-        if self.store.is_local:
-            url = self.store.local("report.html").resolve().as_uri()
-            create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")
+        create_markdown_artifact(text, key=f"{name}-summary", description=f"Summary of {self.campaign.name}")
+        create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")

@@ -21,7 +21,9 @@ from atomsets_core.standing.record import Compared, Run, compare_runs
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
 from flows.campaign import Campaign
-from tasks.events import announce_new_top, slug
+from flows.progress import slug
+from flows.reports import report_url
+from tasks.events import entered_top_ten
 
 OUTPUTS = ("ranking.parquet", "ranking.csv", "failures.parquet", "summary.json", "report.html", memory.CHANGES)
 """What every finished run leaves, beside its model."""
@@ -124,7 +126,8 @@ class Memory:
             key=f"{slug(self.campaign.name)}-changes",
             description=f"What changed in run {self.number} of {self.campaign.name}",
         )
-        announce_new_top(self.campaign.name, found.top)
+        training, report = self.campaign.training, report_url(self.store)
+        entered_top_ten(self.campaign.name, found.top, target=training.target, unit=training.unit, report=report)
         for text in telling.findings(found.record):
             get_run_logger().info(text)
 

@@ -177,8 +177,8 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def markdown(summary: Mapping[str, Any]) -> str:
-    """The summary artifact."""
+def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
+    """The summary artifact, with more paragraphs below what came out, e.g. figures."""
     objective = summary["settings"]["objective"]["goal"]
     lines = [
         f"# {summary['campaign']}",
@@ -186,6 +186,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         "",
         *(f"- {line}" for line in headlines(summary)),
         "",
+        *(line for paragraph in more for line in (paragraph, "")),
     ]
     if summary["discovery"]:
         header = discovery_header(summary)
