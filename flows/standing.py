@@ -66,7 +66,7 @@ class Memory:
         return {
             "the campaign": digest(asked),
             "the program": digest(FORMAT_VERSION, RECIPE_VERSION, SCHEMA_VERSION, memory.VERSION, _version()),
-            "the parent network": digest(self.digest, self.features.root),
+            "the parent network": self.digest,
             "the training data": _pulled_digest(self.store, training),
             "the candidates": _pulled_digest(self.store, candidates),
             "the model": model,

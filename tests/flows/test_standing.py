@@ -13,10 +13,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from typer.testing import CliRunner
 
-from atomsets_core.standing.memory import read_changes, read_standing
+from atomsets_core.standing.memory import CONFRONTED, read_changes, read_standing
 from atomsets_core.standing.registry import read_registry
 from atomsets_core.storage import Store
 from flows import screen as screening
+from flows import standing
 from flows.campaign import Campaign
 from flows.cli import app
 from flows.retrain import retrain
@@ -34,6 +35,7 @@ class World:
         self.folder, self.table, self.scheduler = folder, table, scheduler
         self.out = folder / "campaign"
         self.store = Store(self.out)
+        self.told = []
 
     def write(self, labelled, offered):
         """Rows of the elastic data that are labelled, and that are candidates."""
@@ -172,7 +174,9 @@ def second(world, idle):
     gone = [names.index(name) for name in before["material_id"][20:23]]
     offered = [row for row in range(N_LABELLED, 140) if row not in gone]
     world.write([*range(N_LABELLED), *found], offered)
-    return before, *world.screen()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(standing, "entered_top_ten", lambda name, rows, **_: world.told.append((name, rows)))
+        return before, *world.screen()
 
 
 def test_only_what_is_new_is_worked_on(world, first, second):
@@ -238,6 +242,37 @@ def test_it_is_told_in_the_report_and_in_an_artifact(world, second):
     assert "No longer on the shortlist" in text
     line = read_changes(world.store)["history"][-1]
     assert (line["new"], line["confronted_all"]) == (30, 12)
+
+
+def test_new_ones_among_the_first_ten_are_announced(world, second):
+    before, _, _ = second
+    new = world.ranking()[:10]
+    new = new[~new["material_id"].isin(before["material_id"][:10])]
+    ((name, rows),) = world.told
+    assert name == "weekly"
+    assert [row["material_id"] for row in rows] == list(new["material_id"])
+    assert len(rows) == 10, "all of the old top ten have values now"
+
+
+def test_a_run_that_is_cut_off_at_its_end_is_made_again_and_counts_once(world, second):
+    line, confronted = read_changes(world.store)["history"][-1], world.store.read(CONFRONTED)
+    (world.out / "ranking.csv").unlink()
+
+    def cut_off(*_):
+        raise RuntimeError("the machine was switched off")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(standing.memory, "remember", cut_off)
+        with pytest.raises(RuntimeError, match="switched off"):
+            world.screen()
+    assert read_standing(world.store).run == line["run"]
+    state, _ = world.screen()
+    assert state.name == "Completed"
+    history = read_changes(world.store)["history"]
+    assert [entry["run"] for entry in history[-2:]] == [line["run"], line["run"] + 1]
+    assert world.latest["candidates"]["new"] == world.latest["confronted"]["now"]["n"] == 0
+    assert world.store.read(CONFRONTED) == confronted
+    assert world.screen()[0].name == NOTHING_NEW
 
 
 @pytest.fixture(scope="module")
@@ -346,6 +381,21 @@ def test_new_labels_replace_the_model_where_the_campaign_says_so(world, by_hand)
     assert summary["counts"]["training"]["learned_from"] == N_LABELLED + 5
     assert world.latest["duel"]["promote"]
     assert world.screen(**asked)[0].name == NOTHING_NEW
+
+
+def test_new_labels_challenge_the_model_where_the_campaign_says_so(world, by_hand):
+    asked = {"standing": {"new_labels": "challenge"}, "discovery": {"seeds": 0}}
+    champion = world.screen(**asked)[1]["model"]["folder"]
+    world.write(range(N_LABELLED + 20), range(N_LABELLED + 20, 110))
+    state, summary = world.screen(**asked)
+    assert state.name == "Completed"
+    duel = world.latest["duel"]
+    assert duel["champion"] == champion
+    assert summary["model"]["folder"] == duel["challenger" if duel["promote"] else "champion"]
+    decisions = len(world.registry.log)
+    (world.out / "report.html").unlink()
+    world.screen(**asked)
+    assert len(world.registry.log) == decisions, "a challenger is judged once"
 
 
 def test_failures_have_a_state_of_their_own_and_are_mended_by_the_next_run(world, by_hand, monkeypatch):
