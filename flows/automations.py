@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.deployments import folder, read_yaml
+from flows.deployments import folder, read_yaml, server
 
 
 class AutomationError(Exception):
@@ -70,9 +69,9 @@ def install_all(files: Sequence[Path], notify: str | None) -> Iterator[str]:
 
     Raises:
         AutomationError: a file or block that can't be used.
-        ConnectionError: no server.
+        ConnectionError: no server, or it refuses.
     """
-    with _client() as client:
+    with server() as client:
         block_id = None if notify is None else _find_block(client, notify)
         for path in files:
             automation = read(path, block_id)
@@ -91,9 +90,9 @@ def remove_all(files: Sequence[Path]) -> int:
 
     Raises:
         AutomationError: a file that can't be used.
-        ConnectionError: no server.
+        ConnectionError: no server, or it refuses.
     """
-    with _client() as client:
+    with server() as client:
         names = [read(path, None).name for path in files]
         found = [
             old for name in names for old in client.request("POST", "/automations/filter", json=_named(name)).json()
@@ -105,23 +104,6 @@ def remove_all(files: Sequence[Path]) -> int:
 
 def _named(name: str) -> dict[str, Any]:
     return {"automations": {"name": {"any_": [name]}}}
-
-
-@contextmanager
-def _client() -> Iterator[Any]:
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
-        raise ConnectionError("no Prefect server: set PREFECT_API_URL, e.g. to http://127.0.0.1:4200/api")
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except httpx.HTTPStatusError as error:
-        raise AutomationError(f"the server refused it: {error.response.text}") from error
-    except httpx.HTTPError as error:
-        raise ConnectionError(f"no Prefect server answers at {PREFECT_API_URL.value()}: {error}") from error
 
 
 def _find_block(client: Any, notify: str) -> str:

@@ -1,4 +1,4 @@
-"""Postgres, a Prefect server on it, and a worker: real ones, each a process of its own, that can be stopped and started."""
+"""Postgres, a Prefect server on it, and a worker: real ones, each a process that can be stopped and started."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "tests:as-good-as-none"  # noqa: S105
+"""Of the server, as compose.yaml and the Kubernetes manifests have it."""
 
 
 def free_port() -> int:
@@ -125,8 +127,7 @@ class Prefect:
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": self.url,
-            # as in compose.yaml where no password is set
-            "PREFECT_API_AUTH_STRING": "",
+            "PREFECT_API_AUTH_STRING": PASSWORD,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             **more,
         }
@@ -135,7 +136,7 @@ class Prefect:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         environment = self.environment(
             PREFECT_API_DATABASE_CONNECTION_URL=self.database,
-            PREFECT_SERVER_API_AUTH_STRING="",
+            PREFECT_SERVER_API_AUTH_STRING=PASSWORD,
             PREFECT_SERVER_UI_API_URL="/api",
             # rules on silence are looked at more often, so that a test needn't wait
             PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY="PT1S",
@@ -150,7 +151,7 @@ class Prefect:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2):  # noqa: S310
                 return True
         except OSError:
             return False
@@ -182,7 +183,7 @@ class Prefect:
         """A client of the API, for a `with` block."""
         from prefect.client.orchestration import SyncPrefectClient
 
-        return SyncPrefectClient(self.url)
+        return SyncPrefectClient(self.url, auth_string=PASSWORD)
 
     def close(self) -> None:
         for process in (self.worker, self.server):
