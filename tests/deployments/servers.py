@@ -97,11 +97,13 @@ class Prefect:
         folder: of logs, and as `home` the one that campaigns lie in.
         database: URL of it.
         port: of the server.
+        password: user:password that it wants; empty for none.
     """
 
     folder: Path
     database: str
     port: int = field(default_factory=free_port)
+    password: str = PASSWORD
     server: subprocess.Popen[Any] | None = None
     worker: subprocess.Popen[Any] | None = None
 
@@ -127,7 +129,7 @@ class Prefect:
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": self.url,
-            "PREFECT_API_AUTH_STRING": PASSWORD,
+            **({"PREFECT_API_AUTH_STRING": self.password} if self.password else {}),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             **more,
         }
@@ -135,8 +137,8 @@ class Prefect:
     def start_server(self) -> None:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         environment = self.environment(
+            **({"PREFECT_SERVER_API_AUTH_STRING": self.password} if self.password else {}),
             PREFECT_API_DATABASE_CONNECTION_URL=self.database,
-            PREFECT_SERVER_API_AUTH_STRING=PASSWORD,
             PREFECT_SERVER_UI_API_URL="/api",
             # rules on silence are looked at more often, so that a test needn't wait
             PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY="PT1S",
@@ -183,7 +185,7 @@ class Prefect:
         """A client of the API, for a `with` block."""
         from prefect.client.orchestration import SyncPrefectClient
 
-        return SyncPrefectClient(self.url, auth_string=PASSWORD)
+        return SyncPrefectClient(self.url, auth_string=self.password or None)
 
     def close(self) -> None:
         for process in (self.worker, self.server):
