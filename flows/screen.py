@@ -39,7 +39,7 @@ from flows.campaign import Campaign
 from flows.credentials import needed, provided
 from flows.progress import Pulling, Stage, note
 from flows.reports import report_url
-from flows.summary import markdown, summarize_run
+from flows.summary import markdown, shortlist_rows, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
 from tasks.isolate import ShardJob
@@ -339,8 +339,7 @@ class _Run:
     def show(self, summary: Mapping[str, Any], ranking: Ranking) -> None:
         """Publish the shortlist, the summary and the report as artifacts."""
         name = "".join(c if c.isalnum() else "-" for c in self.campaign.name.lower()).strip("-")
-        shortlist = ranking.shortlist.drop(columns=["shortlist", "structure_hash"])
-        rows = json.loads(shortlist.to_json(orient="records", double_precision=4))
+        rows = shortlist_rows(summary, ranking.shortlist)
         create_table_artifact(rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
         url = report_url(self.store)
         text = markdown(

@@ -27,7 +27,8 @@ from tests.deployments.servers import Prefect, postgres, until  # noqa: E402
 from tests.materials_project_server.running import DATA, KEY, running  # noqa: E402
 
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
+    "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 COLOURS = 64
@@ -105,21 +106,23 @@ def take(prefect: Prefect, runs: list[dict[str, Any]], options: argparse.Namespa
     first, last = runs
     name = "incompressible-mp"
     pages = {
-        "prefect-run": (f"/runs/flow-run/{first['id']}", 900, 3),
-        "prefect-logs": (f"/runs/flow-run/{first['id']}?tab=Logs", 800, 0),
-        "prefect-deployment": (f"/deployments/deployment/{last['deployment']}", 800, 0),
-        "prefect-shortlist": (f"/artifacts/artifact/{first['artifacts'][f'{name}-shortlist']}", 900, 0),
-        "prefect-summary": (f"/artifacts/artifact/{first['artifacts'][f'{name}-summary']}", 1250, 0),
-        "prefect-automations": ("/automations", 600, 0),
+        "prefect-run": (f"/runs/flow-run/{first['id']}", 1000, "Task Runs"),
+        "prefect-logs": (f"/runs/flow-run/{first['id']}", 1500, "Logs"),
+        "prefect-deployment": (f"/deployments/deployment/{last['deployment']}", 820, None),
+        "prefect-shortlist": (f"/artifacts/artifact/{first['artifacts'][f'{name}-shortlist']}", 820, None),
+        "prefect-summary": (f"/artifacts/artifact/{first['artifacts'][f'{name}-summary']}", 1500, None),
+        "prefect-automations": ("/automations", 620, None),
     }
     base = prefect.url.removesuffix("/api") + "/v2"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=list(FLAGS))
-        for file, (path, height, _) in pages.items():
+        for file, (path, height, tab) in pages.items():
             page = browser.new_page(viewport={"width": 1280, "height": height})
             page.goto(base + path)
             page.wait_for_load_state("load")
-            page.wait_for_timeout(4000)
+            if tab:
+                page.get_by_role("tab", name=tab).click()
+            page.wait_for_timeout(5000)  # the graph is drawn when it has settled
             save(page.screenshot(), options.out / f"{file}.png")
             page.close()
         browser.close()

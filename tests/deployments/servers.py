@@ -140,6 +140,7 @@ class Prefect:
             **({"PREFECT_SERVER_API_AUTH_STRING": self.password} if self.password else {}),
             PREFECT_API_DATABASE_CONNECTION_URL=self.database,
             PREFECT_SERVER_UI_API_URL="/api",
+            PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
             # rules on silence are looked at more often, so that a test needn't wait
             PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY="PT1S",
         )
