@@ -90,6 +90,19 @@ class Store:
         names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
+    def sizes(self, folder: str, suffix: str = "") -> dict[str, int]:
+        """Name (relative to the store) -> bytes of the files directly in a folder, from one listing."""
+        try:
+            found = self._fs.ls(self._full(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        names = [(str(item["name"]).rsplit("/", 1)[-1], item) for item in found if item["type"] != "directory"]
+        return {
+            f"{folder}/{name}": int(item["size"])
+            for name, item in sorted(names, key=lambda pair: pair[0])
+            if name.endswith(suffix)
+        }
+
     def size(self, name: str) -> int:
         """Bytes of a file.
 

@@ -18,8 +18,10 @@ from flows.commands import (
     deploy,
     discover,
     featurize,
+    models,
     predict,
     pull,
+    retrain,
     serve,
     train,
     train_parent,
@@ -41,6 +43,8 @@ app.command()(train.train)
 app.command()(predict.predict)
 app.command()(benchmark.benchmark)
 app.command("train-parent")(train_parent.train_parent)
+app.command()(retrain.retrain)
+app.add_typer(models.app, name="models")
 app.command()(serve.serve)
 app.command()(deploy.deploy)
 app.add_typer(automations.app, name="automations")

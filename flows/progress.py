@@ -50,6 +50,11 @@ def note(message: str) -> None:
         listener.note(message)
 
 
+def slug(text: str) -> str:
+    """A text as the key of an artifact: lower case letters, digits and dashes."""
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
+
+
 @contextlib.contextmanager
 def _tolerated() -> Iterator[None]:
     """A server that is away for longer than the client tries costs a picture of the progress, not the run."""
@@ -73,7 +78,7 @@ class Stage:
         self._told = time.monotonic()
         self._artifact: UUID | None = None
         if total:
-            key = "".join(c if c.isalnum() else "-" for c in f"{campaign}-{name}".lower()).strip("-")
+            key = slug(f"{campaign}-{name}")
             description = f"{name}: {total} steps"
             with _tolerated():
                 self._artifact = cast(UUID, create_progress_artifact(progress=0.0, key=key, description=description))

@@ -30,6 +30,7 @@ def test_the_server_has_them_as_the_file_says(prefect_with_deployments):
     expected = {
         "screen/weekly": "0 6 * * 1",
         "pull/nightly": "30 2 * * *",
+        "retrain/monthly": "0 4 1 * *",
         "screen/embedded": None,
         "discover/benchmark": None,
     }

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from flows.states import NOTHING_NEW
 from tests.materials_project_server.running import KEY, QUICK
 
 TINY = {
@@ -109,7 +110,9 @@ def test_with_nothing_new_it_ends_quickly_and_featurises_nothing(prefect_with_de
     with prefect_with_deployments.client() as client:
         names = task_names(client, run)
     assert not [name for name in names if name.startswith(("featurize", "train", "predict"))], names
-    assert summary_of(prefect_with_deployments)["counts"] == before["counts"]
+    assert run.state.name == NOTHING_NEW
+    assert "no work was done" in run.state.message
+    assert summary_of(prefect_with_deployments) == before
 
 
 def test_a_new_release_brings_only_what_is_new(prefect_with_deployments, first, materials):
