@@ -17,6 +17,7 @@ from flows.discover import Asked
 from flows.home import go_home
 from flows.reports import report_url, serve_reports
 from tests.deployments.servers import PASSWORD, ROOT, end, free_port, until
+from tests.deployments.test_weekly import TINY, run_to_the_end
 
 
 def test_parameters_are_campaigns():
@@ -153,3 +154,12 @@ def test_home(tmp_path, monkeypatch):
     monkeypatch.delenv("ATOMSETS_HOME")
     with pytest.raises(RuntimeError, match="ATOMSETS_HOME is not set"):
         go_home()
+
+
+def test_a_pull_at_night_leaves_a_campaign_at_work_alone(prefect_with_deployments):
+    """Through the worker: the folder's lock is held here."""
+    home = prefect_with_deployments.home / "campaigns" / "busy"
+    with Store(home).lock():
+        run = run_to_the_end(prefect_with_deployments, "pull/nightly", {**TINY, "name": "busy"})
+    assert run.state.name == "Campaign at work"
+    assert not list(home.rglob("*.parquet"))
