@@ -78,7 +78,7 @@ def install_all(files: Sequence[Path], notify: str | None) -> Iterator[str]:
             same = client.request("POST", "/automations/filter", json=_named(automation.name)).json()
             body = automation.model_dump(mode="json")
             for old in same[:1]:
-                client.request("PUT", "/automations/{id}", {"id": old["id"]}, json=body).raise_for_status()
+                client.request("PUT", "/automations/{id}", path_params={"id": old["id"]}, json=body).raise_for_status()
                 yield f"{automation.name}: brought up to date"
             if not same:
                 client.request("POST", "/automations/", json=body).raise_for_status()
@@ -98,7 +98,7 @@ def remove_all(files: Sequence[Path]) -> int:
             old for name in names for old in client.request("POST", "/automations/filter", json=_named(name)).json()
         ]
         for old in found:
-            client.request("DELETE", "/automations/{id}", {"id": old["id"]}).raise_for_status()
+            client.request("DELETE", "/automations/{id}", path_params={"id": old["id"]}).raise_for_status()
     return len(found)
 
 
