@@ -76,7 +76,7 @@ def install_all(files: Sequence[Path], notify: str | None) -> Iterator[str]:
         for path in files:
             automation = read(path, block_id)
             same = client.request("POST", "/automations/filter", json=_named(automation.name)).json()
-            body = automation.model_dump(mode="json")
+            body = automation.model_dump(mode="json", exclude={"owner_resource"})
             for old in same[:1]:
                 client.request("PUT", "/automations/{id}", path_params={"id": old["id"]}, json=body).raise_for_status()
                 yield f"{automation.name}: brought up to date"

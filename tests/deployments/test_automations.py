@@ -127,9 +127,8 @@ def test_silence_is_told(prefect_with_deployments, installed, tmp_path):
     found = until(lambda: [said for said in list(installed[0]) if "8 days" in said["subject"]], 60, "the message")
     assert "prefect worker start" in found[0]["body"]
     with prefect_with_deployments.client() as client:
-        client.request(
-            "DELETE", "/automations/{id}", {"id": on_the_server(prefect_with_deployments)["short silence"]["id"]}
-        )
+        there = on_the_server(prefect_with_deployments)["short silence"]["id"]
+        client.request("DELETE", "/automations/{id}", path_params={"id": there}).raise_for_status()
 
 
 def test_what_cant_be_installed_is_named(prefect_with_deployments, installed, tmp_path):
