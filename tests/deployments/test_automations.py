@@ -62,7 +62,7 @@ def on_the_server(prefect):
 
 
 def message(came, word):
-    found = until(lambda: [said for said in list(came) if word in said["subject"] + said["body"]], 60, word)
+    found = until(lambda: [said for said in list(came) if word in said["subject"] + said["body"]], 120, word)
     assert len(found) == 1
     return found[0]
 
@@ -124,7 +124,7 @@ def test_silence_is_told(prefect_with_deployments, installed, tmp_path):
     command = ("flows.cli", "automations", "install", str(tmp_path / "short.yaml"), "--notify", "custom-webhook/lab")
     done = prefect_with_deployments.run(*command)
     assert done.returncode == 0, done.stderr
-    found = until(lambda: [said for said in list(installed[0]) if "8 days" in said["subject"]], 60, "the message")
+    found = until(lambda: [said for said in list(installed[0]) if "8 days" in said["subject"]], 120, "the message")
     assert "prefect worker start" in found[0]["body"]
     with prefect_with_deployments.client() as client:
         there = on_the_server(prefect_with_deployments)["short silence"]["id"]
