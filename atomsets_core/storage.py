@@ -47,6 +47,8 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
+        self._fs: Any
+        self._path: str
         try:
             self._fs, self._path = open_s3(self.root) if self.root.startswith(S3) else fsspec.core.url_to_fs(self.root)
         except (ObjectStoreError, OSError) as error:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.deployments import folder, read_yaml
+from flows.deployments import folder, read_yaml, server
 
 
 class AutomationError(Exception):
@@ -70,16 +69,16 @@ def install_all(files: Sequence[Path], notify: str | None) -> Iterator[str]:
 
     Raises:
         AutomationError: a file or block that can't be used.
-        ConnectionError: no server.
+        ConnectionError: no server, or it refuses.
     """
-    with _client() as client:
+    with server() as client:
         block_id = None if notify is None else _find_block(client, notify)
         for path in files:
             automation = read(path, block_id)
             same = client.request("POST", "/automations/filter", json=_named(automation.name)).json()
-            body = automation.model_dump(mode="json")
+            body = automation.model_dump(mode="json", exclude={"owner_resource"})
             for old in same[:1]:
-                client.request("PUT", "/automations/{id}", {"id": old["id"]}, json=body).raise_for_status()
+                client.request("PUT", "/automations/{id}", path_params={"id": old["id"]}, json=body).raise_for_status()
                 yield f"{automation.name}: brought up to date"
             if not same:
                 client.request("POST", "/automations/", json=body).raise_for_status()
@@ -91,37 +90,20 @@ def remove_all(files: Sequence[Path]) -> int:
 
     Raises:
         AutomationError: a file that can't be used.
-        ConnectionError: no server.
+        ConnectionError: no server, or it refuses.
     """
-    with _client() as client:
+    with server() as client:
         names = [read(path, None).name for path in files]
         found = [
             old for name in names for old in client.request("POST", "/automations/filter", json=_named(name)).json()
         ]
         for old in found:
-            client.request("DELETE", "/automations/{id}", {"id": old["id"]}).raise_for_status()
+            client.request("DELETE", "/automations/{id}", path_params={"id": old["id"]}).raise_for_status()
     return len(found)
 
 
 def _named(name: str) -> dict[str, Any]:
     return {"automations": {"name": {"any_": [name]}}}
-
-
-@contextmanager
-def _client() -> Iterator[Any]:
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
-        raise ConnectionError("no Prefect server: set PREFECT_API_URL, e.g. to http://127.0.0.1:4200/api")
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except httpx.HTTPStatusError as error:
-        raise AutomationError(f"the server refused it: {error.response.text}") from error
-    except httpx.HTTPError as error:
-        raise ConnectionError(f"no Prefect server answers at {PREFECT_API_URL.value()}: {error}") from error
 
 
 def _find_block(client: Any, notify: str) -> str:

@@ -1,8 +1,8 @@
 """Keys for the length of a run: from the environment, or from Secret blocks of the Prefect server.
 
 A block is named like the variable, in small letters with dashes: `mp-api-key` stands for MP_API_KEY. What is found
-is in the environment of the run's process, and of the local workers it starts, as long as the run lasts. It never becomes a
-parameter, which the server would keep and show. Workers on other machines have keys of their own.
+is in the environment of the process, and of local workers that it starts, as long as the run lasts. It
+never becomes a parameter, which the server would keep and show. Workers on other machines have keys of their own.
 """
 
 from __future__ import annotations

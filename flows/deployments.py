@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,31 @@ def chosen(deployments: list[dict[str, Any]], names: list[str]) -> list[dict[str
         if name not in known:
             raise DeploymentError(f"no deployment {name!r}; there are {', '.join(known)}")
     return [deployment for deployment in deployments if not names or deployment["name"] in names]
+
+
+@contextmanager
+def server() -> Iterator[Any]:
+    """A client of the Prefect server of PREFECT_API_URL.
+
+    Raises:
+        ConnectionError: none is named, none answers, or it doesn't let one in; also for what happens inside.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise ConnectionError("no Prefect server: set PREFECT_API_URL, e.g. to http://127.0.0.1:4200/api")
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ConnectionError(f"{url} wants a password: set PREFECT_API_AUTH_STRING to user:password") from error
+        raise ConnectionError(f"{url} refused a request: {error.response.text}") from error
+    except httpx.HTTPError as error:
+        raise ConnectionError(f"no Prefect server answers at {url}: {error}") from error
 
 
 def runner_deployment(raw: dict[str, Any], scheduled: bool) -> Any:

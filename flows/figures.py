@@ -47,7 +47,7 @@ def shortlist(rows: Sequence[Mapping[str, Any]], name: str, logarithmic: bool, b
     height = TOP + BOTTOM + 18 * len(rows)
     ends = [float(row[key]) for row in rows for key in ("lower", "upper")]
     axis = _Axis([*ends, best], logarithmic, LEFT + 40, WIDTH - RIGHT)
-    parts = [axis.below(height - BOTTOM, TOP, name)]
+    parts = [axis.below(height - BOTTOM, TOP, f"{name}; dashed: the best that was learned from")]
     x = axis(best)
     parts.append(f'<path d="M{x:.1f} {TOP}V{height - BOTTOM}" stroke="{INK}" stroke-dasharray="4 3"/>')
     for place, row in enumerate(rows):

@@ -12,7 +12,7 @@ from prefect.states import Completed, State
 
 from atomsets_core.sources import MATERIALS_PROJECT, SourceError
 from atomsets_core.storage import BusyError, Store
-from flows.campaign import Campaign
+from flows.campaign import Campaign, Candidates, Training
 from flows.credentials import needed, provided
 from flows.progress import Pulling
 from tasks.refresh import refresh
@@ -40,7 +40,7 @@ def pull(campaign: Campaign, out: str | None = None) -> dict[str, Any] | State:
         StorageError: the folder can't be written.
     """
     target = out or f"campaigns/{campaign.name}"
-    sections = {"training": campaign.training, "candidates": campaign.candidates}
+    sections: dict[str, Training | Candidates] = {"training": campaign.training, "candidates": campaign.candidates}
     databases = {name: section for name, section in sections.items() if section.source == MATERIALS_PROJECT}
     if not databases:
         raise SourceError(

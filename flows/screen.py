@@ -7,7 +7,6 @@ that finds nothing new after the pull ends there, in the state "Nothing new".
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,7 +41,7 @@ from flows.progress import Pulling, Stage, note, slug
 from flows.reports import report_url
 from flows.standing import WORK, Memory
 from flows.states import NOTHING_NEW, WITH_FAILURES, ended
-from flows.summary import markdown, summarize_run
+from flows.summary import markdown, shortlist_rows, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
 from tasks.isolate import ShardJob
@@ -323,8 +322,7 @@ class CampaignRun:
     def show(self, summary: Mapping[str, Any], ranking: Ranking) -> None:
         """Publish the shortlist, the summary and the report as artifacts."""
         name = slug(self.campaign.name)
-        shortlist = ranking.shortlist.drop(columns=["shortlist", "structure_hash"])
-        rows = json.loads(shortlist.to_json(orient="records", double_precision=4))
+        rows = shortlist_rows(summary, ranking.shortlist)
         create_table_artifact(rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
         url = report_url(self.store)
         text = markdown(

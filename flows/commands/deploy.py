@@ -64,28 +64,19 @@ def _make_pool(name: str, kind: Kind, template: Path) -> str:
     """Make a work pool unless there is one; its kind.
 
     Raises:
-        ConnectionError: no server.
+        ConnectionError: no server, or it refuses.
         DeploymentError: the template can't be used.
     """
-    import httpx
-    from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
-    from prefect.settings import PREFECT_API_URL
 
-    from flows.deployments import DeploymentError, read_yaml
+    from flows.deployments import DeploymentError, read_yaml, server
 
-    if not PREFECT_API_URL.value():
-        raise ConnectionError(
-            "no Prefect server: set PREFECT_API_URL, e.g. to http://127.0.0.1:4200/api, or use `atomsets serve`"
-        )
-    with get_client(sync_client=True) as client:
+    with server() as client:
         try:
             return f"of type {client.read_work_pool(name).type}, was there"
         except ObjectNotFound:
             pass
-        except httpx.HTTPError as error:
-            raise ConnectionError(f"no Prefect server answers at {PREFECT_API_URL.value()}: {error}") from error
         jobs = read_yaml(template)  # JSON is YAML
         if not isinstance(jobs, dict) or set(jobs) != {"job_configuration", "variables"}:
             raise DeploymentError(f"{template}: a job template has job_configuration and variables")

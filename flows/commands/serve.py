@@ -80,7 +80,8 @@ class Server(AbstractContextManager["Server"]):
     def __enter__(self) -> Server:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
         # relative, so that the UI finds the API under whatever name the browser came by
-        environment = {**os.environ, "PREFECT_SERVER_UI_API_URL": "/api"}
+        shown = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+        environment = {**os.environ, **shown}
         self._process = subprocess.Popen(  # noqa: S603
             command, env=environment, stdout=subprocess.DEVNULL, stderr=self._log
         )

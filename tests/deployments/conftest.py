@@ -8,8 +8,8 @@ from tests.materials_project_server.running import DATA, KEY, running
 
 @pytest.fixture(scope="session")
 def materials():
-    """A Materials Project of 420 structures, 260 of which it shows at first; 1 in 3 of them has an elastic tensor."""
-    options = ["--elasticity", str(DATA / "elastic_tensor_2015.parquet"), "--limit", "260"]
+    """A Materials Project that shows 600 structures at first, 60 or so of them with an elastic tensor."""
+    options = ["--elasticity", str(DATA / "elastic_tensor_2015.parquet"), "--limit", "600"]
     with running(DATA / "flla_2015.parquet", *options) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""Postgres, a Prefect server on it, and a worker: real ones, each a process of its own, that can be stopped and started."""
+"""Postgres, a Prefect server on it, and a worker: real ones, each a process that can be stopped and started."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "tests:as-good-as-none"  # noqa: S105
+"""Of the server, as compose.yaml and the Kubernetes manifests have it."""
 
 
 def free_port() -> int:
@@ -95,11 +97,13 @@ class Prefect:
         folder: of logs, and as `home` the one that campaigns lie in.
         database: URL of it.
         port: of the server.
+        password: user:password that it wants; empty for none.
     """
 
     folder: Path
     database: str
     port: int = field(default_factory=free_port)
+    password: str = PASSWORD
     server: subprocess.Popen[Any] | None = None
     worker: subprocess.Popen[Any] | None = None
 
@@ -125,8 +129,7 @@ class Prefect:
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": self.url,
-            # as in compose.yaml where no password is set
-            "PREFECT_API_AUTH_STRING": "",
+            **({"PREFECT_API_AUTH_STRING": self.password} if self.password else {}),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             **more,
         }
@@ -134,9 +137,10 @@ class Prefect:
     def start_server(self) -> None:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         environment = self.environment(
+            **({"PREFECT_SERVER_API_AUTH_STRING": self.password} if self.password else {}),
             PREFECT_API_DATABASE_CONNECTION_URL=self.database,
-            PREFECT_SERVER_API_AUTH_STRING="",
             PREFECT_SERVER_UI_API_URL="/api",
+            PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
             # rules on silence are looked at more often, so that a test needn't wait
             PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY="PT1S",
         )
@@ -150,7 +154,7 @@ class Prefect:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2):  # noqa: S310
                 return True
         except OSError:
             return False
@@ -182,7 +186,7 @@ class Prefect:
         """A client of the API, for a `with` block."""
         from prefect.client.orchestration import SyncPrefectClient
 
-        return SyncPrefectClient(self.url)
+        return SyncPrefectClient(self.url, auth_string=self.password or None)
 
     def close(self) -> None:
         for process in (self.worker, self.server):
