@@ -17,6 +17,8 @@ def quiet_environment(verbose: bool) -> None:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # 2 + 4 + ... + 128 s: a server may be away for four minutes before a run minds
+        "PREFECT_CLIENT_MAX_RETRIES": "7",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
