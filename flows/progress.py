@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 import httpx
@@ -15,6 +15,10 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 EVERY = 2.0
 """Seconds between two updates of an artifact."""
+
+
+PATIENCE = 240.0
+"""Seconds for which a server that is away is asked again, at the end of a run."""
 
 
 class Listener(Protocol):
@@ -62,6 +66,31 @@ def _tolerated() -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         logging.getLogger(__name__).debug("progress could not be shown: %s", error)
+
+
+def publish(create: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Publish an artifact at the end of a run; while the server is away, again and again for `PATIENCE` seconds.
+
+    After that the run goes on without: what the artifact shows is in the campaign's folder too.
+
+    Args:
+        create: of `prefect.artifacts`.
+        args: its arguments.
+        options: likewise.
+    """
+    deadline, wait = time.monotonic() + PATIENCE, 1.0
+    while True:
+        try:
+            create(*args, **options)
+        except httpx.TransportError as error:
+            if time.monotonic() + wait > deadline:
+                missing = options.get("key", "an artifact")
+                note(f"the Prefect server can't be reached ({error}): {missing} is not shown there")
+                return
+            time.sleep(wait)
+            wait = min(2 * wait, 30.0)
+        else:
+            return
 
 
 class Stage:

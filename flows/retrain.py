@@ -21,7 +21,7 @@ from atomsets_core.standing.telling import models_table
 from atomsets_core.storage import Store
 from flows.campaign import Campaign
 from flows.credentials import needed, provided
-from flows.progress import slug
+from flows.progress import publish, slug
 from flows.screen import IN_FLIGHT, CampaignRun, run_name
 from flows.states import APPOINTED, KEPT, NOTHING_NEW, PROMOTED, ended
 from tasks import cluster
@@ -95,4 +95,4 @@ def _show(run: CampaignRun, result: Mapping[str, Any]) -> None:
     get_run_logger().info("%s: %s", result["outcome"], result["why"])
     registry, name = run.champions.registry, run.campaign.name
     text = f"# {name}: {result['outcome']}\n\n{result['why']}\n\n{models_table(registry, run.champions.definition)}"
-    create_markdown_artifact(text, key=f"{slug(name)}-models", description=f"Models of {name}")
+    publish(create_markdown_artifact, text, key=f"{slug(name)}-models", description=f"Models of {name}")

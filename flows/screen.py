@@ -37,7 +37,7 @@ from flows.campaign import Campaign
 from flows.champions import Champions, definition
 from flows.credentials import needed, provided
 from flows.learning import Learning, labels_digest
-from flows.progress import Pulling, Stage, note, slug
+from flows.progress import Pulling, Stage, note, publish, slug
 from flows.reports import report_url
 from flows.standing import WORK, Memory
 from flows.states import NOTHING_NEW, WITH_FAILURES, ended
@@ -323,10 +323,12 @@ class CampaignRun:
         """Publish the shortlist, the summary and the report as artifacts."""
         name = slug(self.campaign.name)
         rows = shortlist_rows(summary, ranking.shortlist)
-        create_table_artifact(rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
+        publish(create_table_artifact, rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
         url = report_url(self.store)
         text = markdown(
             summary, [*figures.of_run(self.store, summary, ranking.shortlist), f"[The whole report]({url})"]
         )
-        create_markdown_artifact(text, key=f"{name}-summary", description=f"Summary of {self.campaign.name}")
-        create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")
+        publish(create_markdown_artifact, text, key=f"{name}-summary", description=f"Summary of {self.campaign.name}")
+        publish(
+            create_link_artifact, url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}"
+        )

@@ -21,7 +21,7 @@ from atomsets_core.standing.record import Compared, Run, compare_runs
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
 from flows.campaign import Campaign
-from flows.progress import slug
+from flows.progress import publish, slug
 from flows.reports import report_url
 from tasks.events import entered_top_ten
 
@@ -121,7 +121,8 @@ class Memory:
     def show(self, found: Compared) -> None:
         """Publish what changed as an artifact, tell of a new one among the first ten, log the headline."""
         history = memory.read_changes(self.store)["history"]
-        create_markdown_artifact(
+        publish(
+            create_markdown_artifact,
             telling.markdown(found.record, history),
             key=f"{slug(self.campaign.name)}-changes",
             description=f"What changed in run {self.number} of {self.campaign.name}",
