@@ -375,7 +375,10 @@ class Kubernetes(Section):
         0, description="1 for pods with a graphics card, which take network work alone."
     )
     environment: dict[str, str] = Field(
-        default_factory=dict, description="Environment variables of all pods, e.g. the keys of an object store."
+        default_factory=dict, description="Environment variables of all pods, but for keys, e.g. AWS_ENDPOINT_URL."
+    )
+    env_from: str | None = Field(
+        None, description="Kubernetes Secret whose entries all pods have as variables, e.g. keys of an object store."
     )
     volume_claim: str | None = Field(
         None, description="Persistent volume claim with the campaign's folder, for one outside object stores."

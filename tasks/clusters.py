@@ -180,6 +180,7 @@ def kubernetes_spec(
     environment: Mapping[str, str],
     volume_claim: str | None,
     mount: str,
+    env_from: str | None = None,
 ) -> dict[str, Any]:
     """The DaskCluster resource: a scheduler, and pods of one worker with one thread each.
 
@@ -190,9 +191,10 @@ def kubernetes_spec(
         image: of scheduler and workers: atomsets-screening with what the parent needs, the same version as here.
         cpu_per_worker: request and limit of a pod.
         gpus_per_worker: graphics cards of a pod; such workers take network work alone.
-        environment: of scheduler and workers, e.g. the keys of an object store.
+        environment: of scheduler and workers; no keys, which anyone who reads the resource would see.
         volume_claim: persistent volume that holds the campaign's folder, for one that is not in an object store.
         mount: where the volume is mounted; the same path as here.
+        env_from: Kubernetes Secret whose entries become variables of scheduler and workers.
 
     Raises:
         ClusterError: dask-kubernetes is not installed.
@@ -217,6 +219,9 @@ def kubernetes_spec(
     )
     # The scheduler needs no card, and little else.
     spec["spec"]["scheduler"]["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "1", "memory": "2Gi"}}
+    if env_from:
+        for part in ("scheduler", "worker"):
+            spec["spec"][part]["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": env_from}}]
     if volume_claim:
         pod = spec["spec"]["worker"]["spec"]
         pod["volumes"] = [{"name": "campaign", "persistentVolumeClaim": {"claimName": volume_claim}}]

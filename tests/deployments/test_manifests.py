@@ -165,6 +165,9 @@ def test_the_dask_cluster_of_the_kubernetes_example_fits_the_operator():
         kubernetes_validate.validate(pod, "1.33", strict=True)
     worker = spec["spec"]["worker"]["spec"]
     assert worker["volumes"][0]["persistentVolumeClaim"]["claimName"] == "campaigns"
+    for part in ("worker", "scheduler"):
+        containers = spec["spec"][part]["spec"]["containers"]
+        assert containers[0]["envFrom"] == [{"secretRef": {"name": "atomsets-keys"}}]
     # the operator may do in the namespace what the manifests allow its clusters
     assert namespace == "atomsets"
 
