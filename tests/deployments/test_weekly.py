@@ -135,7 +135,9 @@ def test_a_new_release_brings_only_what_is_new(prefect_with_deployments, first, 
     assert after["sources"]["candidates"]["db_version"] == "2026.11.01"
     with prefect_with_deployments.client() as client:
         shards = [name for name in task_names(client, run) if name.startswith("featurize shard")]
+        found = artifacts(client, run)
     assert 1 <= len(shards) <= 2, shards
+    assert "weekly-test-changes" in found
 
 
 def hidden_ids(start, stop):
