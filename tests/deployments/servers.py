@@ -146,7 +146,7 @@ class Prefect:
         )
         log = (self.folder / "server.log").open("a")
         self.server = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log)
-        until(self._answers, 120, "the Prefect server")
+        until(self._answers, 240, "the Prefect server")
 
     def stop_server(self, how: int = signal.SIGTERM) -> None:
         assert self.server is not None
