@@ -6,6 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -54,11 +55,10 @@ def test_the_server_has_them_as_the_file_says(prefect_with_deployments):
 def test_the_server_refuses_parameters_that_are_no_campaign(prefect_with_deployments):
     with prefect_with_deployments.client() as client:
         deployment = client.read_deployment_by_name("screen/weekly")
-        answer = client._client.post(
-            f"/deployments/{deployment.id}/create_flow_run", json={"parameters": {"campaign": {"name": "x"}}}
-        )
-    assert answer.status_code == 409
-    assert "training" in answer.text
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            client.create_flow_run_from_deployment(deployment.id, parameters={"campaign": {"name": "x"}})
+    assert refused.value.response.status_code == 409
+    assert "training" in refused.value.response.text
 
 
 def test_whoever_has_no_password_is_turned_away(prefect_with_deployments):
@@ -68,11 +68,11 @@ def test_whoever_has_no_password_is_turned_away(prefect_with_deployments):
     assert PASSWORD not in done.stdout + done.stderr
 
 
-def test_without_a_server_deploy_says_so():
+def test_without_a_server_deploy_says_so(tmp_path):
     nowhere = f"http://127.0.0.1:{free_port()}/api"
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "deploy"],
-        env={"PREFECT_API_URL": nowhere, "PYTHONPATH": str(ROOT), "PREFECT_CLIENT_MAX_RETRIES": "0"},
+        env={"HOME": str(tmp_path), "PREFECT_API_URL": nowhere, "PYTHONPATH": str(ROOT), "PREFECT_CLIENT_MAX_RETRIES": "0"},
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
