@@ -70,11 +70,9 @@ def test_whoever_has_no_password_is_turned_away(prefect_with_deployments):
 
 def test_without_a_server_deploy_says_so(tmp_path):
     nowhere = f"http://127.0.0.1:{free_port()}/api"
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "deploy"],
-        env={"HOME": str(tmp_path), "PREFECT_API_URL": nowhere, "PYTHONPATH": str(ROOT), "PREFECT_CLIENT_MAX_RETRIES": "0"},
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    environment = {"HOME": str(tmp_path), "PREFECT_API_URL": nowhere, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "flows.cli", "deploy"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"no Prefect server answers at {nowhere}" in done.stderr.replace("\n", " ")
 
