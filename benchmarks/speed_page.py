@@ -248,7 +248,7 @@ def memory(result: dict[str, Any]) -> list[str]:
         *lines,
         "",
         "Features are never in memory but for one shard a worker, structures but for a block. What grows with the "
-        "candidates is a line of each, some 150 bytes with the numbers of its prediction, in the command's own process.",
+        "candidates is a line of each, some 150 bytes with the numbers of its prediction, in the command's process.",
     ]
 
 
