@@ -47,8 +47,8 @@ def findings(record: Mapping[str, Any]) -> list[str]:
     if any(labels[name] for name in ("new", "changed", "withdrawn")):
         told = [f"{labels[name]:,} {name}" for name in ("new", "changed", "withdrawn") if labels[name]]
         said.append(
-            f"The model learned from {counted(labels['learned_from'], 'value')}; of today's, {listed(told)} since "
-            "then. `atomsets retrain` makes a challenger of them."
+            f"The model learned from {counted(labels['learned_from'], 'value')}; since then {listed(told)}. "
+            "`atomsets retrain` makes a challenger of today's."
         )
     if record["duel"]:
         outcome = "took over from" if record["duel"]["promote"] else "did not take over from"
