@@ -23,7 +23,7 @@ TINY = {
 }  # fmt: skip
 
 
-def run_to_the_end(prefect, name, campaign=TINY, seconds=240):
+def run_to_the_end(prefect, name, campaign=TINY, seconds=600):
     """Start a deployment in the server; the flow run when the worker is through with it."""
     with prefect.client() as client:
         deployment = client.read_deployment_by_name(name)
@@ -120,7 +120,7 @@ def test_a_new_release_brings_only_what_is_new(prefect_with_deployments, first, 
     hidden = hidden_ids(600, 640)
     materials.forget()
     materials.release("2026.11.01", show=hidden)
-    night = run_to_the_end(prefect_with_deployments, "pull/nightly", seconds=120)
+    night = run_to_the_end(prefect_with_deployments, "pull/nightly")
     assert night.name.startswith("pull for weekly-test 20")
     sent = materials.structures()
     assert set(sent) <= set(hidden)
