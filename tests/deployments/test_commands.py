@@ -110,11 +110,11 @@ def test_serve_on_a_laptop(prefect_with_deployments, tmp_path):
             except OSError:
                 return False
 
-        until(served, 120, "atomsets serve")
+        until(served, 400, "atomsets serve")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings") as answer:
             assert b'"api_url":"/api"' in answer.read()
         serving.send_signal(signal.SIGINT)
-        assert serving.wait(60) is not None
+        assert serving.wait(120) is not None
     finally:
         end(serving, signal.SIGKILL)
     with pytest.raises(urllib.error.URLError):
