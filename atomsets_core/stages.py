@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core import seals
 from atomsets_core.discovery import Design, Rows, answer, scored
 from atomsets_core.discovery.choice import campaign_heads
 from atomsets_core.estimators import AtomSetsRegressor, transform_target
@@ -28,6 +29,9 @@ from atomsets_core.storage import StorageError, Store
 from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Refusal, Structures, from_arrow
 from atomsets_core.training import resolve_device
+
+MODEL_FILES = ("model.json", "model.safetensors", "out_of_fold.parquet")
+"""Of a trained model in a campaign."""
 
 LABELLED = "structures/labelled.parquet"
 """material_id, structure_hash, formula and value of every training row, in training order."""
@@ -174,6 +178,7 @@ def train_model(
     store.write_table(f"{folder}/out_of_fold.parquet", out_of_fold)
     # model.json is written last: a folder with it is complete.
     model.save(store, folder, dict(about))
+    seals.seal(store, *(f"{folder}/{name}" for name in MODEL_FILES))
     checkpoint.remove()
     return {
         "n_train": len(values),
@@ -219,6 +224,7 @@ def simulate_seed(
     answers = {head: answer(fit, rows, target, design, seed) for head, fit in campaign_heads(parameters).items()}
     found = scored(answers, target, features.formula, design, seed, kappa=options["kappa"])
     store.write_json(name, {**found, "seconds": {head: part["seconds"] for head, part in answers.items()}})
+    seals.seal(store, name)
     return {"seconds": time.perf_counter() - started}
 
 
@@ -238,6 +244,7 @@ def predict_shard(store_url: str, feature_url: str, entry: ShardEntry, folder: s
         columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
     columns["remark"] = pa.array([features.flagged.get(h, "") for h in features.structure_hash], pa.string())
     store.write_table(name, pa.table(columns))
+    seals.seal(store, name)
     return {"rows": len(features), "seconds": time.perf_counter() - started}
 
 

@@ -77,6 +77,22 @@ class Store:
         names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
+    def all_names(self, folder: str, hidden: bool = False) -> list[str]:
+        """Names (relative to the store) of all files below a folder, "." for the whole store, sorted.
+
+        Args:
+            folder: where to look; none where it doesn't exist.
+            hidden: list those whose name begins with a dot as well.
+        """
+        root = self._full(folder).removesuffix("/.").rstrip("/")
+        try:
+            found = self._fs.find(root)
+        except FileNotFoundError:
+            return []
+        start = len(self._path.rstrip("/")) + 1
+        names = [str(path)[start:] for path in found]
+        return sorted(name for name in names if hidden or not name.rsplit("/", 1)[-1].startswith("."))
+
     def size(self, name: str) -> int:
         """Bytes of a file.
 

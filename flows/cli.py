@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.commands import benchmark, discover, featurize, predict, pull, train, train_parent
+from flows.commands import benchmark, discover, featurize, predict, pull, train, train_parent, verify
 from flows.server import quiet_environment, start_early
 from flows.terminal import Bars, check_writable, console, fail
 
@@ -30,6 +30,7 @@ app.command()(train.train)
 app.command()(predict.predict)
 app.command()(benchmark.benchmark)
 app.command("train-parent")(train_parent.train_parent)
+app.command()(verify.verify)
 
 
 @app.callback()

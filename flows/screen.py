@@ -24,7 +24,7 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from atomsets_core import shards, stages
+from atomsets_core import seals, shards, stages, verification
 from atomsets_core.discovery.choice import KINDS, choose, recipes
 from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.labels import ledger_table
@@ -95,6 +95,7 @@ class _Run:
 
     def screen(self) -> dict[str, Any]:
         started = time.perf_counter()
+        self.begin()
         with cluster.connect(self.campaign.cluster.start):
             with self.timed("pull"):
                 chosen = self.select()
@@ -120,8 +121,16 @@ class _Run:
         self.store.write_json("summary.json", summary)
         with self.timed("report"):
             write_report(self.store)
+        seals.seal(self.store, *verification.STRUCTURES, *verification.OUTCOME)
         self.show(summary, ranking)
         return summary
+
+    def begin(self) -> None:
+        """What stood here before is not the outcome of this run; what to run again is kept beside it."""
+        verification.sweep(self.store)
+        seals.unseal(self.store, *verification.STRUCTURES, *verification.OUTCOME)
+        self.store.write_json(verification.ASKED, self.campaign.model_dump(mode="json"))
+        seals.seal(self.store, verification.ASKED)
 
     @contextmanager
     def timed(self, stage: str):  # type: ignore[no-untyped-def]
@@ -237,7 +246,7 @@ class _Run:
         futures = [
             simulate_discovery.submit(*where, options, seed, name)
             for seed, name in enumerate(self.discoveries)
-            if not self.store.exists(name)
+            if not seals.sound(self.store, name)
         ]
         self.done["discoveries_simulated"] = len(futures)
         return futures
@@ -272,7 +281,7 @@ class _Run:
             "training_source": campaign.training.source,
             "training_data_sha256": self.data,
         }
-        missing = not self.store.exists(f"{model}/model.json")
+        missing = not all(seals.sound(self.store, f"{model}/{name}") for name in stages.MODEL_FILES)
         if missing:
             where = (self.store.root, self.features.root, self.parent, self.digest, parameters)
             self.wait("train", [train_model.submit(*where, model, about)])
@@ -283,7 +292,7 @@ class _Run:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
         entries = sorted({entry.key: entry for entry in found.values()}.values(), key=lambda entry: entry.key)
         names = [f"predictions/{model.partition('/')[2]}/{entry.key}.parquet" for entry in entries]
-        todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not self.store.exists(name)]
+        todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not seals.sound(self.store, name)]
         futures = [
             predict_shard.submit(number, len(todo), self.store.root, self.features.root, entry, model, name)
             for number, (entry, name) in enumerate(todo, start=1)
