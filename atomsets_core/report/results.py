@@ -13,6 +13,24 @@ import pandas as pd
 
 from atomsets_core.storage import Store
 
+RANKING = [
+    "rank",
+    "material_id",
+    "formula",
+    "predicted",
+    "std",
+    "lower",
+    "upper",
+    "e_above_hull",
+    "in_domain",
+    "score",
+    "shortlist",
+    "distance",
+    "n_atoms",
+    "remark",
+]
+"""Columns of the ranking that a report shows."""
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -22,7 +40,7 @@ class Results:
 
     Attributes:
         summary: content of summary.json.
-        ranking: every ranked candidate, best first; columns as in ranking.parquet.
+        ranking: every ranked candidate, best first; columns `RANKING`.
         out_of_fold: each training structure with its value and the prediction of members that never saw it.
         failures: the ledger, one row for each structure or label that could not be used.
         discoveries: the simulated discoveries, one for each seed; empty where none was asked for.
@@ -98,7 +116,7 @@ def read_results(store: Store) -> Results:
     summary = store.read_json("summary.json")
     return Results(
         summary=summary,
-        ranking=store.read_table("ranking.parquet").to_pandas(),
+        ranking=store.read_table("ranking.parquet", RANKING).to_pandas(),
         out_of_fold=store.read_table(f"{summary['model']['folder']}/out_of_fold.parquet").to_pandas(),
         failures=store.read_table("failures.parquet").to_pandas(),
         discoveries=[store.read_json(name) for name in summary["discovery"]["files"]] if summary["discovery"] else [],
