@@ -1,4 +1,4 @@
-"""Checksums of the results of a campaign, so that a file that was cut, changed or exchanged is never taken for a result.
+"""Checksums of the results of a campaign, so that a file that was cut, changed or exchanged is never taken for one.
 
 Beside a result `predictions/x.parquet` stands `checksums/predictions/x.parquet.sha256`, in the form that `sha256sum
 --check` reads. It is written when the result is safely on the disk; a result without one, or with another one, counts

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.bounds import check_parquet
 from atomsets_core.features import Features
 from atomsets_core.hashes import HashIndex
 from atomsets_core.storage import StorageError, Store
@@ -307,8 +308,12 @@ def _encodings(features: Features) -> dict[str, str]:
 
 
 def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Features:
-    file = pq.ParquetFile(io.BytesIO(data))
-    metadata = json.loads(file.schema_arrow.metadata[b"atomsets"])
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        metadata = json.loads(file.schema_arrow.metadata[b"atomsets"])
+        check_parquet(file, len(data))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"shard {entry.key} is no shard of ours: {error}") from error
     missing = [level for level in levels if level not in file.schema_arrow.names]
     if missing:
         raise KeyError(f"shard {entry.key} holds no level {missing[0]!r}; it has {', '.join(entry.levels)}")

@@ -6,6 +6,7 @@ function may be called again at any time: what is already there is kept.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import time
@@ -138,6 +139,9 @@ def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str
     return StoredFeatures.find(store, parent, digest, levels, hashes).load()
 
 
+_DIGEST = hashlib.sha256().digest_size
+
+
 @dataclass(frozen=True)
 class StoredCheckpoint:
     """A checkpoint of a training as a file of a store."""
@@ -146,12 +150,16 @@ class StoredCheckpoint:
     name: str
 
     def load(self) -> bytes | None:
-        """What was saved last."""
-        return self.store.read(self.name) if self.store.exists(self.name) else None
+        """What was saved last; nothing where it is damaged."""
+        if not self.store.exists(self.name):
+            return None
+        data = self.store.read(self.name)
+        digest, data = data[-_DIGEST:], data[:-_DIGEST]
+        return data if hashlib.sha256(data).digest() == digest else None
 
     def save(self, data: bytes) -> None:
-        """Replace it."""
-        self.store.write(self.name, data)
+        """Replace it, its sha256 behind it."""
+        self.store.write(self.name, data + hashlib.sha256(data).digest())
 
     def remove(self) -> None:
         """The training is over."""

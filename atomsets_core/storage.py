@@ -23,6 +23,14 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.bounds import read_parquet
+
+LARGEST_JSON = 1 << 29
+"""Bytes of a JSON file beyond which it is none of ours."""
+
+SCHEMES = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "webhdfs", "oss")
+"""Where a store may be. fsspec knows more: archives, web servers, addresses in addresses; none of them is a folder."""
+
 
 class StorageError(Exception):
     """A file could not be written or read; the message names it, says why and what to do."""
@@ -33,10 +41,18 @@ class Store:
 
     Args:
         root: path or URL. A local folder is made on the first write.
+
+    Raises:
+        StorageError: a URL of a kind that holds no folders.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
+        scheme, separator, _ = self.root.partition("://")
+        if "::" in self.root or (separator and scheme.lower() not in SCHEMES):
+            raise StorageError(
+                f"{self.root}: no folder or object store; write a path, or a URL like s3://bucket/folder"
+            )
         self._fs, self._path = fsspec.core.url_to_fs(self.root)
         self.is_local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
 
@@ -166,11 +182,13 @@ class Store:
         """A JSON file.
 
         Raises:
-            StorageError: it doesn't exist or isn't JSON.
+            StorageError: it doesn't exist, isn't JSON or is larger than any of ours.
         """
+        if self.size(name) > LARGEST_JSON:
+            raise StorageError(f"{self.url(name)} is larger than any JSON file of a campaign: it is none of ours")
         try:
             return json.loads(self.read(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StorageError(f"{self.url(name)} is damaged: not JSON ({error}). Delete it and run again") from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -185,8 +203,8 @@ class Store:
         """
         data = self.read(name)
         try:
-            return pq.read_table(pa.BufferReader(data), columns=columns)
-        except (pa.ArrowException, OSError) as error:
+            return read_parquet(pa.BufferReader(data), len(data), columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
 
     def write_table(self, name: str, table: pa.Table, **options: Any) -> bytes:

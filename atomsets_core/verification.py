@@ -135,7 +135,9 @@ def sweep(store: Store) -> None:
 def _sealed(store: Store, names: Iterable[str], checked: Counter[str]) -> Iterator[Finding]:
     """Results that are not what was written, that were never completed, or that a finished campaign lacks."""
     there = set(names)
-    expected = {*OUTCOME, *STRUCTURES, ASKED, *seals.sealed(store)} | {name for name in there if _RESULT.fullmatch(name)}
+    expected = {*OUTCOME, *STRUCTURES, ASKED, *seals.sealed(store)} | {
+        name for name in there if _RESULT.fullmatch(name)
+    }
     expected = {name for name in expected if not _TEMPORARY.fullmatch(name)}
     for name in sorted(expected):
         checked[_kind(name)] += name in there

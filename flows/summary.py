@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -175,17 +177,23 @@ def markdown(summary: Mapping[str, Any]) -> str:
     """The summary artifact."""
     objective = summary["settings"]["objective"]["goal"]
     lines = [
-        f"# {summary['campaign']}",
-        f"{objective} **{summary['target']}** ({summary['unit']})",
+        f"# {plain(summary['campaign'])}",
+        f"{objective} **{plain(summary['target'])}** ({plain(summary['unit'])})",
         "",
-        *(f"- {line}" for line in headlines(summary)),
+        *(f"- {plain(line)}" for line in headlines(summary)),
         "",
     ]
     if summary["discovery"]:
         header = discovery_header(summary)
         lines += ["## Simulated discovery", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-        lines += [f"| {' | '.join(row)} |" for row in discovery_rows(summary)]
+        lines += [f"| {' | '.join(plain(cell) for cell in row)} |" for row in discovery_rows(summary)]
     return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Text that comes from data, such that Markdown and HTML show it as it is."""
+    text = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]|!])", r"\\\1", text)
 
 
 def _version(name: str) -> str:

@@ -99,7 +99,9 @@ def _run(store: Store) -> None:
         with Bars() as bars, listening(bars):
             screen(asked, store.root)
     except Exception as error:
-        fail(1, f"{error or type(error).__name__}\nRun `atomsets screen` with the campaign file, where its sources are.")
+        fail(
+            1, f"{error or type(error).__name__}\nRun `atomsets screen` with the campaign file, where its sources are."
+        )
 
 
 def _tell(found: Verification, campaign: str) -> None:

@@ -112,7 +112,8 @@ class Damages:
         if whole is None:
             rig.finish(self.campaign, self.whole)
         self.other = place / "other"
-        other = campaign(place / "inputs", features={"shard_size": 7}, model={"seed": 1}, objective={"shortlist": 4})
+        write_inputs(place / "others", skip=1)
+        other = campaign(place / "others", model={"seed": 1}, objective={"shortlist": 4})
         rig.finish(other, self.other)
 
     def named(self, kind: str, file: str, seed: int) -> list[str]:

@@ -70,9 +70,13 @@ class Kills:
         self.duration = time.monotonic() - started
 
     def kill(self, victim: str, seed: int) -> Kill | None:
-        """Kill flow, worker, scheduler or server during a run; None where the run was over before."""
+        """Kill flow, worker, scheduler or server during a run; None where the run was over before.
+
+        Behind a comma it may say "started again": the server is, at once. A worker always is.
+        """
         self.rig.ensure()
-        out = self.place / f"{victim}-{seed}"
+        who, _, again = victim.partition(", ")
+        out = self.place / f"{who}-{again[:7]}-{seed}"
         after = random.Random(f"{victim} {seed}").uniform(0, LATEST * self.duration)  # noqa: S311
         process = self.rig.flow(self.campaign, out)
         process.join(after)
@@ -80,11 +84,11 @@ class Kills:
             return None
         killed = Kill(victim, seed, after, reached(out))
         whom = {"flow": process, "worker": self.rig.workers[0], "scheduler": self.rig.scheduler,
-                "server": self.rig.server}[victim]  # fmt: skip
+                "server": self.rig.server}[who]  # fmt: skip
         assert whom is not None
         whom.kill()
         whom.join()
-        if victim == "worker":
+        if again or who == "worker":
             self.rig.ensure()  # what SLURM, Kubernetes or Dask's nanny do
         process.join(PATIENCE)
         if process.is_alive():
@@ -93,6 +97,8 @@ class Kills:
             killed.run = f"did not end within {PATIENCE:.0f} s"
         else:
             killed.run = {0: "finished", -signal.SIGKILL: "killed"}.get(process.exitcode or 0, "ended with an error")
+        if who == "flow" and killed.run == "finished":
+            return None
         self._again(killed, out)
         return killed
 
@@ -115,7 +121,7 @@ class CommandKills:
         self.place = place
         write_inputs(place / "inputs")
         self.file = place / "mini.toml"
-        self.file.write_text(_toml(campaign(place / "inputs")))
+        self.file.write_text(as_toml(campaign(place / "inputs")))
         self.undisturbed = place / "undisturbed"
         _command(self.file, place / "warm").wait(PATIENCE)
         started = time.monotonic()
@@ -207,7 +213,8 @@ def _leave(children: list[psutil.Process]) -> list[str]:
     return names
 
 
-def _toml(raw: dict[str, Any]) -> str:
+def as_toml(raw: dict[str, Any]) -> str:
+    """A campaign as a file."""
     lines = [f'name = "{raw["name"]}"']
     for section, values in raw.items():
         if isinstance(values, dict):

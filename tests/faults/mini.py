@@ -17,21 +17,19 @@ from atomsets_core.storage import Store
 from atomsets_core.verification import verify
 
 N_TRAIN, N_CANDIDATES, SHARD = 40, 50, 10
-UNUSABLE = 2
-"""Candidates that end in the ledger."""
 
 
-def write_inputs(place: Path) -> None:
-    """Labelled structures and candidates of few atoms, two of which can't be used."""
+def write_inputs(place: Path, skip: int = 0) -> None:
+    """Labelled structures and candidates of few atoms, two of which can't be used; others with another `skip`."""
     elastic = load_elastic()
     by_size = np.argsort(elastic.structures.n_atoms, kind="stable")
     table = elastic.to_arrow().select(["material_id", "lattice", "Z", "frac", "K_VRH"]).take(pa.array(by_size))
     place.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.take(pa.array(6 * np.arange(N_TRAIN))), place / "training.parquet")
-    usable = table.take(pa.array(6 * np.arange(N_CANDIDATES) + 3)).drop_columns(["K_VRH"]).to_pylist()
+    pq.write_table(table.take(pa.array(6 * np.arange(N_TRAIN) + skip)), place / "training.parquet")
+    usable = table.take(pa.array(6 * np.arange(N_CANDIDATES) + 3 + skip)).drop_columns(["K_VRH"]).to_pylist()
     lattice = [4.0, 0, 0, 0, 4.0, 0, 0, 0, 4.0]
     bad = [
-        {"material_id": "heavy", "lattice": lattice, "Z": [95, 17], "frac": [0, 0, 0, 0.5, 0.5, 0.5]},
+        {"material_id": f"heavy-{skip}", "lattice": lattice, "Z": [95, 17], "frac": [0, 0, 0, 0.5, 0.5, 0.5]},
         {"material_id": "nowhere", "lattice": lattice, "Z": [11, 17], "frac": [0, 0, float("nan"), 0.5, 0.5, 0.5]},
     ]
     pq.write_table(pa.Table.from_pylist([*usable, *bad], table.schema.remove(4)), place / "candidates.parquet")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import multiprocessing
 import os
+import random
 import socket
 import time
 import traceback
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 180.0
+PATIENCE = 300.0
 """Seconds after which a process that should have ended is said to hang."""
 
 
@@ -85,11 +87,11 @@ class Rig:
         while len(self.workers) < self.n_workers:
             self.workers.append(self._start("worker", _work, self.address))
 
-    def flow(self, campaign: dict[str, Any], out: Path) -> BaseProcess:
-        """Start a run of a campaign on this cluster."""
+    def flow(self, campaign: dict[str, Any], out: Path, jumps: int = 0) -> BaseProcess:
+        """Start a run of a campaign on this cluster; its clock jumps where `jumps`, a seed, is not 0."""
         raw = {**campaign, "cluster": {**campaign["cluster"], "kind": "address", "address": self.address}}
         raw["cluster"].pop("workers", None)
-        process = self._start("flow", _run, raw, str(out), self.api, str(self.place / "prefect"))
+        process = self._start("flow", _run, raw, str(out), self.api, str(self.place / "prefect"), jumps)
         self.flows.append(process)
         return process
 
@@ -202,11 +204,25 @@ def _work(address: str) -> None:
     asyncio.run(serve())
 
 
-def _run(raw: dict[str, Any], out: str, api: str, home: str) -> None:
+def _run(raw: dict[str, Any], out: str, api: str, home: str, jumps: int) -> None:
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     from flows.campaign import Campaign
     from flows.screen import screen
 
+    if jumps:
+        _jump(jumps)
     with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home}):
         screen(Campaign.model_validate(raw), out)
+
+
+def _jump(seed: int) -> None:
+    """Let this process's clock go forward by a day or back by two seconds twice a second, as if somebody set it.
+
+    Not back by more: Dask holds messages until the clock has passed a moment it noted (`distributed.batched`), so a
+    clock that is set back stops a run for as long.
+    """
+    steps = random.Random(seed).choices([86_400.0, 0.0, -2.0], k=2000)  # noqa: S311
+    offsets = list(itertools.accumulate(steps))
+    real, started = time.time, time.monotonic()
+    time.time = lambda: real() + offsets[min(int(2 * (time.monotonic() - started)), 1999)]
