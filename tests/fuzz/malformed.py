@@ -29,7 +29,7 @@ GOOD: dict[str, str] = {
     "json": json.dumps(SALT.as_dict()),
 }
 
-Change = Callable[[str, random.Random], str]
+Change = Callable[[str], str]
 
 WORDS = ("nan", "inf", "-inf", "1e400", "-1", "0", "", "?", ".", "abc", "1e-320", "0x10", "1,5", "٣", "\x00", "9" * 400)
 """In place of a number."""
@@ -43,39 +43,39 @@ def _number(text: str, rng: random.Random, word: str) -> str:
 
 
 TEXT_CHANGES: dict[str, Change] = {
-    "empty": lambda text, rng: "",
-    "blank": lambda text, rng: " \n\t\n",
-    "first half": lambda text, rng: text[: len(text) // 2],
-    "second half": lambda text, rng: text[len(text) // 2 :],
-    "last line cut": lambda text, rng: text.rstrip("\n").rpartition("\n")[0],
-    "first line gone": lambda text, rng: text.partition("\n")[2],
-    "twice": lambda text, rng: text + text,
-    "lines shuffled": lambda text, rng: "\n".join(rng.sample(text.split("\n"), len(text.split("\n")))),
-    "lines reversed": lambda text, rng: "\n".join(reversed(text.split("\n"))),
-    "no line ends": lambda text, rng: text.replace("\n", " "),
-    "old Mac line ends": lambda text, rng: text.replace("\n", "\r"),
-    "Windows line ends": lambda text, rng: text.replace("\n", "\r\n"),
-    "tabs": lambda text, rng: text.replace(" ", "\t"),
-    "quotes": lambda text, rng: text.replace(" ", "'", 3),
-    "null bytes": lambda text, rng: text.replace(" ", "\x00"),
-    "byte order mark": lambda text, rng: "\ufeff" + text,
-    "upper case": lambda text, rng: text.upper(),
-    "lower case": lambda text, rng: text.lower(),
-    "no digits": lambda text, rng: "".join(c for c in text if not c.isdigit()),
-    "commas for points": lambda text, rng: text.replace(".", ","),
-    "minus": lambda text, rng: text.replace(" 5.6", " -5.6").replace("5.64 ", "-5.64 "),
-    "unknown element": lambda text, rng: text.replace("Na", "Qq"),
-    "element of nothing": lambda text, rng: text.replace("Na", "X"),
-    "vacancy": lambda text, rng: text.replace("Na", "Vac"),
-    "deuterium": lambda text, rng: text.replace("Na", "D"),
-    "element 119": lambda text, rng: text.replace("Na", "Uue"),
-    "a page of HTML": lambda text, rng: "<!DOCTYPE html><html><body>404 Not Found</body></html>",
-    "a log": lambda text, rng: "srun: error: node17: task 0: Killed\n" * 20,
-    "script": lambda text, rng: text.replace("Na", "<script>alert(1)</script>"),
-    "a path": lambda text, rng: "../../../../etc/passwd",
-    "very long line": lambda text, rng: text.replace("\n", " " * 100_000 + "\n", 1),
-    "a million digits": lambda text, rng: text.replace("5.64", "5." + "6" * 1_000_000, 1),
-    "many atoms announced": lambda text, rng: text.replace("1 1", "999999999 1").replace("2\n", "999999999\n", 1),
+    "empty": lambda text: "",
+    "blank": lambda text: " \n\t\n",
+    "first half": lambda text: text[: len(text) // 2],
+    "second half": lambda text: text[len(text) // 2 :],
+    "last line cut": lambda text: text.rstrip("\n").rpartition("\n")[0],
+    "first line gone": lambda text: text.partition("\n")[2],
+    "twice": lambda text: text + text,
+    "lines sorted": lambda text: "\n".join(sorted(text.split("\n"))),
+    "lines reversed": lambda text: "\n".join(reversed(text.split("\n"))),
+    "no line ends": lambda text: text.replace("\n", " "),
+    "old Mac line ends": lambda text: text.replace("\n", "\r"),
+    "Windows line ends": lambda text: text.replace("\n", "\r\n"),
+    "tabs": lambda text: text.replace(" ", "\t"),
+    "quotes": lambda text: text.replace(" ", "'", 3),
+    "null bytes": lambda text: text.replace(" ", "\x00"),
+    "byte order mark": lambda text: "\ufeff" + text,
+    "upper case": lambda text: text.upper(),
+    "lower case": lambda text: text.lower(),
+    "no digits": lambda text: "".join(c for c in text if not c.isdigit()),
+    "commas for points": lambda text: text.replace(".", ","),
+    "minus": lambda text: text.replace(" 5.6", " -5.6").replace("5.64 ", "-5.64 "),
+    "unknown element": lambda text: text.replace("Na", "Qq"),
+    "element of nothing": lambda text: text.replace("Na", "X"),
+    "vacancy": lambda text: text.replace("Na", "Vac"),
+    "deuterium": lambda text: text.replace("Na", "D"),
+    "element 119": lambda text: text.replace("Na", "Uue"),
+    "a page of HTML": lambda text: "<!DOCTYPE html><html><body>404 Not Found</body></html>",
+    "a log": lambda text: "srun: error: node17: task 0: Killed\n" * 20,
+    "script": lambda text: text.replace("Na", "<script>alert(1)</script>"),
+    "a path": lambda text: "../../../../etc/passwd",
+    "very long line": lambda text: text.replace("\n", " " * 100_000 + "\n", 1),
+    "a million digits": lambda text: text.replace("5.64", "5." + "6" * 1_000_000, 1),
+    "many atoms announced": lambda text: text.replace("1 1", "999999999 1").replace("2\n", "999999999\n", 1),
 }
 """Name of a change -> the changed text."""
 
@@ -150,10 +150,10 @@ JSON: dict[str, str] = {
     "lattice ragged": _json(lattice={"matrix": [[1, 0, 0], [0, 1], [0, 0, 1]]}),
     "lattice of strings": _json(lattice={"matrix": [["a", "b", "c"]] * 3}),
     "molecule": json.dumps({"@module": "pymatgen.core", "@class": "Molecule", "sites": []}),
-    "class of os": json.dumps({"@module": "os", "@class": "system", "lattice": {"matrix": [[1, 0, 0]] * 3}, "sites": []}),
+    "class of os": _json(**{"@module": "os", "@class": "system", "sites": []}),
     "module in a property": _json(sites=[{**s, "properties": {"x": {"@module": "os", "@class": "system"}}}
                                          for s in SALT.as_dict()["sites"]]),
-    "numpy object": _json(lattice={"matrix": {"@module": "numpy", "@class": "array", "dtype": "object", "data": ["x"]}}),
+    "numpy object": _json(lattice={"matrix": {"@module": "numpy", "@class": "array", "dtype": "O", "data": ["x"]}}),
     "split without structure": json.dumps({"columns": ["a"], "index": [0], "data": [[1]]}),
     "split ragged": json.dumps({"columns": ["structure", "y"], "index": [0, 1], "data": [[SALT.as_dict()], []]}),
     "columns ragged": json.dumps({"structure": {"0": SALT.as_dict()}, "y": {"7": 1}}),
@@ -162,7 +162,7 @@ JSON: dict[str, str] = {
     "ASE array of objects": json.dumps(
         {"ids": [1], "nextid": 2, "1": {"numbers": {"__ndarray__": [[1], "object", [11]]}}}),
     "ASE without rows": json.dumps({"ids": [1, 2, 3], "nextid": 9}),
-    "occupancy a text": _json(sites=[{**s, "species": [{"element": "Na", "occu": "many"}]} for s in SALT.as_dict()["sites"]]),
+    "occupancy a text": _json(sites=[{"abc": [0, 0, 0], "species": [{"element": "Na", "occu": "many"}]}]),
     "species empty": _json(sites=[{**s, "species": []} for s in SALT.as_dict()["sites"]]),
     "huge number": GOOD["json"].replace("5.64", "9" * 5000),
     "surrogate": GOOD["json"].replace("Na", "\\ud800"),
@@ -235,7 +235,7 @@ def files() -> Iterator[tuple[str, str, bytes]]:
     own = {"cif": CIF, "vasp": POSCAR, "xyz": EXTENDED_XYZ, "json": JSON}
     for format_, text in GOOD.items():
         for name, change in TEXT_CHANGES.items():
-            yield format_, name, change(text, random.Random(name)).encode("utf-8", "surrogatepass")  # noqa: S311
+            yield format_, name, change(text).encode("utf-8", "surrogatepass")
         for word in WORDS:
             for seed in range(3):
                 changed = _number(text, random.Random(f"{word} {seed}"), word)  # noqa: S311
