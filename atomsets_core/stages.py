@@ -25,11 +25,13 @@ from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.features import Features
 from atomsets_core.memory import peak_mb
 from atomsets_core.parents import load_parent
+from atomsets_core.saved_models import read_config
 from atomsets_core.shards import ShardEntry, read_shard, verify_shard, write_shard
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Refusal, Structures, from_arrow
 from atomsets_core.training import resolve_device
+from atomsets_core.units import prediction_units, with_units
 
 MODEL_FILES = ("model.json", "model.safetensors", "out_of_fold.parquet")
 """Of a trained model in a campaign."""
@@ -199,7 +201,8 @@ def train_model(
         for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
             column = "predicted" if name == "value" else name
             out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
-    store.write_table(f"{folder}/out_of_fold.parquet", out_of_fold)
+    units = prediction_units(str(about.get("unit", "")), model.transform)
+    store.write_table(f"{folder}/out_of_fold.parquet", with_units(_finite(out_of_fold), units))
     # model.json is written last: a folder with it is complete.
     model.save(store, folder, dict(about))
     seals.seal(store, *(f"{folder}/{name}" for name in MODEL_FILES))
@@ -267,9 +270,24 @@ def predict_shard(store_url: str, feature_url: str, entry: ShardEntry, folder: s
     for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
         columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
     columns["remark"] = pa.array([features.flagged.get(h, "") for h in features.structure_hash], pa.string())
-    store.write_table(name, pa.table(columns))
+    units = prediction_units(str(read_config(store, folder)["about"].get("unit", "")), model.transform)
+    store.write_table(name, with_units(_finite(pa.table(columns)), units))
     seals.seal(store, name)
     return {"rows": len(features), "seconds": time.perf_counter() - started}
+
+
+def _finite(table: pa.Table) -> pa.Table:
+    """The table, once it is certain that every number in it is one.
+
+    Raises:
+        ValueError: a NaN or infinity, with the column and the structure it belongs to.
+    """
+    for name in table.column_names:
+        values = table[name]
+        if pa.types.is_floating(values.type) and not np.isfinite(values.to_numpy()).all():
+            row = int(np.flatnonzero(~np.isfinite(values.to_numpy()))[0])
+            raise ValueError(f"{name} of structure {table['structure_hash'][row]} is {values[row]}: not a number")
+    return table
 
 
 def damaged_shards(store: Store, entries: Iterable[ShardEntry]) -> list[tuple[ShardEntry, str]]:

@@ -6,6 +6,7 @@ Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,9 @@ from rich.table import Table
 from flows.commands import benchmark, discover, featurize, predict, pull, train, train_parent, verify
 from flows.server import quiet_environment, start_early
 from flows.terminal import Bars, check_writable, console, fail
+
+# Arrow's own allocator keeps what was freed; a process that reads file after file would seem to grow.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 app = typer.Typer(
     name="atomsets",

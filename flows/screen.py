@@ -34,6 +34,7 @@ from atomsets_core.report import write_report
 from atomsets_core.shards import Located, ShardEntry
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal
+from atomsets_core.units import prediction_units, with_units
 from flows.campaign import Campaign
 from flows.progress import Pulling, Stage, note
 from flows.summary import markdown, summarize_run
@@ -179,7 +180,8 @@ class _Run:
                 "value": values,
             }
         )
-        self.store.write_table(stages.LABELLED, table)
+        units = prediction_units(self.campaign.training.unit, self.campaign.training.transform)
+        self.store.write_table(stages.LABELLED, with_units(table, units))
         return training, values
 
     def featurize(self, dataset: str, structures: Catalogue) -> Located:

@@ -23,6 +23,7 @@ from atomsets_core.discovery.choice import recipes
 from atomsets_core.estimators import transform_target
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
+from atomsets_core.units import prediction_units, scale_of
 from atomsets_core.wording import discovery_header, discovery_rows, scale_name
 from flows.campaign import Campaign
 from tasks.rank import Ranking
@@ -72,6 +73,7 @@ def summarize_run(
         "target": campaign.training.target,
         "unit": campaign.training.unit,
         "transform": campaign.training.transform,
+        "units": units(campaign.training.unit, campaign.training.transform),
         "counts": count(done, chosen, ranking, refused, len(out_of_fold)),
         "done": dict(done),
         "model": {
@@ -97,6 +99,17 @@ def summarize_run(
         "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},
+    }
+
+
+def units(unit: str, transform: str) -> dict[str, str]:
+    """Of the numbers of this file and of the columns of ranking.csv, which has no place for them."""
+    scale = scale_of(unit, transform)
+    return {
+        **prediction_units(unit, transform),
+        **dict.fromkeys(("mae", "rmse", "mae_outside", "mae_inside", "bias_outside"), scale),
+        **dict.fromkeys(("mae_in_unit", "value_min", "value_max"), unit),
+        "seconds": "s",
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from atomsets_core.bounds import read_parquet
 from atomsets_core.compositions import Compositions, from_formulas
@@ -44,6 +45,8 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
     kind = Path(place.name.lower().removesuffix(".gz")).suffix
     if kind not in SUFFIXES or not place.is_file():
         return None
+    if kind == ".parquet" and _holds_structures(place):
+        return None
     try:
         table = _table(file_on_disk(place).content(), kind)
     except Exception as error:  # a parser's
@@ -68,6 +71,15 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
         {"name": place.name, "path": str(path), "files": 1, "sha256": sha256_of(place)},
     )
     return without_duplicates(pulled)
+
+
+def _holds_structures(place: Path) -> bool:
+    """Whether the schema of a Parquet file says so; a damaged one is left to whoever reads it."""
+    try:
+        names = pq.read_schema(place).names
+    except (pa.ArrowException, OSError):
+        return False
+    return any(str(name).lower() in STRUCTURE_NAMES for name in names)
 
 
 def _table(content: bytes, kind: str) -> pd.DataFrame | None:

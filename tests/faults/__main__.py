@@ -26,7 +26,7 @@ from tests.faults.mini import campaign, write_inputs
 from tests.faults.rig import Rig
 from tests.faults.surroundings import CannotMountError, Surroundings, out_of_memory
 
-KILLED = {"flow": 20, "worker": 12, "scheduler": 8, "server": 4, "server, started again": 8}
+KILLED = {"flow": 20, "worker": 12, "scheduler": 8, "server": 4, "server again": 8}
 """Process of the rig -> how often it is killed."""
 
 COMMANDS = {"command": 6, "its worker": 4, "its server": 3}
@@ -39,7 +39,7 @@ NAMES = {
     "worker": "SIGKILL of a Dask worker",
     "scheduler": "SIGKILL of the Dask scheduler",
     "server": "SIGKILL of the Prefect server, which stays away",
-    "server, started again": "SIGKILL of the Prefect server, started again at once",
+    "server again": "SIGKILL of the Prefect server, started again at once",
     "command": "SIGKILL of `atomsets screen`",
     "its worker": "SIGKILL of a worker of `atomsets screen`",
     "its server": "SIGKILL of the temporary Prefect server of `atomsets screen`",

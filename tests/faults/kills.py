@@ -72,11 +72,11 @@ class Kills:
     def kill(self, victim: str, seed: int) -> Kill | None:
         """Kill flow, worker, scheduler or server during a run; None where the run was over before.
 
-        Behind a comma it may say "started again": the server is, at once. A worker always is.
+        "server again" is started again at once, as a worker always is.
         """
         self.rig.ensure()
-        who, _, again = victim.partition(", ")
-        out = self.place / f"{who}-{again[:7]}-{seed}"
+        who, _, again = victim.partition(" ")
+        out = self.place / f"{who}-{again}-{seed}"
         after = random.Random(f"{victim} {seed}").uniform(0, LATEST * self.duration)  # noqa: S311
         process = self.rig.flow(self.campaign, out)
         process.join(after)

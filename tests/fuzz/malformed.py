@@ -43,8 +43,8 @@ def _number(text: str, rng: random.Random, word: str) -> str:
 
 
 TEXT_CHANGES: dict[str, Change] = {
-    "empty": lambda text: "",
-    "blank": lambda text: " \n\t\n",
+    "empty": lambda _: "",
+    "blank": lambda _: " \n\t\n",
     "first half": lambda text: text[: len(text) // 2],
     "second half": lambda text: text[len(text) // 2 :],
     "last line cut": lambda text: text.rstrip("\n").rpartition("\n")[0],
@@ -69,10 +69,10 @@ TEXT_CHANGES: dict[str, Change] = {
     "vacancy": lambda text: text.replace("Na", "Vac"),
     "deuterium": lambda text: text.replace("Na", "D"),
     "element 119": lambda text: text.replace("Na", "Uue"),
-    "a page of HTML": lambda text: "<!DOCTYPE html><html><body>404 Not Found</body></html>",
-    "a log": lambda text: "srun: error: node17: task 0: Killed\n" * 20,
+    "a page of HTML": lambda _: "<!DOCTYPE html><html><body>404 Not Found</body></html>",
+    "a log": lambda _: "srun: error: node17: task 0: Killed\n" * 20,
     "script": lambda text: text.replace("Na", "<script>alert(1)</script>"),
-    "a path": lambda text: "../../../../etc/passwd",
+    "a path": lambda _: "../../../../etc/passwd",
     "very long line": lambda text: text.replace("\n", " " * 100_000 + "\n", 1),
     "a million digits": lambda text: text.replace("5.64", "5." + "6" * 1_000_000, 1),
     "many atoms announced": lambda text: text.replace("1 1", "999999999 1").replace("2\n", "999999999\n", 1),
@@ -169,7 +169,8 @@ JSON: dict[str, str] = {
 }  # fmt: skip
 
 
-def _table(**columns: Any) -> bytes:
+def table(**columns: Any) -> bytes:
+    """A Parquet file of two good structures, with other columns; None leaves one out."""
     base: dict[str, Any] = {
         "material_id": ["a", "b"],
         "lattice": [[5.64, 0, 0, 0, 5.64, 0, 0, 0, 5.64]] * 2,
@@ -177,48 +178,48 @@ def _table(**columns: Any) -> bytes:
         "frac": [[0.0, 0, 0, 0.5, 0.5, 0.5]] * 2,
     }
     sink = io.BytesIO()
-    pq.write_table(pa.table({k: v for k, v in {**base, **columns}.items() if v is not None}), sink)
+    pq.writetable(pa.table({k: v for k, v in {**base, **columns}.items() if v is not None}), sink)
     return sink.getvalue()
 
 
 def parquet_files() -> dict[str, bytes]:
     """Name -> a Parquet file that holds no usable structures, or only some."""
-    good = _table()
+    good = table()
     rng = random.Random(0)  # noqa: S311
     found = {
         "empty": b"",
         "magic alone": b"PAR1",
         "magic twice": b"PAR1PAR1",
-        "no rows": _table(material_id=pa.array([], pa.string()), lattice=pa.array([], pa.list_(pa.float64())),
+        "no rows": table(material_id=pa.array([], pa.string()), lattice=pa.array([], pa.list_(pa.float64())),
                           Z=pa.array([], pa.list_(pa.int64())), frac=pa.array([], pa.list_(pa.float64()))),
         "footer length huge": good[:-8] + b"\xff\xff\xff\x7f" + good[-4:],
         "footer length negative": good[:-8] + b"\x00\x00\x00\x80" + good[-4:],
-        "no lattice": _table(lattice=None),
-        "no frac": _table(frac=None),
-        "lattice of eight": _table(lattice=[[5.0] * 8] * 2),
-        "lattice null": _table(lattice=[None, None]),
-        "lattice with null": _table(lattice=[[None] * 9, [5.64, 0, 0, 0, 5.64, 0, 0, 0, 5.64]]),
-        "lattice of strings": _table(lattice=[["a"] * 9] * 2),
-        "lattice nested": _table(lattice=[[[5.64, 0, 0], [0, 5.64, 0], [0, 0, 5.64]]] * 2),
-        "lattice infinite": _table(lattice=[[np.inf, 0, 0, 0, 1, 0, 0, 0, 1]] * 2),
-        "lattice of zeros": _table(lattice=[[0.0] * 9] * 2),
-        "Z empty": _table(Z=[[], []]),
-        "Z negative": _table(Z=[[-1, 17]] * 2),
-        "Z large": _table(Z=[[2**40, 17]] * 2),
-        "Z fractional": _table(Z=[[11.5, 17.0]] * 2),
-        "Z null": _table(Z=[None, [11, 17]]),
-        "Z of symbols": _table(Z=[["Na", "Cl"]] * 2),
-        "frac short": _table(frac=[[0.0]] * 2),
-        "frac NaN": _table(frac=[[np.nan] * 6] * 2),
-        "frac enormous": _table(frac=[[1e300] * 6] * 2),
-        "occupancy wrong length": _table(occupancy=[[1.0]] * 2),
-        "occupancy NaN": _table(occupancy=[[np.nan, 1.0]] * 2),
-        "ids null": _table(material_id=[None, None]),
-        "ids equal": _table(material_id=["a", "a"]),
-        "ids numbers": _table(material_id=[1, 2]),
-        "ids lists": _table(material_id=[[1], [2]]),
-        "structure column of nothing": _table(lattice=None, Z=None, frac=None, structure=["", "{}"]),
-        "structure column of numbers": _table(lattice=None, Z=None, frac=None, structure=[1, 2]),
+        "no lattice": table(lattice=None),
+        "no frac": table(frac=None),
+        "lattice of eight": table(lattice=[[5.0] * 8] * 2),
+        "lattice null": table(lattice=[None, None]),
+        "lattice with null": table(lattice=[[None] * 9, [5.64, 0, 0, 0, 5.64, 0, 0, 0, 5.64]]),
+        "lattice of strings": table(lattice=[["a"] * 9] * 2),
+        "lattice nested": table(lattice=[[[5.64, 0, 0], [0, 5.64, 0], [0, 0, 5.64]]] * 2),
+        "lattice infinite": table(lattice=[[np.inf, 0, 0, 0, 1, 0, 0, 0, 1]] * 2),
+        "lattice of zeros": table(lattice=[[0.0] * 9] * 2),
+        "Z empty": table(Z=[[], []]),
+        "Z negative": table(Z=[[-1, 17]] * 2),
+        "Z large": table(Z=[[2**40, 17]] * 2),
+        "Z fractional": table(Z=[[11.5, 17.0]] * 2),
+        "Z null": table(Z=[None, [11, 17]]),
+        "Z of symbols": table(Z=[["Na", "Cl"]] * 2),
+        "frac short": table(frac=[[0.0]] * 2),
+        "frac NaN": table(frac=[[np.nan] * 6] * 2),
+        "frac enormous": table(frac=[[1e300] * 6] * 2),
+        "occupancy wrong length": table(occupancy=[[1.0]] * 2),
+        "occupancy NaN": table(occupancy=[[np.nan, 1.0]] * 2),
+        "ids null": table(material_id=[None, None]),
+        "ids equal": table(material_id=["a", "a"]),
+        "ids numbers": table(material_id=[1, 2]),
+        "ids lists": table(material_id=[[1], [2]]),
+        "structure column of nothing": table(lattice=None, Z=None, frac=None, structure=["", "{}"]),
+        "structure column of numbers": table(lattice=None, Z=None, frac=None, structure=[1, 2]),
     }  # fmt: skip
     for number in range(20):
         damaged = bytearray(good)
