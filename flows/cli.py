@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from flows.commands import benchmark, discover, featurize, predict, pull, train, train_parent, verify
@@ -99,12 +100,12 @@ def show(summary: dict[str, Any], target: str) -> None:
     from flows.summary import headlines
 
     for line in headlines(summary):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(escape(line), highlight=False, soft_wrap=True)
     if summary["discovery"]:
         found = summary["discovery"]
         console.print(
             f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
-            f"mean of {len(found['files'])} seeds; errors in {scale_name(summary)}, out of and in the training range",
+            f"mean of {len(found['files'])} seeds; errors in {escape(scale_name(summary))}, out of and in the training range",
             highlight=False,
             soft_wrap=True,
         )

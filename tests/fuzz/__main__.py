@@ -36,7 +36,8 @@ from flows.campaign import CampaignError, read_campaign
 from tests.fuzz.malformed import GOOD, files, parquet_files, table
 
 TOKENS = [b"0", b"-1", b"nan", b"inf", b"1e999", b"\n", b" ", b"\t", b"'", b'"', b"{", b"}", b"[", b"]", b",",
-          b":", b"loop_", b"data_", b"_atom_site_label", b"null", b"true", b"\x00", b"\xff\xfe", b"Fe", b"9" * 30]  # fmt: skip
+          b":", b"loop_", b"data_", b"_atom_site_label", b"null", b"true", b"\x00", b"\xff\xfe", b"Fe",
+          b"9" * 30]  # fmt: skip
 
 Read = Callable[[bytes], str]
 """Reads a damaged file and says what it came to: "rows" or "refused"; raises what nobody promised."""
