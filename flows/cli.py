@@ -105,7 +105,8 @@ def show(summary: dict[str, Any], target: str) -> None:
         found = summary["discovery"]
         console.print(
             f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
-            f"mean of {len(found['files'])} seeds; errors in {escape(scale_name(summary))}, out of and in the training range",
+            f"mean of {len(found['files'])} seeds; errors in {escape(scale_name(summary))}, out of and in the training "
+            "range",
             highlight=False,
             soft_wrap=True,
         )
