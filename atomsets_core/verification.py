@@ -43,7 +43,7 @@ STRUCTURES = (
 """What a run writes on its way."""
 
 _RESULT = re.compile(r"(models/[0-9a-f]{16}/(?!checkpoint\.)|discovery/|predictions/).+")
-_TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.tmp|structures/queue-[a-z]+\.parquet")
 
 
 @dataclass(frozen=True)

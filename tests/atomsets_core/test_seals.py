@@ -109,7 +109,8 @@ def test_an_entry_speaks_only_of_the_shard_it_is_named_after(shard):
 
 
 def test_a_run_sweeps_what_stopped_runs_left_but_not_among_features(tmp_path: Path):
-    for name in ("predictions/m/.a.parquet.0123abcd.tmp", "features/p/.b.json.0123abcd.tmp", ".keep", "x.tmp"):
+    for name in ("predictions/m/.a.parquet.0123abcd.tmp", "features/p/.b.json.0123abcd.tmp", ".keep", "x.tmp",
+                 "structures/queue-training.parquet"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
     sweep(Store(tmp_path))
