@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_none(tmp_path):
     assert checkpoint.load() is None
 
 
-def test_a_table_of_a_million_rows_is_read_whole(tmp_path):
-    table = pa.table({"x": np.arange(1_000_000.0), "id": [f"m{i}" for i in range(1_000_000)]})
+def test_a_table_of_many_rows_is_read_whole(tmp_path):
+    table = pa.table({"x": np.arange(150_000.0), "id": [f"m{i}" for i in range(150_000)]})
     pq.write_table(table, tmp_path / "t.parquet")
-    assert read_parquet(tmp_path / "t.parquet", (tmp_path / "t.parquet").stat().st_size).num_rows == 1_000_000
+    assert read_parquet(tmp_path / "t.parquet", (tmp_path / "t.parquet").stat().st_size).num_rows == 150_000
