@@ -42,7 +42,10 @@ STRUCTURES = (
 )
 """What a run writes on its way."""
 
-_RESULT = re.compile(r"(models/[0-9a-f]{16}/(?!checkpoint\.)|discovery/|predictions/).+")
+_RESULT = re.compile(
+    r"models/[0-9a-f]{16}/(model\.json|model\.safetensors|out_of_fold\.parquet)|"
+    r"discovery/[0-9a-f]{16}-seed-\d+\.json|predictions/.+"
+)
 _TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.tmp|structures/queue-[a-z]+\.parquet")
 
 

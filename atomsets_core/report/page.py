@@ -12,6 +12,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from atomsets_core.report import findings, methods
+from atomsets_core.report.changes import changes as changes_of
 from atomsets_core.report.figures import figures
 from atomsets_core.report.markup import citation, formula, material
 from atomsets_core.report.results import Results, read_results
@@ -47,11 +48,11 @@ def write_report(store: Store) -> None:
     Raises:
         StorageError: one of them is missing or damaged, or the report can't be written.
     """
-    store.write("report.html", render(read_results(store)).encode())
+    store.write("report.html", render(read_results(store), changes_of(store)).encode())
 
 
-def render(results: Results) -> str:
-    """The report as HTML; the same results give the same text."""
+def render(results: Results, changes: dict[str, Any] | None = None) -> str:
+    """The report as HTML, with what changed since the last run if there was one; the same input gives the same text."""
     environment = Environment(
         loader=PackageLoader("atomsets_core.report", "templates"),
         autoescape=True,
@@ -69,7 +70,7 @@ def render(results: Results) -> str:
         "citation": citation,
         "thousands": lambda value: f"{value:,}",
     }
-    return environment.get_template("report.html").render(**_content(results))
+    return environment.get_template("report.html").render(**_content(results), changes=changes)
 
 
 def _content(results: Results) -> dict[str, Any]:
