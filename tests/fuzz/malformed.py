@@ -178,7 +178,7 @@ def table(**columns: Any) -> bytes:
         "frac": [[0.0, 0, 0, 0.5, 0.5, 0.5]] * 2,
     }
     sink = io.BytesIO()
-    pq.writetable(pa.table({k: v for k, v in {**base, **columns}.items() if v is not None}), sink)
+    pq.write_table(pa.table({k: v for k, v in {**base, **columns}.items() if v is not None}), sink)
     return sink.getvalue()
 
 
