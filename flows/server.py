@@ -63,8 +63,14 @@ def _end_with_this_process(pid: int) -> None:
     then = f"read -r _; grep -q uvicorn /proc/{pid}/cmdline 2>/dev/null && kill {pid}"
     command = ["/bin/sh", "-c", then]
     # In a session of its own, so that Ctrl-C doesn't end it first; its pipe stays open as long as the object lives.
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **silent))  # noqa: S603
+    watcher = subprocess.Popen(  # noqa: S603
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _watchers.append(watcher)
 
 
 _watchers: list[subprocess.Popen[bytes]] = []
