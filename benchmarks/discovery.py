@@ -170,7 +170,9 @@ def plot(result: dict[str, Any], told: dict[str, Any], path: Path) -> None:
     step = max(1, len(true) // 600)
     for chosen, color in ((~hidden, "#2c7fc0"), (hidden, "#d9770f")):
         axes[1].plot(true[chosen][::step], predicted[chosen][::step], ".", ms=3.5, color=color)
-    axes[1].set(xlabel="true", ylabel="predicted", title=found["head"])
+    scale = result["asked"]["unit"]
+    scale = f"log10 {scale}" if result["asked"]["transform"] == "log10" else scale
+    axes[1].set(xlabel=f"true, {scale}", ylabel=f"predicted, {scale}", title=found["head"])
     axes[1].title.set_fontsize(9)
     if told["search"]:
         for row in told["search"]["table"]:
