@@ -220,7 +220,11 @@ def _rows(store: Store, features: Store, summary: dict[str, Any], damaged: set[s
             store.read_table("failures.parquet", ["dataset"]).num_rows,
             counts["training"]["failed"] + counts["candidates"]["failed"],
         ),
-        (LABELLED, store.read_table(LABELLED, ["value"]).num_rows, counts["training"]["learned_from"]),
+        (
+            LABELLED,
+            store.read_table(LABELLED, ["value"]).num_rows,
+            counts["training"].get("labelled", counts["training"]["learned_from"]),
+        ),
     ):
         if found != said:
             yield Finding(name, f"has {found} rows, and the summary says {said}", (name,))
