@@ -1,11 +1,15 @@
 # make screen  the embedded screening campaign, offline, into campaigns/incompressible
 # make test    lint, type check and every test
 # make lint    ruff and mypy alone
+# make faults  the fault suite at length: kills, damage, full disks; a table, and benchmarks/results/faults.json
+# make fuzz    damaged files for every reader; benchmarks/results/fuzz.json
+# make sbom    bill of materials of .venv (CycloneDX), into sbom.cdx.json
+# make audit   known vulnerabilities of the pinned versions; needs a network
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: screen test lint clean
+.PHONY: screen test lint clean faults fuzz sbom audit
 
 screen: $(VENV)/.run
 	$(BIN)/atomsets screen
@@ -17,6 +21,25 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: $(VENV)/.test
+	$(BIN)/python -m tests.faults
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz
+
+# Tools in an environment of their own: what they need is no part of what they look at.
+$(VENV)-tools/.done:
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip install --quiet 'cyclonedx-bom==7.5.0' pip-audit
+	@touch $@
+
+sbom: $(VENV)/.run $(VENV)-tools/.done
+	$(VENV)-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+		-o sbom.cdx.json $(BIN)/python
+
+audit: $(VENV)-tools/.done
+	$(VENV)-tools/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,4 +55,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) campaigns .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-tools sbom.cdx.json campaigns .mypy_cache .ruff_cache .pytest_cache

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from atomsets_core.bounds import check_header
 from atomsets_core.calibration import Domain
 from atomsets_core.selection import Choice
 from atomsets_core.sets import AtomSetsNetwork
@@ -165,25 +164,6 @@ def read_model(store: Store, folder: str, kind: str, build: Build) -> tuple[Save
         return _saved(config, tensors), network
     except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{where}: the model is damaged ({error}); train it again") from error
-
-
-def check_header(data: bytes) -> None:
-    """Raise ValueError where the arrays that a safetensors file announces are not what it holds."""
-    if len(data) < 8:
-        raise ValueError("the file is cut off")
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > len(data) - 8:
-        raise ValueError("the file is cut off")
-    header = json.loads(data[8 : 8 + length])
-    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    if end != len(data) - 8 - length:
-        raise ValueError(f"the arrays should take {end} bytes, there are {len(data) - 8 - length}")
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, stop = entry["data_offsets"]
-            width = {"F32": 4, "F64": 8, "I64": 8}.get(entry["dtype"])
-            if width is None or math.prod(entry["shape"]) * width != stop - start:
-                raise ValueError(f"{name} is not what its shape says")
 
 
 def _network(config: Mapping[str, Any], tensors: Mapping[str, Tensor], build: Build) -> AtomSetsNetwork:

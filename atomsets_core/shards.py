@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.bounds import check_parquet
 from atomsets_core.features import Features
 from atomsets_core.hashes import HashIndex
 from atomsets_core.storage import StorageError, Store
@@ -118,7 +119,8 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
         sites=int(features.n_atoms.sum()),
         bonds=features.bonds,
     )
-    store.write_json(f"{where}/{key}.json", asdict(entry))
+    body = asdict(entry)
+    store.write_json(f"{where}/{key}.json", {**body, "checksum": _checksum(body)})
     return entry
 
 
@@ -129,12 +131,19 @@ def read_entries(store: Store, parent: str, digest: str) -> dict[str, ShardEntry
 
 def iter_entries(store: Store, parent: str, digest: str) -> Iterator[ShardEntry]:
     """The same, one after the other."""
-    for name in store.names(folder(parent, digest), ".json"):
+    for entry in entries_in(store, folder(parent, digest)):
+        if entry.schema_version == SCHEMA_VERSION and entry.digest == digest:
+            yield entry
+
+
+def entries_in(store: Store, where: str) -> Iterator[ShardEntry]:
+    """All entries of a folder that can be read, also those that this version does not use."""
+    for name in store.names(where, ".json"):
         try:
-            entry = _entry(store.read_json(name))
+            entry = _entry(store.read_json(name), name.rsplit("/", 1)[-1].removesuffix(".json"))
         except (StorageError, TypeError, KeyError):
             continue
-        if entry.schema_version == SCHEMA_VERSION and entry.digest == digest:
+        if folder(entry.parent, entry.digest) == where:
             yield entry
 
 
@@ -144,12 +153,29 @@ def find_entry(store: Store, parent: str, digest: str, key: str) -> ShardEntry |
     if not store.exists(name):
         return None
     try:
-        return _entry(store.read_json(name))
+        return _entry(store.read_json(name), key)
     except (StorageError, TypeError, KeyError):
         return None
 
 
-def _entry(raw: dict) -> ShardEntry:
+def _checksum(body: dict) -> str:
+    """Of an entry, so that one that was changed counts as absent."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _entry(raw: object, key: str) -> ShardEntry:
+    """The entry in a JSON file; those written before there were checksums have none.
+
+    Raises:
+        KeyError: it is no entry, that of another shard, or was changed; TypeError likewise.
+    """
+    if not isinstance(raw, dict) or raw.get("key") != key:
+        raise KeyError("key")
+    checksum = raw.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(raw):
+        raise KeyError("checksum")
+    if not all(isinstance(text, str) for name in ("hashes", "levels", "refused", "flagged") for text in raw[name]):
+        raise TypeError("hashes")
     return ShardEntry(**{**raw, "hashes": tuple(raw["hashes"]), "levels": tuple(raw["levels"])})
 
 
@@ -222,11 +248,14 @@ def verify_shard(store: Store, entry: ShardEntry) -> bytes:
     """
     name = f"{folder(entry.parent, entry.digest)}/{entry.key}.parquet"
     try:
+        size = store.size(name)
+        if size != entry.size:
+            raise ShardError(f"shard {store.url(name)} is damaged: {size} bytes instead of {entry.size}")
         data = store.read(name)
+    except ShardError:
+        raise
     except StorageError as error:
         raise ShardError(f"shard {store.url(name)} is gone though the manifest lists it") from error
-    if len(data) != entry.size:
-        raise ShardError(f"shard {store.url(name)} is damaged: {len(data)} bytes instead of {entry.size}")
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise ShardError(f"shard {store.url(name)} is damaged: its sha256 is not the manifest's")
     return data
@@ -279,8 +308,12 @@ def _encodings(features: Features) -> dict[str, str]:
 
 
 def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Features:
-    file = pq.ParquetFile(io.BytesIO(data))
-    metadata = json.loads(file.schema_arrow.metadata[b"atomsets"])
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        metadata = json.loads(file.schema_arrow.metadata[b"atomsets"])
+        check_parquet(file, len(data))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"shard {entry.key} is no shard of ours: {error}") from error
     missing = [level for level in levels if level not in file.schema_arrow.names]
     if missing:
         raise KeyError(f"shard {entry.key} holds no level {missing[0]!r}; it has {', '.join(entry.levels)}")

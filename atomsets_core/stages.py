@@ -6,6 +6,7 @@ function may be called again at any time: what is already there is kept.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import time
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core import seals
 from atomsets_core.cards import campaign_card
 from atomsets_core.discovery import Design, Rows, answer, scored
 from atomsets_core.discovery.choice import campaign_heads
@@ -24,12 +26,17 @@ from atomsets_core.estimators import AtomSetsRegressor, transform_target
 from atomsets_core.features import Features
 from atomsets_core.memory import peak_mb
 from atomsets_core.parents import load_parent
+from atomsets_core.saved_models import read_config
 from atomsets_core.shards import ShardEntry, read_shard, verify_shard, write_shard
 from atomsets_core.standing.folds import read_frozen
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Refusal, Structures, from_arrow
 from atomsets_core.training import resolve_device
+from atomsets_core.units import prediction_units, with_units
+
+MODEL_FILES = ("model.json", "model.safetensors", "out_of_fold.parquet")
+"""Of a trained model in a campaign."""
 
 LABELLED = "structures/labelled.parquet"
 """material_id, structure_hash, formula and value of every training row, in training order."""
@@ -136,6 +143,9 @@ def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str
     return StoredFeatures.find(store, parent, digest, levels, hashes).load()
 
 
+_DIGEST = hashlib.sha256().digest_size
+
+
 @dataclass(frozen=True)
 class StoredCheckpoint:
     """A checkpoint of a training as a file of a store."""
@@ -144,12 +154,16 @@ class StoredCheckpoint:
     name: str
 
     def load(self) -> bytes | None:
-        """What was saved last."""
-        return self.store.read(self.name) if self.store.exists(self.name) else None
+        """What was saved last; nothing where it is damaged."""
+        if not self.store.exists(self.name):
+            return None
+        data = self.store.read(self.name)
+        digest, data = data[-_DIGEST:], data[:-_DIGEST]
+        return data if hashlib.sha256(data).digest() == digest else None
 
     def save(self, data: bytes) -> None:
-        """Replace it."""
-        self.store.write(self.name, data)
+        """Replace it, its sha256 behind it."""
+        self.store.write(self.name, data + hashlib.sha256(data).digest())
 
     def remove(self) -> None:
         """The training is over."""
@@ -203,10 +217,12 @@ def train_model(
         for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
             column = "predicted" if name == "value" else name
             out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
-    store.write_table(f"{folder}/out_of_fold.parquet", out_of_fold)
+    units = prediction_units(str(about.get("unit", "")), model.transform)
+    store.write_table(f"{folder}/out_of_fold.parquet", with_units(_finite(out_of_fold), units))
     store.write(f"{folder}/MODEL.md", campaign_card(model, values, about).encode())
     # model.json is written last: a folder with it is complete.
     model.save(store, folder, dict(about))
+    seals.seal(store, *(f"{folder}/{name}" for name in MODEL_FILES))
     checkpoint.remove()
     return {
         "n_train": len(values),
@@ -252,6 +268,7 @@ def simulate_seed(
     answers = {head: answer(fit, rows, target, design, seed) for head, fit in campaign_heads(parameters).items()}
     found = scored(answers, target, features.formula, design, seed, kappa=options["kappa"])
     store.write_json(name, {**found, "seconds": {head: part["seconds"] for head, part in answers.items()}})
+    seals.seal(store, name)
     return {"seconds": time.perf_counter() - started}
 
 
@@ -270,8 +287,24 @@ def predict_shard(store_url: str, feature_url: str, entry: ShardEntry, folder: s
     for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
         columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
     columns["remark"] = pa.array([features.flagged.get(h, "") for h in features.structure_hash], pa.string())
-    store.write_table(name, pa.table(columns))
+    units = prediction_units(str(read_config(store, folder)["about"].get("unit", "")), model.transform)
+    store.write_table(name, with_units(_finite(pa.table(columns)), units))
+    seals.seal(store, name)
     return {"rows": len(features), "seconds": time.perf_counter() - started}
+
+
+def _finite(table: pa.Table) -> pa.Table:
+    """The table, once it is certain that every number in it is one.
+
+    Raises:
+        ValueError: a NaN or infinity, with the column and the structure it belongs to.
+    """
+    for name in table.column_names:
+        values = table[name]
+        if pa.types.is_floating(values.type) and not np.isfinite(values.to_numpy()).all():
+            row = int(np.flatnonzero(~np.isfinite(values.to_numpy()))[0])
+            raise ValueError(f"{name} of structure {table['structure_hash'][row]} is {values[row]}: not a number")
+    return table
 
 
 def damaged_shards(store: Store, entries: Iterable[ShardEntry]) -> list[tuple[ShardEntry, str]]:

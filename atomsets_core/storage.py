@@ -23,8 +23,15 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.bounds import read_parquet
 from atomsets_core.object_store import SCHEME as S3
 from atomsets_core.object_store import ObjectStoreError, open_s3
+
+LARGEST_JSON = 1 << 29
+"""Bytes of a JSON file beyond which it is none of ours."""
+
+SCHEMES = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "webhdfs", "oss")
+"""Where a store may be. fsspec knows more: archives, web servers, addresses in addresses; none of them is a folder."""
 
 
 class StorageError(Exception):
@@ -47,6 +54,11 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
+        scheme, separator, _ = self.root.partition("://")
+        if "::" in self.root or (separator and scheme.lower() not in SCHEMES):
+            raise StorageError(
+                f"{self.root}: no folder or object store; write a path, or a URL like s3://bucket/folder"
+            )
         self._fs: Any
         self._path: str
         try:
@@ -91,6 +103,22 @@ class Store:
             return []
         names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    def all_names(self, folder: str, hidden: bool = False) -> list[str]:
+        """Names (relative to the store) of all files below a folder, "." for the whole store, sorted.
+
+        Args:
+            folder: where to look; none where it doesn't exist.
+            hidden: list those whose name begins with a dot as well.
+        """
+        root = self._full(folder).removesuffix("/.").rstrip("/")
+        try:
+            found = self._fs.find(root)
+        except FileNotFoundError:
+            return []
+        start = len(self._path.rstrip("/")) + 1
+        names = [str(path)[start:] for path in found]
+        return sorted(name for name in names if hidden or not name.rsplit("/", 1)[-1].startswith("."))
 
     def sizes(self, folder: str, suffix: str = "") -> dict[str, int]:
         """Name (relative to the store) -> bytes of the files directly in a folder, from one listing."""
@@ -178,11 +206,13 @@ class Store:
         """A JSON file.
 
         Raises:
-            StorageError: it doesn't exist or isn't JSON.
+            StorageError: it doesn't exist, isn't JSON or is larger than any of ours.
         """
+        if self.size(name) > LARGEST_JSON:
+            raise StorageError(f"{self.url(name)} is larger than any JSON file of a campaign: it is none of ours")
         try:
             return json.loads(self.read(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StorageError(f"{self.url(name)} is damaged: not JSON ({error}). Delete it and run again") from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -197,8 +227,8 @@ class Store:
         """
         data = self.read(name)
         try:
-            return pq.read_table(pa.BufferReader(data), columns=columns)
-        except (pa.ArrowException, OSError) as error:
+            return read_parquet(pa.BufferReader(data), len(data), columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
 
     def write_table(self, name: str, table: pa.Table, **options: Any) -> bytes:

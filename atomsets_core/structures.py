@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from pymatgen.core import Element, Lattice, Structure
 
 from atomsets_core.formulas import LARGEST_ATOMIC_NUMBER, formula_of, reduced_formula
+from atomsets_core.units import STRUCTURE, with_units
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -216,7 +217,7 @@ class Structures:
         offsets = self.offsets
         written = occupancy or self.disordered.any()
         shares = {"occupancy": list_array(self.shares, offsets, pa.float64())} if written else {}
-        return pa.table(
+        table = pa.table(
             {
                 "material_id": pa.array(self.material_id, pa.string()),
                 "formula": pa.array(self.formulas, pa.string()),
@@ -228,6 +229,7 @@ class Structures:
                 **shares,
             }
         )
+        return with_units(table, STRUCTURE)
 
 
 def empty_structures() -> Structures:

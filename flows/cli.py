@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from flows.commands import (
@@ -26,6 +27,7 @@ from flows.commands import (
     serve,
     train,
     train_parent,
+    verify,
 )
 from flows.server import quiet_environment, start_early
 from flows.terminal import Bars, check_writable, console, fail
@@ -47,6 +49,7 @@ app.command()(train.train)
 app.command()(predict.predict)
 app.command()(benchmark.benchmark)
 app.command("train-parent")(train_parent.train_parent)
+app.command()(verify.verify)
 app.command()(retrain.retrain)
 app.add_typer(models.app, name="models")
 app.command()(serve.serve)
@@ -116,12 +119,13 @@ def show(summary: dict[str, Any], target: str) -> None:
     from flows.summary import headlines
 
     for line in headlines(summary):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(escape(line), highlight=False, soft_wrap=True)
     if summary["discovery"]:
         found = summary["discovery"]
         console.print(
             f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
-            f"mean of {len(found['files'])} seeds; errors in {scale_name(summary)}, out of and in the training range",
+            f"mean of {len(found['files'])} seeds; errors in {escape(scale_name(summary))}, out of and in the training "
+            "range",
             highlight=False,
             soft_wrap=True,
         )

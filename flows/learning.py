@@ -10,9 +10,11 @@ from typing import Any
 
 from prefect.futures import PrefectFuture
 
+from atomsets_core import seals
 from atomsets_core.discovery import summarize
 from atomsets_core.discovery.choice import KINDS, choose, recipes
 from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
+from atomsets_core.stages import MODEL_FILES
 from atomsets_core.storage import Store
 from flows.campaign import Campaign
 from flows.progress import note
@@ -83,7 +85,7 @@ class Learning:
         futures = [
             simulate_discovery.submit(*self.where, self.parameters, self.options, seed, name)
             for seed, name in enumerate(self.discoveries)
-            if not self.store.exists(name)
+            if not seals.sound(self.store, name)
         ]
         self.done["discoveries_simulated"] = len(futures)
         return futures
@@ -116,7 +118,7 @@ class Learning:
         parameters = recipes(self.parameters)[choice["head"]]
         parts = (self.data, self.digest, parameters)
         model = f"models/{_key(*parts) if frozen is None else _key(*parts, frozen[1])}"
-        missing = not self.store.exists(f"{model}/model.json")
+        missing = not all(seals.sound(self.store, f"{model}/{name}") for name in MODEL_FILES)
         if missing:
             self.wait("train", [train_model.submit(*self.where, parameters, model, self._about(), frozen)])
         self.done["models_trained"] = self.done.get("models_trained", 0) + int(missing)

@@ -22,7 +22,7 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from atomsets_core import shards, stages
+from atomsets_core import seals, shards, stages, verification
 from atomsets_core.catalogue import Catalogue
 from atomsets_core.hashes import HashIndex
 from atomsets_core.labels import ledger_table
@@ -32,6 +32,7 @@ from atomsets_core.shards import Located, ShardEntry
 from atomsets_core.sources import PulledFile
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal
+from atomsets_core.units import prediction_units, with_units
 from flows import figures
 from flows.campaign import Campaign
 from flows.champions import Champions, definition
@@ -113,6 +114,7 @@ class CampaignRun:
     def screen(self) -> dict[str, Any]:
         """All stages, as far as they are needed; what the flow returns."""
         started = time.perf_counter()
+        self.begin()
         memory = Memory(self.campaign, self.store, self.features, self.digest)
         with cluster.connect(self.campaign.cluster.start):
             with self.timed("pull"):
@@ -120,9 +122,10 @@ class CampaignRun:
             with self.timed("look for news"):
                 champion = self.champions.current
                 parts = memory.parts(*pulled, champion.folder if champion else "")
-                why = memory.news(parts)
+                why = memory.news(parts) or self.damage()
             if not why:
                 return self.nothing_new(memory)
+            seals.unseal(self.store, *verification.OUTCOME)
             with self.timed("select"):
                 chosen = self.select(*pulled)
             with self.timed("featurize training"):
@@ -148,6 +151,7 @@ class CampaignRun:
         changes = memory.compare(summary, self.refused, why, self.champions.outcome)
         with self.timed("report"):
             write_report(self.store)
+        seals.seal(self.store, *verification.OUTCOME)
         parts["the model"] = model.folder
         memory.remember(summary, parts, [*learned, *entries], self.whole)
         self.show(summary, ranking)
@@ -155,6 +159,17 @@ class CampaignRun:
         if self.failures:
             return ended(WITH_FAILURES, "; ".join(self.failures), summary)
         return summary
+
+    def begin(self) -> None:
+        """Clear what stopped runs left half written; keep beside the results what to run again."""
+        verification.sweep(self.store)
+        self.store.write_json(verification.ASKED, self.campaign.model_dump(mode="json"))
+        seals.seal(self.store, verification.ASKED)
+
+    def damage(self) -> list[str]:
+        """Results that are not what was written, a sentence each; shards are looked at when they are used."""
+        names = {*seals.sealed(self.store), *verification.OUTCOME}
+        return [f"{name} {wrong}" for name in sorted(names) if (wrong := seals.fault(self.store, name))]
 
     def nothing_new(self, memory: Memory) -> dict[str, Any]:
         """End here: everything is as the last run left it."""
@@ -180,6 +195,7 @@ class CampaignRun:
             dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
             Pulling(dataset, self.campaign.name), section.pull_options(), *same,
         )  # fmt: skip
+        seals.seal(self.store, f"structures/{dataset}.parquet", f"structures/{dataset}.json")
         self.done[f"pulled_{dataset}"] = pulled.n_seen
         return pulled
 
@@ -219,7 +235,9 @@ class CampaignRun:
                 "value": values,
             }
         )
-        self.store.write_table(stages.LABELLED, table)
+        units = prediction_units(self.campaign.training.unit, self.campaign.training.transform)
+        self.store.write_table(stages.LABELLED, with_units(table, units))
+        seals.seal(self.store, stages.LABELLED)
         data = labels_digest(list(training.hashes), values.tolist())
         learning = Learning(self.campaign, self.store, self.features, self.digest, data, self.wait, self.done)
         return values, learning, located.entries
@@ -278,7 +296,7 @@ class CampaignRun:
     def predict(self, model: str, entries: Sequence[ShardEntry]) -> list[str]:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
         names = [f"predictions/{model.partition('/')[2]}/{entry.key}.parquet" for entry in entries]
-        todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not self.store.exists(name)]
+        todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not seals.sound(self.store, name)]
         futures = [
             predict_shard.submit(number, len(todo), self.store.root, self.features.root, entry, model, name)
             for number, (entry, name) in enumerate(todo, start=1)

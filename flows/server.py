@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import threading
 import warnings
+from pathlib import Path
 
 
 def quiet_environment(verbose: bool) -> None:
@@ -43,11 +45,37 @@ def start_early() -> threading.Thread:
         if not PREFECT_API_URL.value():
             from prefect.server.api.server import SubprocessASGIServer
 
-            SubprocessASGIServer().start()
+            server = SubprocessASGIServer()
+            server.start()
+            if server.server_process is not None:
+                _end_with_this_process(server.server_process.pid)
 
     thread = threading.Thread(target=_ignoring_errors(start), daemon=True)
     thread.start()
     return thread
+
+
+def _end_with_this_process(pid: int) -> None:
+    """Have the temporary server end when this process does, by SIGKILL too, after which nobody else would end it.
+
+    A shell waits for a pipe to close, which the system does when this process is gone.
+    """
+    if not Path(f"/proc/{pid}/cmdline").exists():
+        return
+    then = f"read -r _; grep -q uvicorn /proc/{pid}/cmdline 2>/dev/null && kill {pid}"
+    command = ["/bin/sh", "-c", then]
+    # In a session of its own, so that Ctrl-C doesn't end it first; its pipe stays open as long as the object lives.
+    watcher = subprocess.Popen(  # noqa: S603
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _watchers.append(watcher)
+
+
+_watchers: list[subprocess.Popen[bytes]] = []
 
 
 def _ignoring_errors(work):  # type: ignore[no-untyped-def]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from atomsets_core.discovery.choice import recipes
 from atomsets_core.estimators import transform_target
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
+from atomsets_core.units import prediction_units, scale_of
 from atomsets_core.wording import discovery_header, discovery_rows, scale_name
 from flows.campaign import Campaign
 from tasks.rank import Ranking
@@ -73,6 +76,7 @@ def summarize_run(
         "target": campaign.training.target,
         "unit": campaign.training.unit,
         "transform": campaign.training.transform,
+        "units": units(campaign.training.unit, campaign.training.transform),
         "counts": count(done, chosen, ranking, refused, len(out_of_fold), labelled),
         "done": dict(done),
         "model": {
@@ -98,6 +102,17 @@ def summarize_run(
         "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},
+    }
+
+
+def units(unit: str, transform: str) -> dict[str, str]:
+    """Of the numbers of this file and of the columns of ranking.csv, which has no place for them."""
+    scale = scale_of(unit, transform)
+    return {
+        **prediction_units(unit, transform),
+        **dict.fromkeys(("mae", "rmse", "mae_outside", "mae_inside", "bias_outside"), scale),
+        **dict.fromkeys(("mae_in_unit", "value_min", "value_max"), unit),
+        "seconds": "s",
     }
 
 
@@ -202,18 +217,24 @@ def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
     """The summary artifact, with more paragraphs below what came out, e.g. figures."""
     objective = summary["settings"]["objective"]["goal"]
     lines = [
-        f"# {summary['campaign']}",
-        f"{objective} **{summary['target']}** ({summary['unit']})",
+        f"# {plain(summary['campaign'])}",
+        f"{objective} **{plain(summary['target'])}** ({plain(summary['unit'])})",
         "",
-        *(f"- {line}" for line in headlines(summary)),
+        *(f"- {plain(line)}" for line in headlines(summary)),
         "",
         *(line for paragraph in more for line in (paragraph, "")),
     ]
     if summary["discovery"]:
         header = discovery_header(summary)
         lines += ["## Simulated discovery", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-        lines += [f"| {' | '.join(row)} |" for row in discovery_rows(summary)]
+        lines += [f"| {' | '.join(plain(cell) for cell in row)} |" for row in discovery_rows(summary)]
     return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Text that comes from data, such that Markdown and HTML show it as it is."""
+    text = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]|!])", r"\\\1", text)
 
 
 def _version(name: str) -> str:

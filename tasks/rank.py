@@ -21,6 +21,7 @@ from atomsets_core.hashes import HashIndex
 from atomsets_core.ranking import acquisition, diverse_shortlist
 from atomsets_core.stages import gather_features
 from atomsets_core.storage import Store
+from atomsets_core.units import prediction_units, with_units
 
 OFFERED = 20
 """Candidates looked at for each place on the shortlist."""
@@ -216,20 +217,12 @@ def _ends(window: tuple[float, float], transform: str) -> tuple[float, float]:
 
 def write_ranking(store: Store, frames: Iterator[pd.DataFrame], unit: str, transform: str) -> None:
     """Write ranking.parquet, its units in the schema metadata, and ranking.csv."""
-    scale = f"log10({unit})" if transform == "log10" else unit
-    units = {
-        "predicted": unit,
-        "lower": unit,
-        "upper": unit,
-        "std": scale,
-        "score": scale,
-        "e_above_hull": "eV/atom",
-    }
-    metadata = {f"unit:{name}": of for name, of in units.items()}
+    units = prediction_units(unit, transform)
     with store.replacing("ranking.csv") as text, store.replacing("ranking.parquet") as file:
         writer: pq.ParquetWriter | None = None
         for frame in frames:
-            table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(metadata)
+            table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+            table = with_units(table, units)
             if writer is None:
                 writer = pq.ParquetWriter(file, table.schema, compression="zstd")
             writer.write_table(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, Self
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
+from atomsets_core.bounds import check_header
 from atomsets_core.estimators import transform_target
 from atomsets_core.graph_networks.graph_set import RESOLUTION, GraphSet, build_graphs
 from atomsets_core.graph_networks.network import MEGNetNetwork, without_head
@@ -305,7 +307,9 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
             "best_epochs": [history.best_epoch for history in self.histories_],
             "about": about or {},
         }
-        store.write(f"{folder}/model.safetensors", safetensors.torch.save(arrays))
+        data = safetensors.torch.save(arrays)
+        config["tensors"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        store.write(f"{folder}/model.safetensors", data)
         store.write_json(f"{folder}/model.json", config)
 
     @classmethod
@@ -317,13 +321,19 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         """
         config = store.read_json(f"{folder}/model.json")
         where = store.url(folder)
+        if not isinstance(config, dict):
+            raise StorageError(f"{where}: model.json is not a model's")
         version, kind = config.get("format_version"), config.get("kind")
         if version != FORMAT_VERSION or kind != cls.__name__:
             raise StorageError(
                 f"{where}: a {kind} of format {version!r} can't be read as a {cls.__name__} of format {FORMAT_VERSION}"
             )
         try:
-            arrays = safetensors.torch.load(store.read(f"{folder}/model.safetensors"))
+            data = store.read(f"{folder}/model.safetensors")
+            if "tensors" in config and hashlib.sha256(data).hexdigest() != config["tensors"]["sha256"]:
+                raise ValueError("the sha256 of model.safetensors is not the one in model.json")
+            check_header(data)
+            arrays = safetensors.torch.load(data)
             model = cls(**config["parameters"])
             model.cutoff_, model.n_train_ = float(config["cutoff"]), int(config["n_train"])
             model.target_mean_, model.target_scale_ = float(config["target_mean"]), float(config["target_scale"])

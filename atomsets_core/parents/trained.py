@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from atomsets_core.bounds import check_header
 from atomsets_core.parents.megnet import MEGNet
 from atomsets_core.parents.megnet_weights import Weights, weight_shapes
 from atomsets_core.storage import StorageError, Store
@@ -83,6 +84,7 @@ def read_parent(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if hashlib.sha256(data).hexdigest() != card["sha256"]:
         raise StorageError(f"{where} is damaged: it is not the file that {CARD} describes; train the parent again")
     try:
+        check_header(data)
         weights = safetensors.numpy.load(data)
     except (SafetensorError, json.JSONDecodeError, KeyError, ValueError) as error:
         raise StorageError(f"{where} is damaged ({error}); train the parent again") from error

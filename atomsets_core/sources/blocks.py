@@ -15,12 +15,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.bounds import check_parquet
 from atomsets_core.sources import SourceError, pull
 from atomsets_core.sources.entries import ID_NAMES
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, empty_structures, from_arrow
 
 BLOCK = 2048
 """Entries in a block."""
+
+NEVER_WHOLE = 1 << 60
+"""Bytes that a table may take which is never in memory as a whole."""
 
 MADE = ("material_id", "structure_hash", "n_atoms", "formula")
 """Columns that are made of the structures, whatever a file says."""
@@ -77,7 +81,11 @@ def read_blocks(
     if is_table(source):
         # buffered, since whoever wrote it may have put everything into one part
         file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
-        return file.metadata.num_rows, _table_blocks(file, id_column, size, columns)
+        try:
+            most = check_parquet(file, Path(source).stat().st_size, largest=NEVER_WHOLE)
+        except ValueError as error:
+            raise SourceError(f"{source}: {error}") from error
+        return file.metadata.num_rows, _table_blocks(file, id_column, min(size, most), columns)
     pulled = pull(source, id_column=id_column)
     return pulled.n_seen, _cut(pulled.structures, pulled.refused, size)
 

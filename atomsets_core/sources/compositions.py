@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.bounds import read_parquet
 from atomsets_core.compositions import Compositions, from_formulas
 from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
 from atomsets_core.sources.entries import ID_NAMES, default_id, reason_of, with_numbers
 from atomsets_core.sources.formats import read_csv
 from atomsets_core.sources.labels import FILE_COLUMNS
+from atomsets_core.sources.listing import file_on_disk, sha256_of
 
 FORMULA_NAMES = ("formula", "composition")
 """Columns of formulas, however they are capitalised; the first that is there is used."""
@@ -47,9 +47,8 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
         return None
     if kind == ".parquet" and _holds_structures(place):
         return None
-    content = place.read_bytes()
     try:
-        table = _table(gzip.decompress(content) if place.name.lower().endswith(".gz") else content, kind)
+        table = _table(file_on_disk(place).content(), kind)
     except Exception as error:  # a parser's
         raise SourceError(f"{path}: {reason_of(error, 'not a readable table')}") from error
     lower = {str(name).lower(): str(name) for name in table.columns} if table is not None else {}
@@ -69,7 +68,7 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
         replace(batch, material_id=np.array([ids[row] for row in rows], dtype=object)),
         columns,
         [replace(refusal, material_id=ids[int(refusal.material_id)]) for refusal in refused],
-        {"name": place.name, "path": str(path), "files": 1, "sha256": hashlib.sha256(content).hexdigest()},
+        {"name": place.name, "path": str(path), "files": 1, "sha256": sha256_of(place)},
     )
     return without_duplicates(pulled)
 
@@ -87,7 +86,7 @@ def _table(content: bytes, kind: str) -> pd.DataFrame | None:
     if kind == ".csv":
         return read_csv(content)
     if kind == ".parquet":
-        return pq.read_table(pa.BufferReader(content)).to_pandas()
+        return read_parquet(pa.BufferReader(content), len(content)).to_pandas()
     document = json.loads(content)
     if isinstance(document, dict) and isinstance(document.get("data"), list) and "columns" in document:
         return pd.DataFrame(document["data"], columns=document["columns"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -16,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pymatgen.core import Element, Structure
 from pymatgen.io.vasp import Poscar
 
+from atomsets_core.bounds import check_arrays, read_parquet
 from atomsets_core.sources.base import Pulled, SourceError, pulled_from_arrow
 from atomsets_core.sources.cif import read_cif
 from atomsets_core.sources.entries import (
@@ -133,7 +134,11 @@ def read_items(items: Iterable[Item], stem: str, n: int) -> Iterator[Entry | Ref
 def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | Refusal]:
     try:
         # not read_table: it would take folders named "key=value" for partitions
-        table = pq.ParquetFile(io.BytesIO(file.content()) if file.member else file.path).read()
+        if file.member:
+            content = file.content()
+            table = read_parquet(io.BytesIO(content), len(content))
+        else:
+            table = read_parquet(file.path, file.path.stat().st_size)
     except pa.ArrowException as error:
         raise ValueError(reason_of(error, "not a readable Parquet file")) from error
     if "lattice" not in table.column_names and "structure" in table.column_names:
@@ -165,6 +170,7 @@ def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
     except ValueError as error:
         raise ValueError(reason_of(error, "not readable JSON")) from error
     if isinstance(document, dict) and {"ids", "nextid"} <= document.keys():
+        check_arrays(document)
         return _ase_rows(file, id_column, "json")
     items = _json_items(document, id_column)
     return read_items(items, file.stem, len(items))
@@ -248,12 +254,26 @@ def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator
     for position, frame in enumerate(frames):
         material_id = default_id(None, file.stem, position, len(frames))
         try:
+            _check_columns_of(frame)
             atoms = next(read_xyz(io.StringIO(frame), index=0))
             inside, columns = split_id(_atoms_columns(atoms), id_column)
             material_id = inside or material_id
             yield Entry(material_id, _from_atoms(atoms), columns)
         except Exception as error:
             yield Refusal(material_id, "parse", reason_of(error))
+
+
+_PROPERTIES = re.compile(r"""\bProperties\s*=\s*["']?([^\s"']+)""", re.IGNORECASE)
+
+
+def _check_columns_of(frame: str) -> None:
+    """Raise ValueError where a frame announces more columns than a line of it has: ASE makes them all, however many."""
+    lines = frame.splitlines()
+    stated = _PROPERTIES.search(lines[1]) if len(lines) > 2 else None
+    if stated:
+        widths = [int(part) for part in stated[1].split(":")[2::3] if part.isdecimal() and len(part) < 12]
+        if sum(widths) > len(lines[2].split()):
+            raise ValueError(f"{sum(widths)} columns are announced, a line of it has {len(lines[2].split())}")
 
 
 def _xyz_frames(text: str) -> Iterator[str]:
@@ -288,8 +308,18 @@ def _check_ase_database(path: Path) -> None:
             tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'systems'").fetchall()
         except sqlite3.DatabaseError as error:
             raise ValueError(reason_of(error, "not an ASE database")) from error
-    if not tables:
-        raise ValueError("not an ASE database: a SQLite file without a table 'systems'")
+        if not tables:
+            raise ValueError("not an ASE database: a SQLite file without a table 'systems'")
+        _check_columns(connection)
+
+
+def _check_columns(connection: sqlite3.Connection) -> None:
+    """Raise ValueError where a row announces an array that it doesn't hold, which ASE would allocate."""
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(systems)")]
+    for column in {"key_value_pairs", "constraints", "calculator_parameters", "data"} & set(columns):
+        where = f"typeof({column}) = 'text' AND {column} LIKE '%ndarray__%'"
+        for (text,) in connection.execute(f"SELECT {column} FROM systems WHERE {where}"):  # noqa: S608  # names above
+            check_arrays(json.loads(text))
 
 
 def _ase_rows(file: StructureFile, id_column: str, kind: str) -> Iterator[Entry | Refusal]:

@@ -1,0 +1,140 @@
+"""Files from elsewhere take no more memory than a file of theirs reasonably holds; what would take more is refused.
+
+A Parquet file of some kilobytes can announce billions of equal values, a safetensors or JSON file arrays of any size.
+What a file says of itself is checked before anything is allocated, and what then comes is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+LARGEST_TABLE = 8_000_000_000
+"""Bytes of a table in memory."""
+
+LARGEST_RATIO = 250
+"""Decompressed to compressed bytes; text seldom gets beyond 50, bombs reach 1,000."""
+
+ALWAYS_ALLOWED = 16_000_000
+"""Bytes up to which the ratio doesn't matter."""
+
+LARGEST_PIECE = 1_000_000_000
+"""Bytes that the texts of the rows read at once can take at worst."""
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
+
+
+def check_parquet(file: pq.ParquetFile, size: int, largest: int | None = None) -> int:
+    """How many rows of a Parquet file can be read at once.
+
+    Args:
+        file: opened.
+        size: of the file, bytes.
+        largest: bytes it may take in memory; by default `LARGEST_TABLE`.
+
+    Raises:
+        ValueError: by its own account it decompresses or decodes to more than is reasonable.
+    """
+    largest = LARGEST_TABLE if largest is None else largest
+    decoded = decompressed = longest = 0
+    for group in range(file.metadata.num_row_groups):
+        row_group = file.metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            width = _WIDTHS.get(column.physical_type) or file.metadata.schema.column(number).length
+            decoded += max(column.num_values, 0) * width
+            decompressed += max(column.total_uncompressed_size, 0)
+            if column.physical_type == "BYTE_ARRAY":
+                longest = max(longest, column.total_uncompressed_size)
+    if decompressed > max(ALWAYS_ALLOWED, LARGEST_RATIO * size):
+        raise ValueError(f"it decompresses to more than {LARGEST_RATIO} times its size, as no structures do")
+    if max(decoded, decompressed) > largest:
+        raise ValueError(f"it decodes to {max(decoded, decompressed) // 1_000_000} MB, {largest // 1_000_000} are read")
+    return max(1, min(1 << 16, LARGEST_PIECE // max(longest, 1)))
+
+
+def read_parquet(source: Any, size: int, columns: list[str] | None = None, largest: int | None = None) -> pa.Table:
+    """A Parquet file, piece by piece until it is read or is too large.
+
+    Args:
+        source: path or file that pyarrow takes.
+        size: of the file, bytes.
+        columns: to be read; all by default.
+        largest: see `check_parquet`.
+
+    Raises:
+        ValueError: it is too large in memory.
+        pa.ArrowException: it isn't Parquet, or damaged; OSError likewise.
+    """
+    largest = LARGEST_TABLE if largest is None else largest
+    with pq.ParquetFile(source) as file:
+        rows = check_parquet(file, size, largest)
+        if rows >= min(file.metadata.num_rows, 1 << 16) and not _has_texts(file):
+            return file.read(columns=columns)
+        pieces, held = [], 0
+        for batch in file.iter_batches(rows, columns=columns):
+            pieces.append(batch)
+            held += batch.nbytes
+            if held > largest:
+                raise ValueError(f"it decodes to more than {largest // 1_000_000} MB")
+        # the schema of the read columns only: of no rows there are no batches
+        schema = pieces[0].schema if pieces else file.read(columns=columns).schema
+        return pa.Table.from_batches(pieces, schema.with_metadata(file.schema_arrow.metadata))
+
+
+def _has_texts(file: pq.ParquetFile) -> bool:
+    schema = file.metadata.schema
+    return any(schema.column(i).physical_type == "BYTE_ARRAY" for i in range(len(schema)))
+
+
+def check_arrays(value: Any) -> None:
+    """Refuse ASE's JSON where it announces an array larger than what it holds, which ASE would allocate.
+
+    Raises:
+        ValueError: it does.
+    """
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += item.values()
+            for name in ("__ndarray__", "__complex_ndarray__"):
+                if name in item:
+                    _check_array(item[name])
+
+
+def _check_array(array: Any) -> None:
+    try:
+        shape, kind, data = array
+        size = math.prod(int(length) for length in shape)
+        held = len(data)
+    except (TypeError, ValueError) as error:
+        raise ValueError("it holds an array that is none") from error
+    if not isinstance(kind, str) or size not in (held, held / 2) or kind.startswith(("O", "object")):
+        raise ValueError(f"it announces an array of {size} numbers and holds {held}")
+
+
+def check_header(data: bytes) -> None:
+    """Raise ValueError where the arrays that a safetensors file announces are not what it holds."""
+    if len(data) < 8:
+        raise ValueError("the file is cut off")
+    (length,) = struct.unpack("<Q", data[:8])
+    if length > len(data) - 8:
+        raise ValueError("the file is cut off")
+    header = json.loads(data[8 : 8 + length])
+    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    if end != len(data) - 8 - length:
+        raise ValueError(f"the arrays should take {end} bytes, there are {len(data) - 8 - length}")
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, stop = entry["data_offsets"]
+            width = {"F32": 4, "F64": 8, "I64": 8}.get(entry["dtype"])
+            if width is None or math.prod(entry["shape"]) * width != stop - start:
+                raise ValueError(f"{name} is not what its shape says")

@@ -1,0 +1,128 @@
+"""`atomsets verify`: is every file of a campaign what it was written as, and is anything missing?"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from flows.terminal import Bars, console, fail
+
+if TYPE_CHECKING:
+    from atomsets_core.storage import Store
+    from atomsets_core.verification import Verification
+
+
+def verify(
+    campaign: Annotated[str, typer.Argument(help="Folder or URL of a campaign.")],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what is damaged and make just that again, as `screen` would.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line on stdout.")] = False,
+) -> None:
+    """Check every file of a campaign; exit 0 if it is whole, 1 if something is damaged or missing.
+
+    With --repair damaged files are removed and the campaign is run once more, which makes what is missing and nothing
+    else, from its sources where structures themselves are damaged.
+
+    Examples:
+      atomsets verify campaigns/incompressible
+      atomsets verify campaigns/incompressible --repair
+    """
+    from atomsets_core.storage import StorageError, Store
+
+    store = Store(campaign)
+    if store.is_local and not store.local(".").is_dir():
+        fail(2, f"{campaign}: there is no such folder")
+    try:
+        found = _look(store)
+    except StorageError as error:
+        fail(2, str(error))
+    _tell(found, campaign)
+    repaired = 0
+    if repair and (found.findings or found.leftovers or not found.finished):
+        repaired = len(found.findings)
+        _repair(store, found)
+        found = _look(store)
+        _tell(found, campaign)
+    if as_json:
+        print(json.dumps(_as_json(found, repaired)))
+    if found.findings:
+        raise typer.Exit(1)
+
+
+def _look(store: Store) -> Verification:
+    from atomsets_core.storage import StorageError
+    from atomsets_core.verification import verify as check
+
+    try:
+        with store.lock():
+            return check(store)
+    except StorageError as error:
+        # A folder that can't be written, an archive for instance, can be checked all the same.
+        if "can't be written" not in str(error):
+            raise
+    return check(store)
+
+
+def _repair(store: Store, found: Verification) -> None:
+    from atomsets_core.storage import StorageError
+    from atomsets_core.verification import ASKED
+    from atomsets_core.verification import repair as remove
+
+    if ASKED in {finding.file for finding in found.findings}:
+        fail(1, f"{ASKED} is not what was written: run `atomsets screen` with the campaign file instead")
+    try:
+        with store.lock():
+            remove(store, found)
+    except StorageError as error:
+        fail(1, str(error))
+    console.print("damaged files are removed; the campaign runs again for what is missing", highlight=False)
+    _run(store)
+
+
+def _run(store: Store) -> None:
+    from flows.server import quiet_environment, start_early
+
+    quiet_environment(verbose=False)
+    server = start_early()
+    from atomsets_core.verification import ASKED
+    from flows.campaign import Campaign
+    from flows.progress import listening
+    from flows.screen import screen
+
+    server.join()
+    try:
+        asked = Campaign.model_validate(store.read_json(ASKED))
+        with Bars() as bars, listening(bars):
+            screen(asked, store.root)
+    except Exception as error:
+        fail(
+            1, f"{error or type(error).__name__}\nRun `atomsets screen` with the campaign file, where its sources are."
+        )
+
+
+def _tell(found: Verification, campaign: str) -> None:
+    for finding in found.findings:
+        console.print(f"[bold red]{escape(finding.file)}[/] {escape(finding.fault)}", highlight=False, soft_wrap=True)
+    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(found.checked.items()) if n)
+    console.print(f"checked: {counts}", highlight=False, soft_wrap=True)
+    if found.leftovers:
+        console.print(f"{len(found.leftovers)} half-written files of stopped runs, which nobody reads", highlight=False)
+    if not found.finished:
+        console.print(f"{campaign} is not finished: run it again, or verify with --repair", highlight=False)
+    elif not found.findings:
+        console.print(f"{campaign} is whole", highlight=False)
+
+
+def _as_json(found: Verification, repaired: int) -> dict[str, Any]:
+    return {
+        "whole": not found.findings,
+        "finished": found.finished,
+        "checked": found.checked,
+        "findings": [{"file": finding.file, "fault": finding.fault} for finding in found.findings],
+        "leftovers": list(found.leftovers),
+        "repaired": repaired,
+    }
