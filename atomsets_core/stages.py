@@ -217,7 +217,7 @@ def train_model(
         for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
             column = "predicted" if name == "value" else name
             out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
-    units = prediction_units(str(about.get("unit", "")), model.transform)
+    units = prediction_units(str(about.get("unit", "")), str(model.transform))
     store.write_table(f"{folder}/out_of_fold.parquet", with_units(_finite(out_of_fold), units))
     store.write(f"{folder}/MODEL.md", campaign_card(model, values, about).encode())
     # model.json is written last: a folder with it is complete.
@@ -287,7 +287,7 @@ def predict_shard(store_url: str, feature_url: str, entry: ShardEntry, folder: s
     for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
         columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
     columns["remark"] = pa.array([features.flagged.get(h, "") for h in features.structure_hash], pa.string())
-    units = prediction_units(str(read_config(store, folder)["about"].get("unit", "")), model.transform)
+    units = prediction_units(str(read_config(store, folder)["about"].get("unit", "")), str(model.transform))
     store.write_table(name, with_units(_finite(pa.table(columns)), units))
     seals.seal(store, name)
     return {"rows": len(features), "seconds": time.perf_counter() - started}
