@@ -169,7 +169,12 @@ class Store:
         """
         data = self.read(name)
         try:
-            return pq.read_table(pa.BufferReader(data), columns=columns)
+            # Not pq.read_table: its scanner lets go of the bytes from a thread of its own, now and then after the
+            # interpreter has gone, which aborts the process at its very end.
+            file = pq.ParquetFile(pa.BufferReader(data))
+            if missing := set(columns or ()) - set(file.schema_arrow.names):
+                raise pa.ArrowInvalid(f"there is no column {min(missing)}")
+            return file.read(columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
 

@@ -27,6 +27,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from atomsets_core import shards, stages
 from atomsets_core.discovery.choice import KINDS, choose, recipes
 from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
+from atomsets_core.evidence import FeatureStore, write_evidence
 from atomsets_core.labels import ledger_table
 from atomsets_core.parents import load_parent
 from atomsets_core.report import write_report
@@ -112,6 +113,7 @@ class _Run:
                 predictions = self.predict(model, found)
         with self.timed("rank"):
             ranking = self.rank(chosen, predictions, values, choice)
+            self.explain(chosen, ranking, model)
         self.store.write_table("failures.parquet", ledger_table(self.refused))
         summary = summarize_run(
             self.campaign, self.store, model, self.discoveries, chosen, ranking, self.refused,
@@ -305,6 +307,17 @@ class _Run:
             transform=self.campaign.training.transform, size=objective.shortlist, diversity=objective.diversity,
             unit=self.campaign.training.unit, features=(self.features, self.parent, self.digest, self.levels),
         )  # fmt: skip
+
+    def explain(self, chosen: Selection, ranking: pd.DataFrame, model: str) -> None:
+        """Write down what stands behind the shortlist."""
+        place = {
+            key: row
+            for row, key in enumerate(zip(chosen.candidates.material_id, chosen.candidates.hashes, strict=True))
+        }
+        best = ranking[ranking["shortlist"]]
+        rows = [place[key] for key in zip(best["material_id"], best["structure_hash"], strict=True)]
+        features = FeatureStore(self.features, self.parent, self.digest, self.levels)
+        write_evidence(self.store, features, model, chosen.candidates.take(rows))
 
     def wait(self, stage: str, futures: list[PrefectFuture], tolerate: bool = False) -> dict[PrefectFuture, Exception]:
         """Wait for tasks, showing progress.
