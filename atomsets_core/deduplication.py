@@ -23,7 +23,10 @@ import spglib
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
-from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
+from atomsets_core.catalogue import OWN, Catalogue, Lines, rewrite
+from atomsets_core.hashes import HashIndex
+from atomsets_core.sources.base import Pulled, PulledFile, SourceError, without_duplicates
+from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal, Structures
 
 Kind = Literal["id", "content", "structure"]
@@ -61,10 +64,7 @@ def deduplicate(pulled: Pulled, by: Sequence[str], *, prefer: str | None = None,
     Raises:
         SourceError: an unknown kind, or no such column.
     """
-    if wrong := [kind for kind in by if kind not in KINDS]:
-        raise SourceError(f"deduplicate: unknown {wrong[0]!r}; there are {', '.join(KINDS)}")
-    if prefer is not None and prefer not in pulled.columns:
-        raise SourceError(f"deduplicate: no column {prefer!r} to prefer by; found {', '.join(pulled.columns)}")
+    _check(by, prefer, list(pulled.columns))
     if "id" in by:
         pulled = without_duplicates(pulled)
     if "content" in by:
@@ -80,14 +80,69 @@ def deduplicate(pulled: Pulled, by: Sequence[str], *, prefer: str | None = None,
     return pulled
 
 
-def same_content(structures: Structures, order: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+def deduplicate_file(
+    store: Store, file: PulledFile, by: Sequence[str], *, prefer: str | None = None, seconds: float = 600.0
+) -> PulledFile:
+    """The same for a file, which is written anew where something goes; all of its sources leave identifiers unique.
+
+    In memory are a line of each structure and, for "structure", those structures whose formula comes more than once.
+
+    Args:
+        store: of the file.
+        file: from `pull_into`.
+        by: see `deduplicate`, as the others.
+        prefer: see there.
+        seconds: see there.
+
+    Raises:
+        SourceError: see there.
+        StorageError: the file can't be written.
+    """
+    if not set(by) - {"id"} and prefer is None:
+        _check(by, prefer, [])
+        return file
+    whole = Catalogue.open(store, file.name)
+    _check(by, prefer, [name for name in whole.schema.names if name not in OWN])
+    refused, provenance, catalogue = list(file.refused), dict(file.provenance), whole
+    for kind in ("content", "structure"):
+        if kind not in by:
+            continue
+        values = catalogue.columns([prefer])[prefer] if prefer else None
+        order = _preferred(values, len(catalogue))
+        if kind == "content":
+            of = same_content(catalogue.lines, order)
+        else:
+            repeated = np.flatnonzero(pd.Series(catalogue.lines.formulas).duplicated(keep=False).to_numpy())
+            part = catalogue.take(repeated).structures()
+            place = np.full(len(catalogue), -1, dtype=np.int64)
+            place[repeated] = np.arange(len(repeated))
+            found = same_crystal(part, place[order[np.isin(order, repeated)]], seconds=seconds)
+            of = np.arange(len(catalogue), dtype=np.int64)
+            of[repeated] = repeated[found.of]
+            if found.not_compared:
+                provenance["not_compared"] = len(found.not_compared)
+        refused += _refusals(catalogue.lines, of, kind, prefer)
+        catalogue = catalogue.take(of == np.arange(len(of)))
+    if len(catalogue) == len(whole):
+        return replace(file, provenance=provenance)
+    rewrite(catalogue)
+    return replace(file, structures=len(catalogue), refused=refused, provenance=provenance)
+
+
+def _check(by: Sequence[str], prefer: str | None, columns: Sequence[str]) -> None:
+    if wrong := [kind for kind in by if kind not in KINDS]:
+        raise SourceError(f"deduplicate: unknown {wrong[0]!r}; there are {', '.join(KINDS)}")
+    if prefer is not None and prefer not in columns:
+        raise SourceError(f"deduplicate: no column {prefer!r} to prefer by; found {', '.join(columns)}")
+
+
+def same_content(structures: Structures | Lines, order: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
     """(n,) row of the first in `order` with the same content hash; linear in n."""
     order = np.arange(len(structures)) if order is None else order
-    hashes = structures.hashes
-    first: dict[str, int] = {}
-    for row in order.tolist():
-        first.setdefault(hashes[row], row)
-    return np.array([first[h] for h in hashes], dtype=np.int64)
+    index = HashIndex(structures.hashes)
+    first = np.empty(len(index), dtype=np.int64)
+    first[index.inverse[order[::-1]]] = order[::-1]  # of equal ones the one written last stays
+    return first[index.inverse]
 
 
 def same_crystal(structures: Structures, order: npt.NDArray[np.int64] | None = None, *, seconds: float = 600.0) -> Same:
@@ -193,27 +248,37 @@ class KnownCrystals:
 
 
 def _order(pulled: Pulled, prefer: str | None) -> npt.NDArray[np.int64]:
-    if prefer is None:
-        return np.arange(len(pulled.structures))
-    values = pd.to_numeric(pulled.columns[prefer], errors="coerce").to_numpy(dtype=np.float64)
-    return np.argsort(values, kind="stable").astype(np.int64)  # NaN comes last
+    return _preferred(None if prefer is None else pulled.columns[prefer], len(pulled.structures))
+
+
+def _preferred(values: pd.Series | None, n: int) -> npt.NDArray[np.int64]:
+    """Rows, those to be kept first."""
+    if values is None:
+        return np.arange(n)
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.argsort(numbers, kind="stable").astype(np.int64)  # NaN comes last
 
 
 def _keep(pulled: Pulled, of: npt.NDArray[np.int64], kind: Kind, prefer: str | None) -> Pulled:
-    names, hashes = pulled.structures.material_id, pulled.structures.hashes
-    what = "the same content" if kind == "content" else "the same crystal"
-    why = "which comes first" if prefer is None else f"which has the lower {prefer}"
-    gone = np.flatnonzero(of != np.arange(len(of)))
-    refused = [
-        Refusal(str(names[row]), "pull", f"duplicate of {names[of[row]]}, {why}: {what}", str(hashes[row]))
-        for row in gone
-    ]
-    kept = np.flatnonzero(of == np.arange(len(of)))
-    if not len(gone):
+    refused = _refusals(pulled.structures, of, kind, prefer)
+    if not refused:
         return pulled
+    kept = np.flatnonzero(of == np.arange(len(of)))
     return replace(
         pulled,
         structures=pulled.structures.take(kept),
         columns=pulled.columns.iloc[kept].reset_index(drop=True),
         refused=[*pulled.refused, *refused],
     )
+
+
+def _refusals(
+    structures: Structures | Lines, of: npt.NDArray[np.int64], kind: Kind, prefer: str | None
+) -> list[Refusal]:
+    names, hashes = structures.material_id, structures.hashes
+    what = "the same content" if kind == "content" else "the same crystal"
+    why = "which comes first" if prefer is None else f"which has the lower {prefer}"
+    return [
+        Refusal(str(names[row]), "pull", f"duplicate of {names[of[row]]}, {why}: {what}", str(hashes[row]))
+        for row in np.flatnonzero(of != np.arange(len(of)))
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +11,14 @@ import pandas as pd
 import pyarrow as pa
 from pymatgen.core import Element
 
+from atomsets_core.catalogue import Lines
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.structures import Refusal, Structures
 
 LEDGER = ("dataset", "material_id", "stage", "reason", "structure_hash")
 
 
-def usable_labels(pulled: Pulled, target: str, transform: str) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
+def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
     """Which structures have a label to learn from, and a refusal for each other one.
 
     Args:
@@ -94,7 +96,7 @@ def usable_classes(pulled: Pulled, target: str) -> tuple[npt.NDArray[np.bool_], 
 
 
 def filter_reasons(
-    pulled: Pulled,
+    pulled: Pulled[Structures] | Pulled[Lines],
     bounds: Mapping[str, tuple[float | None, float | None]],
     exclude_elements: Sequence[str] = (),
     only_elements: Sequence[str] = (),
@@ -122,26 +124,24 @@ def filter_reasons(
     for symbol in exclude_elements:
         if not Element.is_valid_symbol(symbol):
             raise SourceError(f"exclude_elements: {symbol!r} is not an element")
-        reasons[_holds(pulled.structures, Element(symbol).Z) & (reasons == "")] = f"holds {symbol}"
+        reasons[pulled.structures.holds(Element(symbol).Z) & (reasons == "")] = f"holds {symbol}"
     if only_elements:
         for symbol in only_elements:
             if not Element.is_valid_symbol(symbol):
                 raise SourceError(f"only_elements: {symbol!r} is not an element")
-        others = np.setdiff1d(pulled.structures.numbers, [Element(symbol).Z for symbol in only_elements])
+        others = np.setdiff1d(pulled.structures.elements, [Element(symbol).Z for symbol in only_elements])
         for number in others:
             symbol = Element.from_Z(int(number)).symbol
-            reasons[_holds(pulled.structures, int(number)) & (reasons == "")] = f"holds {symbol}"
+            reasons[pulled.structures.holds(int(number)) & (reasons == "")] = f"holds {symbol}"
     return reasons
 
 
-def _numeric_column(pulled: Pulled, name: str) -> npt.NDArray[np.float64]:
+def _numeric_column(pulled: Pulled[Structures] | Pulled[Lines], name: str) -> npt.NDArray[np.float64]:
     structures = pulled.structures
     if name == "n_atoms":
         return structures.n_atoms.astype(np.float64)
     if name == "n_elements":
-        owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
-        pairs = np.unique(np.column_stack([owner, structures.numbers]), axis=0)
-        return np.bincount(pairs[:, 0], minlength=len(structures)).astype(np.float64)
+        return structures.n_elements.astype(np.float64)
     if name not in pulled.columns:
         known = ["n_atoms", "n_elements", *pulled.columns.select_dtypes("number").columns]
         source = pulled.provenance.get("name", "the source")
@@ -150,13 +150,6 @@ def _numeric_column(pulled: Pulled, name: str) -> npt.NDArray[np.float64]:
     if len(values) and np.isnan(values).all():
         raise SourceError(f"filter on {name!r}: the column holds no number")
     return values
-
-
-def _holds(structures: Structures, number: int) -> npt.NDArray[np.bool_]:
-    owner = np.repeat(np.arange(len(structures)), structures.n_atoms)
-    out = np.zeros(len(structures), dtype=bool)
-    out[owner[structures.numbers == number]] = True
-    return out
 
 
 def ledger_table(rows: Iterable[tuple[str, Refusal]]) -> pa.Table:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
+from atomsets_core.catalogue import Catalogue
 from atomsets_core.structures import Structures
 
 
@@ -42,4 +43,18 @@ def already_seen(candidates: Structures, training: Structures) -> npt.NDArray[np
                 own = candidates.take([row]).to_pymatgen()[0]
                 if any(matcher.fit(own, other) for other in known):
                     reasons[row] = "the same crystal is in the training data"
+    return reasons
+
+
+def already_seen_lines(candidates: Catalogue, training: Catalogue) -> npt.NDArray[np.object_]:
+    """(n,) the same, where structures are read only of formulas that both have, and candidates block by block."""
+    reasons = np.full(len(candidates), "", dtype=object)
+    reasons[candidates.lines.material_id.isin(training.lines.material_id)] = "its identifier is in the training data"
+    shared = candidates.lines.formulas.isin(training.lines.formulas) & (reasons == "")
+    if not shared.any():
+        return reasons
+    known = training.take(training.lines.formulas.isin(candidates.lines.formulas[shared])).structures()
+    rows = np.flatnonzero(shared)
+    for positions, block, _ in candidates.take(shared).blocks():
+        reasons[rows[positions]] = already_seen(block, known)
     return reasons

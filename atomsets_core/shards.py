@@ -16,13 +16,15 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.features import Features
+from atomsets_core.hashes import HashIndex
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal, list_array
 
@@ -151,27 +153,65 @@ def _entry(raw: dict) -> ShardEntry:
     return ShardEntry(**{**raw, "hashes": tuple(raw["hashes"]), "levels": tuple(raw["levels"])})
 
 
-def locate(
-    entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Iterable[str]
-) -> tuple[dict[str, ShardEntry], set[str], dict[str, str]]:
-    """Where the features of some structures are.
+@dataclass(frozen=True)
+class Located:
+    """Where the features of n structures are.
+
+    Attributes:
+        entries: shards that hold some of them, by key; `hashes` of each is left empty.
+        shard: (n,) which of them holds a structure; -1 where none does.
+        row: (n,) where in that shard.
+        refused: structure hash -> reason, for those that no shard holds and the parent can't take.
+        missing: (n,) those that nobody has featurised.
+    """
+
+    entries: tuple[ShardEntry, ...]
+    shard: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    refused: dict[str, str]
+    missing: npt.NDArray[np.bool_]
+
+    @property
+    def found(self) -> npt.NDArray[np.bool_]:
+        """(n,) those that have features."""
+        return self.shard >= 0
+
+
+def locate(entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Sequence[str]) -> Located:
+    """Where the features of some structures are; the first shard by key that holds one counts.
 
     Args:
-        entries: the manifest of one parent.
+        entries: the manifest of one parent; they may come one by one, and in any order.
         levels: that are needed.
-        hashes: of the structures.
-
-    Returns:
-        structure hash -> shard that holds it; hashes nobody has featurised; structure hash -> reason of refusal.
+        hashes: (n,) of the structures; one may come twice.
     """
-    wanted = set(hashes)
-    found: dict[str, ShardEntry] = {}
-    refused: dict[str, str] = {}
-    for entry in sorted(entries, key=lambda entry: entry.key):
-        if set(levels) <= set(entry.levels):
-            found.update({h: entry for h in entry.hashes if h in wanted and h not in found})
-            refused.update({h: reason for h, reason in entry.refused.items() if h in wanted})
-    return found, wanted - set(found) - set(refused), refused
+    index = HashIndex(hashes)
+    light: list[ShardEntry] = []
+    shard = np.full(len(index), -1, dtype=np.int64)
+    row = np.full(len(index), -1, dtype=np.int64)
+    keys = np.full(len(index), "", dtype="U64")
+    reasons: dict[str, str] = {}
+    for entry in entries:
+        if not set(levels) <= set(entry.levels):
+            continue
+        wanted = index.find(entry.refused) >= 0
+        reasons.update({h: why for (h, why), mine in zip(entry.refused.items(), wanted, strict=True) if mine})
+        at = index.find(entry.hashes)
+        here = np.flatnonzero(at >= 0)
+        here = here[(shard[at[here]] < 0) | (keys[at[here]] > entry.key)]
+        if len(here):
+            shard[at[here]], row[at[here]], keys[at[here]] = len(light), here, entry.key
+            light.append(replace(entry, hashes=()))
+    used = np.unique(shard[shard >= 0])
+    order = sorted(used.tolist(), key=lambda k: light[k].key)
+    renumbered = np.full(len(light) + 1, -1, dtype=np.int64)
+    renumbered[order] = np.arange(len(order))
+    shard = renumbered[shard][index.inverse]
+    refused = {h: reason for h, reason in reasons.items() if shard[index.first[index.find([h])[0]]] < 0}
+    missing = shard < 0
+    for h in refused:
+        missing[index.inverse == index.find([h])[0]] = False
+    return Located(tuple(light[k] for k in order), shard, row[index.inverse], refused, missing)
 
 
 def verify_shard(store: Store, entry: ShardEntry) -> bytes:

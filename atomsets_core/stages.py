@@ -33,9 +33,25 @@ LABELLED = "structures/labelled.parquet"
 """material_id, structure_hash, formula and value of every training row, in training order."""
 
 
-def write_queue(store: Store, name: str, structures: Structures, shard_size: int) -> None:
-    """Write the structures that wait for features, one Parquet row group for each shard to be made."""
-    store.write_table(name, structures.to_arrow(), row_group_size=shard_size)
+def write_queue(store: Store, name: str, groups: Iterable[Structures]) -> list[list[str]]:
+    """Write the structures that wait for features, one Parquet row group for each shard to be made.
+
+    Returns:
+        The content hashes of each group.
+    """
+    hashes = []
+    with store.replacing(name) as file:
+        writer: pq.ParquetWriter | None = None
+        try:
+            for group in groups:
+                table = group.to_arrow(occupancy=True)
+                writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+                writer.write_table(table, row_group_size=len(group))
+                hashes.append([str(h) for h in group.hashes])
+        finally:
+            if writer is not None:
+                writer.close()
+    return hashes
 
 
 def featurize_shard(

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from atomsets_core.features import Features, Float32Array
+from atomsets_core.hashes import HashIndex
 from atomsets_core.parents import load_parent
-from atomsets_core.shards import ShardEntry, folder, locate, read_entries, read_shard, shard_key, write_shard
+from atomsets_core.shards import Located, ShardEntry, folder, iter_entries, locate, read_shard, shard_key, write_shard
 from atomsets_core.storage import Store
 from atomsets_core.structures import IntArray, Refusal, Structures, ragged_rows
 
@@ -60,43 +61,33 @@ class StoredFeatures:
         Raises:
             KeyError: a structure that no shard holds.
         """
-        found, missing, refused = locate(read_entries(store, parent, digest).values(), levels, hashes)
-        if missing or refused:
-            raise KeyError(
-                f"{len(missing) + len(refused)} structures have no features, e.g. {next(iter(missing | set(refused)))}"
-            )
-        return cls._indexed(store, found, levels, hashes)
+        located = locate(iter_entries(store, parent, digest), levels, hashes)
+        if not located.found.all():
+            lacking = np.flatnonzero(~located.found)
+            raise KeyError(f"{len(lacking)} structures have no features, e.g. {hashes[lacking[0]]}")
+        return cls._indexed(store, located, levels, hashes)
 
     @classmethod
     def whole(cls, store: Store, parent: str, digest: str, levels: Sequence[str]) -> StoredFeatures:
         """Every structure that the store has these levels of, once."""
-        entries = read_entries(store, parent, digest).values()
+        entries = sorted(iter_entries(store, parent, digest), key=lambda entry: entry.key)
         hashes = dict.fromkeys(h for entry in entries if set(levels) <= set(entry.levels) for h in entry.hashes)
         return cls.find(store, parent, digest, levels, list(hashes))
 
     @classmethod
-    def _indexed(
-        cls, store: Store, found: dict[str, ShardEntry], levels: Sequence[str], hashes: Sequence[str]
-    ) -> StoredFeatures:
-        entries = tuple({entry.key: entry for entry in found.values()}.values())
-        number = {entry.key: k for k, entry in enumerate(entries)}
-        position = {
-            h: (number[entry.key], row)
-            for entry in entries
-            for row, h in enumerate(entry.hashes)
-            if found.get(h) is entry
-        }
-        where = np.array([position[h] for h in hashes], dtype=np.int64).reshape(-1, 2)
+    def _indexed(cls, store: Store, located: Located, levels: Sequence[str], hashes: Sequence[str]) -> StoredFeatures:
+        """Those that have features; `hashes` are of these alone."""
+        shard, row = located.shard[located.found], located.row[located.found]
         formula, n_atoms = np.empty(len(hashes), dtype=object), np.empty(len(hashes), dtype=np.int64)
-        for k, entry in enumerate(entries):
+        for k, entry in enumerate(located.entries):
             # Two columns of the file, unverified: the features are verified when they are read.
             with store.open(f"{folder(entry.parent, entry.digest)}/{entry.key}.parquet") as file:
                 table = pq.read_table(file, columns=["formula", "n_atoms"])
-            here = where[:, 0] == k
-            formula[here] = np.array(table["formula"].to_pylist(), dtype=object)[where[here, 1]]
-            n_atoms[here] = table["n_atoms"].to_numpy()[where[here, 1]]
+            here = shard == k
+            formula[here] = np.array(table["formula"].to_pylist(), dtype=object)[row[here]]
+            n_atoms[here] = table["n_atoms"].to_numpy()[row[here]]
         names = np.array(hashes, dtype=object)
-        return cls(store, entries, tuple(levels), where[:, 0], where[:, 1], names, names, formula, n_atoms)
+        return cls(store, located.entries, tuple(levels), shard, row, names, names, formula, n_atoms)
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -196,21 +187,19 @@ def featurize_into(
     """
     network = load_parent(parent, device)
     hashes = [str(h) for h in structures.hashes]
-    _, missing, _ = locate(read_entries(store, parent, network.digest).values(), levels, hashes)
-    first = {h: row for row, h in reversed(list(enumerate(hashes))) if h in missing}
-    todo = np.array(sorted(first.values()), dtype=np.int64)
+    missing = locate(iter_entries(store, parent, network.digest), levels, hashes).missing
+    todo = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
     for start in range(0, len(todo), SHARD_SIZE):
         part = structures.take(todo[start : start + SHARD_SIZE])
         key = shard_key([str(h) for h in part.hashes], network.digest, levels)
         write_shard(store, parent, key, network.featurize(part, levels), levels)
         if progress:
             progress(start + len(part), len(todo))
-    found, _, refused = locate(read_entries(store, parent, network.digest).values(), levels, hashes)
-    kept = np.array([h in found for h in hashes], dtype=bool)
+    located = locate(iter_entries(store, parent, network.digest), levels, hashes)
+    kept = located.found
     refusals = tuple(
-        Refusal(str(name), "featurize", refused[h], h)
-        for name, h in zip(structures.material_id, hashes, strict=True)
-        if h not in found
+        Refusal(str(structures.material_id[row]), "featurize", located.refused[hashes[row]], hashes[row])
+        for row in np.flatnonzero(~kept)
     )
-    stored = StoredFeatures._indexed(store, found, levels, [h for h in hashes if h in found])
+    stored = StoredFeatures._indexed(store, located, levels, [hashes[row] for row in np.flatnonzero(kept)])
     return replace(stored, material_id=structures.material_id[kept], refused=refusals)

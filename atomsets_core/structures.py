@@ -144,6 +144,24 @@ class Structures:
             out[row] = formula_of(present.tolist(), np.bincount(which, self.shares[rows]).tolist())
         return out
 
+    @property
+    def n_elements(self) -> IntArray:
+        """(n,) different elements of each structure."""
+        owner = np.repeat(np.arange(len(self)), self.n_atoms)
+        pairs = np.unique(np.column_stack([owner, self.numbers]), axis=0)
+        return np.bincount(pairs[:, 0], minlength=len(self)).astype(np.int64)
+
+    def holds(self, number: int) -> npt.NDArray[np.bool_]:
+        """(n,) whether a structure has this element, given by its atomic number."""
+        out = np.zeros(len(self), dtype=bool)
+        out[np.repeat(np.arange(len(self)), self.n_atoms)[self.numbers == number]] = True
+        return out
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers of all elements there are, ascending."""
+        return [int(number) for number in np.unique(self.numbers)]
+
     def take(self, indices: Sequence[int] | IntArray) -> Structures:
         """The structures at these positions, in this order (positions, also from the end, or a boolean mask)."""
         chosen = np.asarray(indices)
@@ -190,13 +208,14 @@ class Structures:
             on_site[Element.from_Z(int(z))] = on_site.get(Element.from_Z(int(z)), 0.0) + float(share)
         return Structure(Lattice(self.lattice[i]), list(sites.values()), list(sites))
 
-    def to_arrow(self) -> pa.Table:
+    def to_arrow(self, occupancy: bool = False) -> pa.Table:
         """Columns material_id, formula, n_atoms, structure_hash, lattice (9 float64), Z (uint8), frac (3 n float64).
 
-        With partial occupancy also occupancy (n float64).
+        With partial occupancy, or where it is asked for, also occupancy (n float64).
         """
         offsets = self.offsets
-        shares = {"occupancy": list_array(self.shares, offsets, pa.float64())} if self.disordered.any() else {}
+        written = occupancy or self.disordered.any()
+        shares = {"occupancy": list_array(self.shares, offsets, pa.float64())} if written else {}
         return pa.table(
             {
                 "material_id": pa.array(self.material_id, pa.string()),

@@ -167,7 +167,7 @@ class _Run:
         """Queue a shard: a file of its structures, which goes when the shard is there."""
         key = shards.shard_key(list(group.hashes), self.digest, self.levels)
         queue = f"queue/{key}.parquet"
-        stages.write_queue(self.store, queue, group, len(group))
+        stages.write_queue(self.store, queue, [group])
         return ShardJob(
             self.store.root, queue, 0, self.store.root, self.parent, self.digest, self.levels, key,
             self.where.shard_timeout,

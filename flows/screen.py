@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -25,15 +24,17 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from atomsets_core import shards, stages
+from atomsets_core.catalogue import Catalogue, Lines
 from atomsets_core.discovery.choice import KINDS, choose, recipes
 from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.evidence import FeatureStore, write_evidence
+from atomsets_core.hashes import HashIndex
 from atomsets_core.labels import ledger_table
 from atomsets_core.parents import load_parent
 from atomsets_core.report import write_report
-from atomsets_core.shards import ShardEntry
+from atomsets_core.shards import Located, ShardEntry
 from atomsets_core.storage import StorageError, Store
-from atomsets_core.structures import Refusal, Structures
+from atomsets_core.structures import Refusal
 from flows.campaign import Campaign
 from flows.progress import Pulling, Stage, note
 from flows.summary import markdown, summarize_run
@@ -42,7 +43,7 @@ from tasks.featurize import featurize_shard
 from tasks.isolate import ShardJob
 from tasks.predict import predict_shard
 from tasks.pull import pull_source
-from tasks.rank import rank
+from tasks.rank import Ranking, rank
 from tasks.select import Selection, select
 from tasks.train import simulate_discovery, train_model
 
@@ -103,14 +104,14 @@ class _Run:
                 training, values = self.featurize_training(chosen)
             futures = self.submit_discoveries(training, values)
             with self.timed("featurize candidates"):
-                found = self.featurize("candidates", chosen.candidates)
+                entries = self.featurize("candidates", chosen.candidates).entries
             with self.timed("simulate discovery"):
                 self.wait("simulate discovery", futures)
                 choice = self.choose()
             with self.timed("train"):
                 model = self.train(choice)
             with self.timed("predict"):
-                predictions = self.predict(model, found)
+                predictions = self.predict(model, entries)
         with self.timed("rank"):
             ranking = self.rank(chosen, predictions, values, choice)
             self.explain(chosen, ranking, model)
@@ -145,6 +146,7 @@ class _Run:
             )
         )  # fmt: skip
         chosen = select(
+            self.store,
             labelled,
             offered,
             training.target,
@@ -158,40 +160,48 @@ class _Run:
         self.done["pulled_training"], self.done["pulled_candidates"] = (labelled.n_seen, offered.n_seen)
         return chosen
 
-    def featurize_training(self, chosen: Selection) -> tuple[Structures, np.ndarray]:
+    def featurize_training(self, chosen: Selection) -> tuple[Lines, np.ndarray]:
         """Features of the labelled structures; those the parent can't take leave the training data."""
-        found = self.featurize("training", chosen.training)
-        kept = np.array([h in found for h in chosen.training.hashes], dtype=bool)
-        training, values = chosen.training.take(np.flatnonzero(kept)), chosen.values[kept]
-        table = training.to_arrow().select(["material_id", "structure_hash", "formula"])
-        self.store.write_table(stages.LABELLED, table.append_column("value", pa.array(values)))
+        kept = self.featurize("training", chosen.training).found
+        training, values = chosen.training.lines.take(np.flatnonzero(kept)), chosen.values[kept]
+        table = pa.table(
+            {
+                "material_id": pa.array(training.material_id),
+                "structure_hash": pa.array(training.hashes),
+                "formula": pa.array(training.formulas),
+                "value": values,
+            }
+        )
+        self.store.write_table(stages.LABELLED, table)
         return training, values
 
-    def featurize(self, dataset: str, structures: Structures) -> dict[str, ShardEntry]:
+    def featurize(self, dataset: str, structures: Catalogue) -> Located:
         """Make the shards that are missing.
 
         Returns:
-            structure hash -> shard, for every structure that has features; the others are in the ledger.
+            Where the features of each structure are; those that have none are in the ledger.
         """
-        found, missing, _ = shards.locate(self.entries(), self.levels, structures.hashes)
-        for entry, reason in stages.damaged_shards(self.features, {e.key: e for e in found.values()}.values()):
+        lines = structures.lines
+        located = shards.locate(self.entries(), self.levels, lines.hashes)
+        missing = located.missing.copy()
+        for entry, reason in stages.damaged_shards(self.features, located.entries):
             note(f"{reason}: it is made again")
             shards.discard(self.features, entry)
-            missing |= {h for h, e in found.items() if e.key == entry.key}
+            missing |= located.shard == located.entries.index(entry)
         failures: dict[str, str] = {}
-        if missing:
-            failures = self._make_shards(dataset, _unique(structures, missing))
-        found, missing, refused = shards.locate(self.entries(), self.levels, structures.hashes)
-        for name, h in zip(structures.material_id, structures.hashes, strict=True):
-            if h not in found:
-                reason = refused.get(h) or failures.get(h) or "its shard could not be made"
-                self.refused.append((dataset, Refusal(str(name), "featurize", reason, str(h))))
-        return found
+        if missing.any():
+            first = np.intersect1d(HashIndex(lines.hashes).first, np.flatnonzero(missing))
+            failures = self._make_shards(dataset, structures.take(first))
+            located = shards.locate(self.entries(), self.levels, lines.hashes)
+        for row in np.flatnonzero(~located.found):
+            name, h = str(lines.material_id[row]), str(lines.hashes[row])
+            reason = located.refused.get(h) or failures.get(h) or "its shard could not be made"
+            self.refused.append((dataset, Refusal(name, "featurize", reason, h)))
+        return located
 
-    def _make_shards(self, dataset: str, structures: Structures) -> dict[str, str]:
+    def _make_shards(self, dataset: str, structures: Catalogue) -> dict[str, str]:
         size, queue = self.campaign.features.shard_size, f"structures/queue-{dataset}.parquet"
-        stages.write_queue(self.store, queue, structures, size)
-        groups = [structures.hashes[i : i + size] for i in range(0, len(structures), size)]
+        groups = stages.write_queue(self.store, queue, structures.groups(size))
         limit = self.campaign.cluster.shard_timeout
         futures = {}
         for number, hashes in enumerate(groups, start=1):
@@ -207,8 +217,8 @@ class _Run:
         return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
 
     def entries(self) -> Iterable[ShardEntry]:
-        """The manifest as it is now."""
-        return shards.read_entries(self.features, self.parent, self.digest).values()
+        """The manifest as it is now, one entry after the other."""
+        return shards.iter_entries(self.features, self.parent, self.digest)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -220,7 +230,7 @@ class _Run:
             "transform": campaign.training.transform,
         }
 
-    def submit_discoveries(self, training: Structures, values: np.ndarray) -> list[PrefectFuture]:
+    def submit_discoveries(self, training: Lines, values: np.ndarray) -> list[PrefectFuture]:
         """Start what is missing of the simulated discoveries; the futures to wait for."""
         campaign = self.campaign
         self.data = hashlib.sha256(json.dumps([list(training.hashes), values.tolist()]).encode()).hexdigest()
@@ -281,9 +291,8 @@ class _Run:
         self.done["models_trained"] = int(missing)
         return model
 
-    def predict(self, model: str, found: Mapping[str, ShardEntry]) -> list[str]:
+    def predict(self, model: str, entries: Sequence[ShardEntry]) -> list[str]:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
-        entries = sorted({entry.key: entry for entry in found.values()}.values(), key=lambda entry: entry.key)
         names = [f"predictions/{model.partition('/')[2]}/{entry.key}.parquet" for entry in entries]
         todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not self.store.exists(name)]
         futures = [
@@ -296,11 +305,11 @@ class _Run:
 
     def rank(
         self, chosen: Selection, predictions: Sequence[str], values: np.ndarray, choice: Mapping[str, Any]
-    ) -> pd.DataFrame:
+    ) -> Ranking:
         """Rank all candidates with a prediction."""
         objective = self.campaign.objective
         return rank(
-            self.store, predictions, chosen.candidates, chosen.columns,
+            self.store, predictions, chosen.candidates,
             goal=objective.goal, value=objective.value, window=objective.window,
             kind=choice["acquisition"], kappa=objective.kappa,
             best=float(values.min() if objective.goal == "minimize" else values.max()),
@@ -308,16 +317,15 @@ class _Run:
             unit=self.campaign.training.unit, features=(self.features, self.parent, self.digest, self.levels),
         )  # fmt: skip
 
-    def explain(self, chosen: Selection, ranking: pd.DataFrame, model: str) -> None:
+    def explain(self, chosen: Selection, ranking: Ranking, model: str) -> None:
         """Write down what stands behind the shortlist."""
-        place = {
-            key: row
-            for row, key in enumerate(zip(chosen.candidates.material_id, chosen.candidates.hashes, strict=True))
-        }
-        best = ranking[ranking["shortlist"]]
-        rows = [place[key] for key in zip(best["material_id"], best["structure_hash"], strict=True)]
+        best, candidates = ranking.shortlist, chosen.candidates
+        rows = np.flatnonzero(candidates.lines.hashes.isin(best["structure_hash"]))
+        structures = candidates.take(rows).structures()
+        place = {key: row for row, key in enumerate(zip(structures.material_id, structures.hashes, strict=True))}
+        order = [place[key] for key in zip(best["material_id"], best["structure_hash"], strict=True)]
         features = FeatureStore(self.features, self.parent, self.digest, self.levels)
-        write_evidence(self.store, features, model, chosen.candidates.take(rows))
+        write_evidence(self.store, features, model, structures.take(order))
 
     def wait(self, stage: str, futures: list[PrefectFuture], tolerate: bool = False) -> dict[PrefectFuture, Exception]:
         """Wait for tasks, showing progress.
@@ -337,10 +345,10 @@ class _Run:
             bar.advance()
         return failed
 
-    def show(self, summary: Mapping[str, Any], ranking: pd.DataFrame) -> None:
+    def show(self, summary: Mapping[str, Any], ranking: Ranking) -> None:
         """Publish the shortlist, the summary and the report as artifacts."""
         name = "".join(c if c.isalnum() else "-" for c in self.campaign.name.lower()).strip("-")
-        shortlist = ranking[ranking["shortlist"]].drop(columns=["shortlist", "structure_hash"])
+        shortlist = ranking.shortlist.drop(columns=["shortlist", "structure_hash"])
         rows = json.loads(shortlist.to_json(orient="records", double_precision=4))
         create_table_artifact(rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
         create_markdown_artifact(
@@ -349,12 +357,6 @@ class _Run:
         if self.store.is_local:
             url = self.store.local("report.html").resolve().as_uri()
             create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")
-
-
-def _unique(structures: Structures, hashes: set[str]) -> Structures:
-    """The first structure of each of these hashes, in order."""
-    rows = {h: row for row, h in reversed(list(enumerate(structures.hashes))) if h in hashes}
-    return structures.take(sorted(rows.values()))
 
 
 def _key(*parts: Any) -> str:

@@ -23,6 +23,7 @@ from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
 from atomsets_core.wording import discovery_header, discovery_rows, scale_name
 from flows.campaign import Campaign
+from tasks.rank import Ranking
 from tasks.select import Selection
 
 PACKAGES = (
@@ -44,7 +45,7 @@ def summarize_run(
     model: str,
     discoveries: Sequence[str],
     chosen: Selection,
-    ranking: pd.DataFrame,
+    ranking: Ranking,
     refused: Sequence[tuple[str, Refusal]],
     *,
     digest: str,
@@ -108,7 +109,7 @@ def settings(campaign: Campaign, choice: Mapping[str, Any]) -> dict[str, Any]:
 def count(
     done: Mapping[str, int],
     chosen: Selection,
-    ranking: pd.DataFrame,
+    ranking: Ranking,
     refused: Sequence[tuple[str, Refusal]],
     n_trained: int,
 ) -> dict[str, Any]:
@@ -128,13 +129,13 @@ def count(
     }
     candidates: dict[str, Any] = {
         "pulled": done["pulled_candidates"],
-        "ranked": len(ranking),
+        "ranked": ranking.n_ranked,
         "filtered": sum(chosen.filtered.values()),
         "failed": sum(stages["candidates"].values()),
         "filtered_by_reason": chosen.filtered,
         "failed_by_stage": dict(stages["candidates"]),
-        "in_domain": int(ranking["in_domain"].sum()),
-        "shortlist": int(ranking["shortlist"].sum()),
+        "in_domain": ranking.n_in_domain,
+        "shortlist": len(ranking.shortlist),
     }
     if training["pulled"] != training["learned_from"] + training["failed"]:
         raise RuntimeError(f"the counts of the training data don't add up: {training}")

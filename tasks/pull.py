@@ -8,8 +8,8 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core.deduplication import deduplicate
-from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery, Pulled, Watcher, pull, pull_into, read_pulled
+from atomsets_core.deduplication import deduplicate_file
+from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery, PulledFile, Watcher, pull_into
 from atomsets_core.storage import Store
 from tasks import cluster
 
@@ -26,7 +26,7 @@ def pull_source(
     options: Mapping[str, Any] | None = None,
     same: Sequence[str] = ("id",),
     prefer: str | None = None,
-) -> Pulled:
+) -> PulledFile:
     """Read a source and keep what it gave as structures/<dataset>.parquet.
 
     Pages of a database lie in structures/pages until the next pull, which fetches only what is missing or has changed.
@@ -45,18 +45,16 @@ def pull_source(
         prefer: column by which one of them is kept, see there.
     """
     target = f"structures/{dataset}.parquet"
-    if source == MATERIALS_PROJECT:
-        file = pull_into(store, target, source, labels=labels, query=query, watch=watch)
-        pulled = read_pulled(store, file)
-    else:
-        fan_out = cluster.fan_out if cluster.connected() else None
-        pulled = pull(source, labels=labels, id_column=id_column, fan_out=fan_out, **(options or {}))
-    kept = deduplicate(pulled, same, prefer=prefer)
-    if source != MATERIALS_PROJECT or kept is not pulled:
-        store.write_table(target, kept.to_arrow())
-        store.write_json(f"structures/{dataset}.json", kept.provenance)
-    pulled = kept
-    get_run_logger().info(
-        "%s: %d structures, %d entries refused, from %s", dataset, len(pulled.structures), len(pulled.refused), source
+    more = dict(options or {})
+    if source != MATERIALS_PROJECT and cluster.connected():
+        more["fan_out"] = cluster.fan_out
+    pulled = pull_into(
+        store, target, source, labels=labels, id_column=id_column, query=query, watch=watch, options=more
     )
-    return pulled
+    kept = deduplicate_file(store, pulled, same, prefer=prefer)
+    if kept.provenance != pulled.provenance:
+        store.write_json(f"structures/{dataset}.json", kept.provenance)
+    get_run_logger().info(
+        "%s: %d structures, %d entries refused, from %s", dataset, kept.structures, len(kept.refused), source
+    )
+    return kept

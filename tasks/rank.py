@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from atomsets_core.catalogue import Catalogue
 from atomsets_core.estimators import transform_target
+from atomsets_core.hashes import HashIndex
 from atomsets_core.ranking import acquisition, diverse_shortlist
 from atomsets_core.stages import gather_features
 from atomsets_core.storage import Store
-from atomsets_core.structures import Structures
 
 OFFERED = 20
 """Candidates looked at for each place on the shortlist."""
+
+PIECE = 16_384
+"""Rows of the ranking written at a time."""
+
+NUMBERS = ("predicted", "std", "lower", "upper", "mean", "distance")
 
 COLUMNS = (
     "rank",
@@ -39,12 +49,26 @@ COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What a ranking came to; the rows themselves are in ranking.parquet.
+
+    Attributes:
+        n_ranked: rows.
+        n_in_domain: of them within the domain of the training data.
+        shortlist: the chosen rows, best first, with the columns of the file.
+    """
+
+    n_ranked: int
+    n_in_domain: int
+    shortlist: pd.DataFrame
+
+
 @task(task_run_name="rank", cache_policy=NO_CACHE)
 def rank(
     store: Store,
     predictions: Sequence[str],
-    candidates: Structures,
-    columns: pd.DataFrame,
+    candidates: Catalogue,
     *,
     goal: str,
     value: float | None,
@@ -57,14 +81,15 @@ def rank(
     diversity: float,
     unit: str,
     features: tuple[Store, str, str, Sequence[str]],
-) -> pd.DataFrame:
+) -> Ranking:
     """Rank every candidate; write ranking.parquet and ranking.csv.
+
+    Held in memory are some sixty bytes of numbers for each candidate beside its line of the catalogue.
 
     Args:
         store: of the campaign.
         predictions: names of the prediction files.
-        candidates: the structures to rank; one without a prediction is left out.
-        columns: their other columns; e_above_hull is kept where there is one.
+        candidates: to be ranked; one without a prediction is left out. Their e_above_hull is kept where there is one.
         goal: see `acquisition`, as the following five.
         value: in the unit of the target, for the goals "target" and "exceed".
         window: both ends in the unit of the target, for the goal "window".
@@ -78,23 +103,12 @@ def rank(
         features: feature store, parent, its digest and levels, for the likeness of candidates.
 
     Returns:
-        The ranking, best first. `std` is on the model's scale (decades where the transform is log10), like `score`.
+        What it came to. `std` is on the model's scale (decades where the transform is log10), like `score`.
     """
-    frame = pd.DataFrame(
-        {
-            "material_id": candidates.material_id,
-            "formula": candidates.formulas,
-            "n_atoms": candidates.n_atoms,
-            "structure_hash": candidates.hashes,
-            "e_above_hull": pd.to_numeric(columns["e_above_hull"]) if "e_above_hull" in columns else np.nan,
-        }
-    )
-    predicted = pd.concat([store.read_table(name).to_pandas() for name in predictions])
-    predicted = predicted.drop_duplicates("structure_hash")
-    frame = frame.merge(predicted, on="structure_hash", how="inner", validate="many_to_one")
-    frame["score"] = acquisition(
-        frame["mean"].to_numpy(),
-        frame["std"].to_numpy(),
+    table = _Table(store, candidates, predictions)
+    score = acquisition(
+        table.numbers["mean"],
+        table.numbers["std"],
         goal=goal,
         kind=kind,
         kappa=kappa,
@@ -102,9 +116,8 @@ def rank(
         target=None if value is None else float(transform_target([value], transform)[0]),
         window=None if window is None else _ends(window, transform),
     )
-    frame = frame.sort_values(["score", "material_id"], ascending=[False, True], ignore_index=True)
-    frame["rank"] = np.arange(1, len(frame) + 1)
-    offered = frame.iloc[: OFFERED * size]
+    table.sort(score)
+    offered = table.frame(0, OFFERED * size)
     feature_store, parent, digest, levels = features
     pooled = gather_features(feature_store, parent, digest, levels, list(offered["structure_hash"])).pooled(levels)
     scale = pooled.std(axis=0)
@@ -115,14 +128,85 @@ def rank(
         size,
         diversity,
     )
-    frame["shortlist"] = False
-    frame.loc[chosen, "shortlist"] = True
-    frame = frame[list(COLUMNS)]
-    write_ranking(store, frame, unit, transform)
-    get_run_logger().info(
-        "ranked %d candidates, first is %s", len(frame), " ".join(frame.iloc[0][["material_id", "formula"]])
-    )
-    return frame
+    table.shortlist[chosen] = True
+    write_ranking(store, table.frames(), unit, transform)
+    first = " ".join(offered.iloc[0][["material_id", "formula"]])
+    get_run_logger().info("ranked %d candidates, first is %s", len(table), first)
+    shortlist = table.frame(0, OFFERED * size)
+    return Ranking(len(table), int(table.in_domain.sum()), shortlist[shortlist["shortlist"]].reset_index(drop=True))
+
+
+class _Table:
+    """Columns of every candidate that has a prediction; in the order of the candidates until it is sorted."""
+
+    def __init__(self, store: Store, candidates: Catalogue, predictions: Sequence[str]) -> None:
+        index = HashIndex(candidates.lines.hashes)
+        numbers = {name: np.full(len(index), np.nan) for name in NUMBERS}
+        domain, known = np.zeros(len(index), dtype=bool), np.zeros(len(index), dtype=bool)
+        self._remarks: dict[str, str] = {}
+        for name in predictions:
+            table = store.read_table(name)
+            hashes = table["structure_hash"].to_pylist()
+            at = index.find(hashes)
+            new = np.flatnonzero(at >= 0)
+            new = new[~known[at[new]]]
+            known[at[new]] = True
+            for column in NUMBERS:
+                numbers[column][at[new]] = table[column].to_numpy()[new]
+            domain[at[new]] = table["in_domain"].to_numpy()[new]
+            for row in np.flatnonzero(np.asarray(pc.not_equal(table["remark"], ""))):
+                self._remarks.setdefault(hashes[row], table["remark"][row].as_py())
+        ranked = np.flatnonzero(known[index.inverse])
+        self._lines = candidates.lines.take(ranked)
+        content = index.inverse[ranked]
+        self.numbers = {name: values[content] for name, values in numbers.items()}
+        self.in_domain = domain[content]
+        hull = candidates.columns(["e_above_hull"])
+        self._hull = (
+            pd.to_numeric(hull["e_above_hull"]).to_numpy(dtype=np.float64, na_value=np.nan)[ranked]
+            if "e_above_hull" in hull
+            else np.full(len(ranked), np.nan)
+        )
+        self.score = np.zeros(len(ranked))
+        self.shortlist = np.zeros(len(ranked), dtype=bool)
+        self._order: npt.NDArray[np.int64] = np.arange(len(ranked))
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def sort(self, score: npt.NDArray[np.float64]) -> None:
+        """The best score comes first, of equal ones the lower identifier."""
+        self.score = score
+        keys = pa.table({"score": score, "material_id": pa.array(self._lines.material_id)})
+        order = pc.sort_indices(keys, sort_keys=[("score", "descending"), ("material_id", "ascending")])
+        self._order = order.to_numpy().astype(np.int64)
+
+    def frame(self, start: int, stop: int) -> pd.DataFrame:
+        """Places start to before stop, counted from 0, with all columns of the ranking."""
+        rows = self._order[start:stop]
+        lines = self._lines.take(rows)
+        columns = {name: values[rows] for name, values in self.numbers.items() if name != "mean"}
+        frame = pd.DataFrame(
+            {
+                "rank": np.arange(start + 1, start + len(rows) + 1),
+                "material_id": lines.material_id,
+                "formula": lines.formulas,
+                **columns,
+                "e_above_hull": self._hull[rows],
+                "in_domain": self.in_domain[rows],
+                "score": self.score[rows],
+                "shortlist": self.shortlist[start:stop],
+                "n_atoms": lines.n_atoms,
+                "remark": pd.array([self._remarks.get(h, "") for h in lines.hashes], dtype="str"),
+                "structure_hash": lines.hashes,
+            }
+        )
+        return frame[list(COLUMNS)]
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """The whole ranking, piece by piece."""
+        for start in range(0, len(self), PIECE):
+            yield self.frame(start, start + PIECE)
 
 
 def _ends(window: tuple[float, float], transform: str) -> tuple[float, float]:
@@ -130,11 +214,10 @@ def _ends(window: tuple[float, float], transform: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def write_ranking(store: Store, frame: pd.DataFrame, unit: str, transform: str) -> None:
+def write_ranking(store: Store, frames: Iterator[pd.DataFrame], unit: str, transform: str) -> None:
     """Write ranking.parquet, its units in the schema metadata, and ranking.csv."""
-    table = pa.Table.from_pandas(frame, preserve_index=False)
     scale = f"log10({unit})" if transform == "log10" else unit
-    metadata = {
+    units = {
         "predicted": unit,
         "lower": unit,
         "upper": unit,
@@ -142,7 +225,16 @@ def write_ranking(store: Store, frame: pd.DataFrame, unit: str, transform: str) 
         "score": scale,
         "e_above_hull": "eV/atom",
     }
-    store.write_table("ranking.parquet", table.replace_schema_metadata({f"unit:{k}": v for k, v in metadata.items()}))
-    text = io.StringIO()
-    frame.to_csv(text, index=False, float_format="%.6g")
-    store.write("ranking.csv", text.getvalue().encode())
+    metadata = {f"unit:{name}": of for name, of in units.items()}
+    with store.replacing("ranking.csv") as text, store.replacing("ranking.parquet") as file:
+        writer: pq.ParquetWriter | None = None
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(metadata)
+            if writer is None:
+                writer = pq.ParquetWriter(file, table.schema, compression="zstd")
+            writer.write_table(table)
+            lines = io.StringIO()
+            frame.to_csv(lines, index=False, float_format="%.6g", header=bool(frame["rank"].iloc[0] == 1))
+            text.write(lines.getvalue().encode())
+        if writer is not None:
+            writer.close()

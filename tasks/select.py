@@ -12,10 +12,12 @@ import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from atomsets_core.catalogue import Catalogue
 from atomsets_core.labels import filter_reasons, usable_labels
-from atomsets_core.matching import already_seen
-from atomsets_core.sources import Pulled, SourceError
-from atomsets_core.structures import Refusal, Structures
+from atomsets_core.matching import already_seen_lines
+from atomsets_core.sources import PulledFile, SourceError
+from atomsets_core.storage import Store
+from atomsets_core.structures import Refusal
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,22 @@ class Selection:
         training: structures with a usable label.
         values: (len(training),) their labels.
         candidates: structures that passed every filter.
-        columns: their other columns.
         filtered: reason -> number of candidates it left out.
         refused: ("training" or "candidates", refusal) so far.
     """
 
-    training: Structures
+    training: Catalogue
     values: npt.NDArray[np.float64]
-    candidates: Structures
-    columns: pd.DataFrame
+    candidates: Catalogue
     filtered: dict[str, int]
     refused: list[tuple[str, Refusal]]
 
 
 @task(task_run_name="select", cache_policy=NO_CACHE)
 def select(
-    training: Pulled,
-    candidates: Pulled,
+    store: Store,
+    training: PulledFile,
+    candidates: PulledFile,
     target: str,
     transform: str,
     bounds: Mapping[str, tuple[float | None, float | None]],
@@ -51,13 +52,17 @@ def select(
     exclude_seen: bool,
 ) -> Selection:
     """Usable labels of the training data; candidates that pass the filters and are not in the training data."""
-    usable, unlabelled = usable_labels(training, target, transform)
-    labelled = training.structures.take(np.flatnonzero(usable))
-    values = pd.to_numeric(training.columns[target], errors="coerce").to_numpy(dtype=np.float64)[usable]
-    reasons = filter_reasons(candidates, bounds, exclude_elements, only_elements)
+    known = Catalogue.open(store, training.name)
+    named = known.pulled([target], _name(training))
+    usable, unlabelled = usable_labels(named, target, transform)
+    labelled = known.take(usable)
+    values = pd.to_numeric(named.columns[target], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)[usable]
+    offered = Catalogue.open(store, candidates.name)
+    columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
+    reasons = filter_reasons(offered.pulled(columns, _name(candidates)), bounds, exclude_elements, only_elements)
     if exclude_seen:
         passing = np.flatnonzero(reasons == "")
-        reasons[passing] = already_seen(candidates.structures.take(passing), labelled)
+        reasons[passing] = already_seen_lines(offered.take(passing), labelled)
     kept = np.flatnonzero(reasons == "")
     filtered = Counter(str(reason) for reason in reasons if reason)
     if not len(kept):
@@ -71,11 +76,14 @@ def select(
     return Selection(
         training=labelled,
         values=values,
-        candidates=candidates.structures.take(kept),
-        columns=candidates.columns.iloc[kept].reset_index(drop=True),
+        candidates=offered.take(kept),
         filtered=dict(filtered.most_common()),
         refused=[
             *(("training", refusal) for refusal in [*training.refused, *unlabelled]),
             *(("candidates", refusal) for refusal in candidates.refused),
         ],
     )
+
+
+def _name(file: PulledFile) -> str:
+    return str(file.provenance.get("name", "the source"))

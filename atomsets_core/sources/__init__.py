@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from atomsets_core.sources.base import (
     SourceError,
     SourceUnavailableError,
     Watcher,
-    pulled_from_arrow,
 )
 from atomsets_core.sources.chunks import FanOut, Processes
 from atomsets_core.sources.compositions import read_compositions
@@ -27,6 +25,9 @@ if TYPE_CHECKING:
     from atomsets_core.substitution import Options
 
 MATERIALS_PROJECT = "mp"
+
+ROW_GROUP = 4096
+"""Structures in a part of a file that can be read by itself."""
 
 
 def pull(
@@ -125,16 +126,14 @@ def pull_into(
         return pull_materials_project(query or MaterialsQuery(), store, target, watch, pages)
     if query is not None:
         raise SourceError(f"a query goes with the source {MATERIALS_PROJECT!r}, not with {source!r}")
+    from atomsets_core.sources.stream import copy_table, is_table
+
+    if labels is None and is_table(source):
+        return copy_table(store, target, source, id_column)
     pulled = pull(source, labels=labels, id_column=id_column, **(options or {}))
-    store.write_table(target, pulled.to_arrow())
+    store.write_table(target, pulled.to_arrow(), row_group_size=ROW_GROUP)
     store.write_json(target.removesuffix(".parquet") + ".json", pulled.provenance)
     return PulledFile(target, len(pulled.structures), pulled.refused, pulled.provenance, {})
-
-
-def read_pulled(store: Store, file: PulledFile) -> Pulled:
-    """What `pull_into` wrote, in memory."""
-    pulled = pulled_from_arrow(store.read_table(file.name), file.provenance)
-    return replace(pulled, refused=[*pulled.refused, *file.refused])
 
 
 __all__ = [
@@ -147,5 +146,4 @@ __all__ = [
     "Watcher",
     "pull",
     "pull_into",
-    "read_pulled",
 ]

@@ -9,10 +9,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from atomsets_core.compositions import Compositions
-from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, from_arrow
+from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, from_arrow
 
-Batch = TypeVar("Batch", Structures, Compositions)
+
+class Batchlike(Protocol):
+    """What `Pulled` needs of structures, compositions or lines."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+
+Batch = TypeVar("Batch", bound=Batchlike)
 
 
 class SourceError(Exception):
@@ -50,7 +58,7 @@ class Pulled(Generic[Batch]):
 
     def to_arrow(self) -> pa.Table:
         """The structures' own columns followed by those of the source."""
-        table = self.structures.to_arrow()
+        table: pa.Table = self.structures.to_arrow()  # type: ignore[attr-defined]  # lines alone have none
         for name in self.columns.columns:
             if name not in table.column_names:
                 table = table.append_column(name, pa.Array.from_pandas(self.columns[name]))
@@ -100,6 +108,11 @@ class PulledFile:
     refused: list[Refusal]
     provenance: dict[str, Any]
     counts: dict[str, int]
+
+    @property
+    def n_seen(self) -> int:
+        """Entries the source held, accepted or not."""
+        return self.structures + len(self.refused)
 
 
 def pulled_from_arrow(table: pa.Table, provenance: dict[str, Any], id_column: str = "material_id") -> Pulled:

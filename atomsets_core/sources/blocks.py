@@ -22,6 +22,9 @@ from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, emp
 BLOCK = 4096
 """Entries in a block."""
 
+MADE = ("material_id", "structure_hash", "n_atoms", "formula")
+"""Columns that are made of the structures, whatever a file says."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -30,10 +33,12 @@ class Block:
     Attributes:
         structures: those that could be read.
         refused: one row for each other one.
+        columns: further columns of those that could be read; none unless they were asked for.
     """
 
     structures: Structures
     refused: list[Refusal]
+    columns: pa.Table = field(default_factory=lambda: pa.table({}))
 
 
 @dataclass
@@ -52,8 +57,16 @@ class Seen:
         return out
 
 
-def read_blocks(source: str, id_column: str = "material_id", size: int = BLOCK) -> tuple[int, Iterator[Block]]:
+def read_blocks(
+    source: str, id_column: str = "material_id", size: int = BLOCK, columns: bool = False
+) -> tuple[int, Iterator[Block]]:
     """A source in blocks; an identifier that came before is refused, as `pull` does.
+
+    Args:
+        source: see `pull`.
+        id_column: of identifiers.
+        size: entries in a block.
+        columns: hand over the columns beside the structures too; of a table alone, see `is_table`.
 
     Returns:
         Number of entries the source holds, and its blocks.
@@ -61,14 +74,14 @@ def read_blocks(source: str, id_column: str = "material_id", size: int = BLOCK) 
     Raises:
         SourceError: the source can't be read at all.
     """
-    if _is_table(source):
+    if is_table(source):
         file = pq.ParquetFile(source)
-        return file.metadata.num_rows, _table_blocks(file, id_column, size)
+        return file.metadata.num_rows, _table_blocks(file, id_column, size, columns)
     pulled = pull(source, id_column=id_column)
     return pulled.n_seen, _cut(pulled.structures, pulled.refused, size)
 
 
-def _is_table(source: str) -> bool:
+def is_table(source: str) -> bool:
     """Whether the source is a Parquet file with structure columns; a damaged one is left to `pull` to describe."""
     path = Path(source)
     if path.suffix.lower() not in (".parquet", ".pq") or not path.is_file():
@@ -79,17 +92,19 @@ def _is_table(source: str) -> bool:
         return False
 
 
-def _table_blocks(file: pq.ParquetFile, id_column: str, size: int) -> Iterator[Block]:
+def _table_blocks(file: pq.ParquetFile, id_column: str, size: int, with_columns: bool) -> Iterator[Block]:
     names = file.schema_arrow.names
     used = next((name for name in (id_column, *ID_NAMES) if name in names), "")
+    own = [name for name in (*STRUCTURE_COLUMNS, "occupancy") if name in names]
+    other = [name for name in names if name not in {*own, used, *MADE}] if with_columns else []
     seen, first = Seen(), 0
-    for batch in file.iter_batches(size, columns=[*([used] if used else []), *STRUCTURE_COLUMNS]):
+    for batch in file.iter_batches(size, columns=[*([used] if used else []), *own, *other]):
         present = batch.column(used).to_pylist() if used else [None] * len(batch)
         ids = [str(first + i) if name is None else str(name) for i, name in enumerate(present)]
         first += len(batch)
-        columns = {name: batch.column(name) for name in STRUCTURE_COLUMNS}
+        columns = {name: batch.column(name) for name in own}
         try:
-            structures, _, refused = from_arrow(pa.table({"material_id": pa.array(ids, pa.string()), **columns}))
+            structures, rows, refused = from_arrow(pa.table({"material_id": pa.array(ids, pa.string()), **columns}))
         except (ValueError, pa.ArrowException) as error:
             raise SourceError(f"lattice, Z and frac must be lists of numbers: {error}") from error
         new = seen.new(structures.material_id)
@@ -97,7 +112,8 @@ def _table_blocks(file: pq.ParquetFile, id_column: str, size: int) -> Iterator[B
             Refusal(str(name), "pull", "duplicate id: an earlier entry has it too, and that one was kept")
             for name in structures.material_id[~new]
         ]
-        yield Block(structures.take(np.flatnonzero(new)), [*refused, *repeated])
+        beside = pa.Table.from_batches([batch.select(other)]).take(rows[new]) if other else pa.table({})
+        yield Block(structures.take(np.flatnonzero(new)), [*refused, *repeated], beside)
 
 
 def _cut(structures: Structures, refused: list[Refusal], size: int) -> Iterator[Block]:

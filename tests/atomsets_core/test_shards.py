@@ -121,10 +121,25 @@ def test_key_follows_content_and_not_identifiers(features):
 def test_refusals_are_kept_with_the_shard(store, features):
     refused = (Refusal("x", "featurize", "isolated atom", "f" * 32),)
     entry = write(store, replace(features, refused=refused))
-    found, missing, reasons = locate([entry], LEVELS, ["f" * 32, features.structure_hash[0], "nobody"])
-    assert reasons == {"f" * 32: "isolated atom"}
-    assert missing == {"nobody"}
-    assert set(found) == {features.structure_hash[0]}
+    asked = ["f" * 32, features.structure_hash[0], "0" * 32, "f" * 32]
+    located = locate([entry], LEVELS, asked)
+    assert located.refused == {"f" * 32: "isolated atom"}
+    assert list(located.missing) == [False, False, True, False]
+    assert list(located.found) == [False, True, False, False]
+    assert located.row[1] == 0
+
+
+def test_the_first_shard_by_key_counts_whatever_the_order_of_the_manifest(store, features):
+    entries = [write(store, part) for part in (features[:20], features[10:])]
+    hashes = [*features.structure_hash, features.structure_hash[15]]
+    first = min(entries, key=lambda entry: entry.key)
+    for manifest in (entries, entries[::-1]):
+        located = locate(manifest, LEVELS, hashes)
+        assert located.found.all()
+        for h, shard, row in zip(hashes, located.shard, located.row, strict=True):
+            entry = first if h in first.hashes else next(e for e in entries if h in e.hashes)
+            assert located.entries[shard].key == entry.key
+            assert entry.hashes[row] == h
 
 
 def test_gather_takes_rows_from_several_shards_in_the_order_asked(store, features):

@@ -68,7 +68,7 @@ def single(numbers):
 
 def job(tmp_path, numbers, limit):
     store, structures = Store(tmp_path / "store"), single(numbers)
-    stages.write_queue(store, "queue.parquet", structures, len(structures))
+    stages.write_queue(store, "queue.parquet", [structures])
     digest = load_parent("poisonable").digest
     key = shard_key(list(structures.hashes), digest, ["z"])
     return ShardJob(store.root, "queue.parquet", 0, store.root, "poisonable", digest, ("z",), key, limit), structures

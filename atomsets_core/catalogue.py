@@ -1,0 +1,248 @@
+"""A data set in a file: in memory are a line of each structure and the columns that are asked for.
+
+A line takes some 80 bytes, a structure some thousands, so that a campaign over half a million candidates needs hardly
+more memory than one over a few thousand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pymatgen.core import Element
+
+from atomsets_core.sources.base import Pulled
+from atomsets_core.storage import StorageError, Store
+from atomsets_core.structures import STRUCTURE_COLUMNS, IntArray, Structures, from_arrow
+
+BLOCK = 4096
+"""Structures read at a time."""
+
+OWN = ("material_id", "structure_hash", "formula", "n_atoms", *STRUCTURE_COLUMNS, "occupancy")
+
+Texts: TypeAlias = Any
+"""(n,) strings in Arrow's layout, `pandas.arrays.ArrowStringArray`, without an object for each."""
+
+_SYMBOL = re.compile(r"[A-Z][a-z]?")
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What a campaign knows of each structure without reading it.
+
+    Attributes:
+        material_id: (n,) identifiers.
+        hashes: (n,) content hashes.
+        formulas: (n,) reduced formulas.
+        n_atoms: (n,) int64, sites.
+    """
+
+    material_id: Texts
+    hashes: Texts
+    formulas: Texts
+    n_atoms: IntArray
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    def take(self, rows: IntArray) -> Lines:
+        """The lines at these positions."""
+        return Lines(self.material_id[rows], self.hashes[rows], self.formulas[rows], self.n_atoms[rows])
+
+    @cached_property
+    def _elements(self) -> tuple[IntArray, list[frozenset[str]]]:
+        codes, formulas = pd.factorize(self.formulas)
+        return codes, [frozenset(_SYMBOL.findall(formula)) for formula in formulas]
+
+    @property
+    def n_elements(self) -> IntArray:
+        """(n,) different elements of each structure."""
+        codes, sets = self._elements
+        return np.array([len(elements) for elements in sets], dtype=np.int64)[codes]
+
+    def holds(self, number: int) -> npt.NDArray[np.bool_]:
+        """(n,) whether a structure has this element, given by its atomic number."""
+        symbol = Element.from_Z(number).symbol
+        codes, sets = self._elements
+        return np.array([symbol in elements for elements in sets], dtype=bool)[codes]
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers of all elements there are, ascending."""
+        symbols = frozenset[str]().union(*self._elements[1])
+        return sorted(Element(symbol).Z for symbol in symbols)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Some structures of a Parquet file as `write_catalogue` and `pull_into` leave it.
+
+    Attributes:
+        store: where the file lies.
+        name: of the file.
+        rows: (n,) their rows in the file, ascending.
+        lines: of those rows.
+    """
+
+    store: Store
+    name: str
+    rows: IntArray
+    lines: Lines
+
+    @classmethod
+    def open(cls, store: Store, name: str) -> Catalogue:
+        """All structures of a file.
+
+        Raises:
+            StorageError: it doesn't exist or isn't Parquet.
+        """
+        table = store.read_table(name, ["material_id", "structure_hash", "formula", "n_atoms"])
+
+        def texts(column: str) -> Texts:
+            return pd.array(table[column].combine_chunks(), dtype="str")
+
+        lines = Lines(
+            texts("material_id"), texts("structure_hash"), texts("formula"),
+            table["n_atoms"].to_numpy().astype(np.int64),
+        )  # fmt: skip
+        return cls(store, name, np.arange(len(lines)), lines)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: IntArray | npt.NDArray[np.bool_]) -> Catalogue:
+        """Those at these positions, ascending, or where a mask is true."""
+        chosen = np.arange(len(self))[positions]
+        return replace(self, rows=self.rows[chosen], lines=self.lines.take(chosen))
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Of the file."""
+        with self.store.open(self.name) as file:
+            return pq.read_schema(file)
+
+    def columns(self, names: Iterable[str]) -> pd.DataFrame:
+        """(n rows) columns of the source; those that it lacks are left out."""
+        wanted = [name for name in dict.fromkeys(names) if name in self.schema.names]
+        if not wanted:
+            return pd.DataFrame(index=range(len(self)))
+        table = self.store.read_table(self.name, wanted)
+        return table.take(self.rows).to_pandas().reset_index(drop=True)
+
+    def pulled(self, names: Iterable[str], source: str) -> Pulled[Lines]:
+        """The lines with these columns; with all columns where one of them is missing, so that a message can list them.
+
+        Args:
+            names: of columns.
+            source: what a message calls the data.
+        """
+        wanted = list(names)
+        if not set(wanted) <= set(self.schema.names):
+            wanted = [name for name in self.schema.names if name not in OWN]
+        return Pulled(self.lines, self.columns(wanted), provenance={"name": source})
+
+    def blocks(self, columns: Sequence[str] = ()) -> Iterator[tuple[IntArray, Structures, pa.Table]]:
+        """Positions, structures and further columns, a block after the other.
+
+        Raises:
+            StorageError: the file holds something else than it did when it was opened.
+        """
+        names = [name for name in ("material_id", *STRUCTURE_COLUMNS, "occupancy") if name in self.schema.names]
+        with self.store.open(self.name) as stream:
+            file = pq.ParquetFile(stream)
+            sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
+            ends = np.cumsum(sizes)
+            groups = [
+                k for k, (end, size) in enumerate(zip(ends, sizes, strict=True)) if self._between(end - size, end).size
+            ]
+            row = 0
+            for k in groups:
+                row = int(ends[k] - sizes[k])
+                for batch in file.iter_batches(BLOCK, row_groups=[k], columns=[*names, *columns]):
+                    positions = self._between(row, row + len(batch))
+                    if positions.size:
+                        table = pa.Table.from_batches([batch]).take(self.rows[positions] - row)
+                        yield positions, self._structures(table.select(names)), table.select(list(columns))
+                    row += len(batch)
+
+    def _between(self, start: int, stop: int) -> IntArray:
+        """Positions whose rows lie from start to before stop."""
+        first, last = np.searchsorted(self.rows, [start, stop])
+        return np.arange(first, last)
+
+    def _structures(self, table: pa.Table) -> Structures:
+        structures, _, refused = from_arrow(table)
+        if refused:
+            raise StorageError(
+                f"{self.store.url(self.name)} is damaged: {refused[0].material_id}: {refused[0].reason}. Delete it and "
+                "run again"
+            )
+        return structures
+
+    def structures(self) -> Structures:
+        """All of them in memory."""
+        return Structures.concat([structures for _, structures, _ in self.blocks()])
+
+    def groups(self, size: int) -> Iterator[Structures]:
+        """The structures in order, `size` at a time."""
+        waiting: list[Structures] = []
+        for _, block, _ in self.blocks():
+            waiting.append(block)
+            if sum(map(len, waiting)) < size:
+                continue
+            joined = Structures.concat(waiting)
+            full = len(joined) // size * size
+            for start in range(0, full, size):
+                yield joined.take(np.arange(start, start + size))
+            waiting = [joined.take(np.arange(full, len(joined)))]
+        rest = Structures.concat(waiting)
+        if len(rest):
+            yield rest
+
+
+def write_catalogue(store: Store, name: str, tables: Iterable[pa.Table]) -> int:
+    """Write a file block by block; the rows written.
+
+    Args:
+        store: of the file.
+        name: of the file.
+        tables: all of one schema, one at least, as `Pulled.to_arrow` makes them.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    n = 0
+    with store.replacing(name) as file:
+        writer: pq.ParquetWriter | None = None
+        try:
+            for table in tables:
+                writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+                writer.write_table(table, row_group_size=BLOCK)
+                n += table.num_rows
+        finally:
+            if writer is not None:
+                writer.close()
+    return n
+
+
+def rewrite(catalogue: Catalogue, name: str | None = None) -> None:
+    """Write the file with the catalogue's rows alone."""
+
+    def kept() -> Iterator[pa.Table]:
+        with catalogue.store.open(catalogue.name) as stream:
+            row = 0
+            for batch in pq.ParquetFile(stream).iter_batches(BLOCK):
+                first, last = np.searchsorted(catalogue.rows, [row, row + len(batch)])
+                table = pa.Table.from_batches([batch])
+                yield cast(pa.Table, table.take(catalogue.rows[first:last] - row))
+                row += len(batch)
+
+    write_catalogue(catalogue.store, name or catalogue.name, kept())
