@@ -1,4 +1,4 @@
-"""What a new user does first, timed: own formulas, own CIFs, a Materials Project campaign. Run as commands, in a folder.
+"""What a new user does first, timed: own formulas, own CIFs, a Materials Project campaign; each as commands.
 
     python benchmarks/first_minutes.py --folder FOLDER --out benchmarks/results/first_minutes.json
 
@@ -65,7 +65,9 @@ def prepare(folder: Path) -> None:
     """Write measured.csv, wishlist.csv, the folder mine and the campaign files."""
     data = load_elastic()
     rows = np.random.default_rng(0).permutation(len(data.structures))
-    table = pd.DataFrame({"formula": data.structures.formulas, "K_VRH": data.columns["K_VRH"]}).drop_duplicates("formula")
+    table = pd.DataFrame({"formula": data.structures.formulas, "K_VRH": data.columns["K_VRH"]}).drop_duplicates(
+        "formula"
+    )
     known = table.sample(50, random_state=0)
     known.to_csv(folder / "measured.csv", index=False)
     table.drop(known.index)[["formula"]].head(200).to_csv(folder / "wishlist.csv", index=False)

@@ -33,7 +33,9 @@ with tempfile.TemporaryDirectory() as folder:
     score = acquisition(found.mean, found.std, goal="maximize", kind="ucb", kappa=0.5)
     best = np.argsort(-score, kind="stable")[:100]
     vectors = model.pooled(stored[best])
-    shortlist = best[diverse_shortlist(score[best], vectors / vectors.std(axis=0).clip(1e-6), stored.formula[best], 8, 0.2)]
+    shortlist = best[
+        diverse_shortlist(score[best], vectors / vectors.std(axis=0).clip(1e-6), stored.formula[best], 8, 0.2)
+    ]
 
 for row in shortlist:
     print(

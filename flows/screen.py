@@ -37,6 +37,7 @@ from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal
 from flows.campaign import Campaign
 from flows.progress import Pulling, Stage, note
+from flows.status import recording
 from flows.summary import markdown, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
@@ -73,7 +74,7 @@ def screen(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
         StorageError: the folder can't be written, or another run is at work in it.
     """
     store = Store(out or f"campaigns/{campaign.name}")
-    with store.lock():
+    with store.lock(), recording(store):
         return _Run(campaign, store).screen()
 
 

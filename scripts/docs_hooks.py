@@ -32,7 +32,7 @@ def on_files(files: Any, *, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
+def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
     """A link to a file of the repository becomes its path: the site may stand anywhere."""
     docs = Path(config["docs_dir"])
 
@@ -57,8 +57,8 @@ def command_line() -> str:
     out = [
         "# Command line",
         "",
-        "Progress and messages go to stderr. Exit 0: done; 1: the run failed; 2: the request was wrong, and the message "
-        "says what to change. `--json` prints one JSON object as the last line of stdout. "
+        "Progress and messages go to stderr. Exit 0: done; 1: the run failed; 2: the request was wrong, and the "
+        "message says what to change. `--json` prints one JSON object as the last line of stdout. "
         "`atomsets --install-completion` makes the shell complete commands and options.",
         "",
     ]
@@ -77,7 +77,9 @@ def command_line() -> str:
             told = ", ".join(f"`{o}`" for o in parameter.opts) if parameter.param_type_name == "option" else ""
             label = told or f"`{(parameter.name or '').upper()}`"
             default = parameter.default
-            shown = f" Default: `{default}`." if default not in (None, False, "", (), []) and not callable(default) else ""
+            shown = (
+                f" Default: `{default}`." if default not in (None, False, "", (), []) and not callable(default) else ""
+            )
             out.append(f"| {label} | {_cell(getattr(parameter, 'help', '') or '')}{_cell(shown)} |")
         out.append("")
     return "\n".join(out)
@@ -156,5 +158,7 @@ def results() -> str:
         command = about.get("command", "")
         command = f"`{_cell(str(command))}`" if command else ""
         seed = about.get("seed", about.get("seeds", ""))
-        out.append(f"| `{path.relative_to(folder)}` | {command} | {_cell(str(processor))} | {told} | {_cell(str(seed))} |")
+        out.append(
+            f"| `{path.relative_to(folder)}` | {command} | {_cell(str(processor))} | {told} | {_cell(str(seed))} |"
+        )
     return "\n".join(out) + "\n"

@@ -111,7 +111,7 @@ def load_elastic() -> Pulled:
 
 
 def load_dielectric() -> Pulled:
-    """1,056 dielectric tensors (Petousis et al. 2017): PBE band gap in eV, refractive index n, mean dielectric constants.
+    """1,056 dielectric tensors (Petousis et al. 2017): PBE band gap in eV, refractive index, dielectric constants.
 
     `poly_electronic` and `poly_total` are the average eigenvalues without and with the ions' share.
     """
