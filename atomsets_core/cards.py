@@ -9,9 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from atomsets_core.classifiers import AtomSetsClassifier
+from atomsets_core.estimators import AtomSetsRegressor
 from atomsets_core.labels import ledger_table
 from atomsets_core.models import Model, Trained, out_of_fold_scores
 from atomsets_core.parents.element_tables import TABLES
@@ -88,6 +90,29 @@ def save_trained(
     return about
 
 
+def campaign_card(model: AtomSetsRegressor, values: npt.NDArray[np.float64], about: Mapping[str, Any]) -> str:
+    """The card of a campaign's model, just trained.
+
+    Args:
+        model: fitted.
+        values: (n,) what it was fitted to.
+        about: target, unit, training_source, training_data_sha256; "discovery" (see `model_card`) where there is one.
+    """
+    parents = model.spec_.parents
+    told = {
+        "campaign": about.get("campaign", ""),
+        "targets": [about["target"]],
+        "unit": about["unit"],
+        "source": {"name": about["training_source"]},
+        "training_rows_sha256": about["training_data_sha256"],
+        "scores_out_of_fold": out_of_fold_scores(model, values) if model.oof_ is not None else {},
+        "discovery": about.get("discovery"),
+        "overlap": " ".join(dict.fromkeys(filter(None, map(overlap, parents)))),
+        "versions": _versions(model),
+    }
+    return model_card(model, told)
+
+
 def rows_digest(trained: Trained) -> str:
     """sha256 over the structures and labels that were learned from, in their order."""
     digest = hashlib.sha256("\n".join(map(str, trained.features.structure_hash)).encode())
@@ -140,12 +165,13 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
     shown = ("name", "title", "citation", "licence", "sha256")
     options = model.options_
     parents = ", ".join(f"{name} {digest}" for name, digest in model.parents_.items())
+    unused = about.get("entries_not_used")
+    left_out = "" if unused is None else f"; {unused} entries could not be used (failures.parquet)"
     lines = [
         f"# {', '.join(about['targets'])} ({unit or 'no unit'})",
         "",
         f"An ensemble of {options.members} AtomSets networks for {model.task} on `{model.spec_}` (parent digest "
-        f"{model.digest_}), trained on {model.n_train_} structures; {about['entries_not_used']} entries could not be "
-        "used (failures.parquet).",
+        f"{model.digest_}), trained on {model.n_train_} structures{left_out}.",
         "",
         "## Data",
         "",
@@ -180,6 +206,10 @@ def _limits(model: Model, about: Mapping[str, Any]) -> str:
     text = f"{what} hold for structures like those it was trained on; `in_domain` says which are."
     if about.get("discovery"):
         return text
+    if about.get("campaign"):
+        return (
+            f"{text} Its campaign simulates no discovery: how well it finds values beyond the training range is open."
+        )
     return (
         f"{text} Nothing here tells how well it finds values beyond the training range: train with --discovery, or run "
         "`atomsets screen`, for a simulated discovery."

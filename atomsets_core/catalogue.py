@@ -118,6 +118,16 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def material_id(self) -> Texts:
+        """(n,) identifiers."""
+        return self.lines.material_id
+
+    @property
+    def hashes(self) -> Texts:
+        """(n,) content hashes."""
+        return self.lines.hashes
+
     def take(self, positions: IntArray | npt.NDArray[np.bool_]) -> Catalogue:
         """Those at these positions, ascending, or where a mask is true."""
         chosen = np.arange(len(self))[positions]
@@ -206,6 +216,11 @@ class Catalogue:
         rest = Structures.concat(waiting)
         if len(rest):
             yield rest
+
+
+def read(structures: Structures | Catalogue) -> Structures:
+    """In memory, if they aren't yet."""
+    return structures.structures() if isinstance(structures, Catalogue) else structures
 
 
 def write_catalogue(store: Store, name: str, tables: Iterable[pa.Table]) -> int:

@@ -211,6 +211,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         sample_weight: npt.ArrayLike | None = None,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
+        fold: npt.ArrayLike | None = None,
     ) -> Self:
         """Train on structures, compositions or their features, and their values.
 
@@ -220,17 +221,22 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
             sample_weight: (n,) weights of the rows in the loss; intervals are calibrated on all rows alike.
             progress: called after each epoch.
             checkpoint: where to keep an unfinished training; one that was cut off goes on and ends the same.
+            fold: (n,) fold of each row, instead of `folds` random ones, so that models can be compared on the same
+                ones; rows of one formula belong in one fold.
 
         Raises:
             ValueError: labels that are not finite (or positive under log10), lengths that differ, too few rows,
-                structures the parent can't take.
+                structures the parent can't take, folds that are no numbers from 0.
         """
         target = transform_targets(y, self.transform)
         features = self._prepare(X, self._for_choice(np.asarray(y)), len(target))
         if isinstance(self.options_.transform, str) and self.options_.transform != self.transform:
             target = transform_targets(y, self.options_.transform)
         self.n_targets_: int | None = None if np.ndim(y) == 1 else target.shape[1]
-        self.fold_ = group_folds(features.formula, self.options_.folds, self.options_.seed)
+        if fold is None:
+            self.fold_ = group_folds(features.formula, self.options_.folds, self.options_.seed)
+        else:
+            self.fold_ = given_folds(fold, len(target))
         if self.fold_.max() >= 0:
             self._check_rows(target)
         data = self._data(features)
@@ -272,6 +278,31 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         """
         members, distance = self._apply(X)
         return self._prediction(members.mean(axis=0), _spreads(members, self.groups_), distance)
+
+    def predict_left_out(self, X: Any, fold: npt.ArrayLike) -> Prediction:
+        """Predictions for rows in given folds, each by the members that left its fold out, as in `oof_`.
+
+        That is what a model says of rows that it learned from, and of others in the same folds, on equal terms. The
+        distances of rows it learned from count these themselves, unlike those of `oof_`.
+
+        Args:
+            X: n structures, or their features.
+            fold: (n,) from 0; one that no member left out, because it held no row, is predicted by all.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ValueError: a model without folds, lengths that differ, or folds that are no numbers from 0.
+        """
+        members, distance = self._apply(X)
+        folds = given_folds(fold, len(distance))
+        if self.calibrators_ is None:
+            raise ValueError("a model trained without folds left nothing out")
+        mean, spread = members.mean(axis=0), _spreads(members, self.groups_).mean(axis=0)
+        for k in range(self.groups_):
+            rows, own = folds == k, members[k :: self.groups_]
+            mean[rows] = own[:, rows].mean(axis=0)
+            spread[rows] = own[:, rows].std(axis=0, ddof=1) if len(own) > 1 else 0.0
+        return self._prediction(mean, spread[None], distance)
 
     def _check_rows(self, target: FloatArray) -> None:
         """Before the work is done: are there enough labels of each target for its intervals?"""
@@ -353,6 +384,20 @@ def row_weights(sample_weight: npt.ArrayLike | None, n: int) -> FloatArray:
     if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
         raise ValueError("sample_weight must be finite, not below 0, and not 0 everywhere")
     return weights
+
+
+def given_folds(fold: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+    """(n,) folds that were given, checked.
+
+    Raises:
+        ValueError: lengths that differ, or folds that are no numbers from 0.
+    """
+    folds = np.asarray(fold)
+    if folds.shape != (n,):
+        raise ValueError(f"fold has shape {folds.shape}, ({n},) is needed")
+    if folds.dtype.kind not in "iu" or (n and folds.min() < 0):
+        raise ValueError("fold must be whole numbers from 0")
+    return folds.astype(np.int64)
 
 
 def _spreads(members: npt.NDArray[np.float64], groups: int) -> FloatArray:

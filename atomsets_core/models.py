@@ -14,6 +14,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from atomsets_core import metrics
+from atomsets_core.catalogue import Catalogue, read
 from atomsets_core.classifiers import AtomSetsClassifier, class_scores
 from atomsets_core.compositions import Compositions
 from atomsets_core.discovery import (
@@ -27,7 +28,7 @@ from atomsets_core.discovery import (
     scored,
     summarize,
 )
-from atomsets_core.ensembles import group_folds
+from atomsets_core.ensembles import AUTO, group_folds
 from atomsets_core.estimators import AtomSetsRegressor, transform_targets
 from atomsets_core.joined import AnyFeatures, join_stored
 from atomsets_core.labels import usable_classes, usable_labels
@@ -83,7 +84,7 @@ def train_on(
     into memory.
 
     Args:
-        pulled: structures or compositions, and columns.
+        pulled: structures or compositions, and columns; see `open_source` for structures that stay in their file.
         target: column to learn, or several.
         model: unfitted.
         progress: called after each epoch.
@@ -98,9 +99,13 @@ def train_on(
     names = (target,) if isinstance(target, str) else tuple(target)
     usable, values, unlabelled = labels_of(pulled, names, model)
     structures, values = pulled.structures.take(np.flatnonzero(usable)), values[usable]
-    spec = model.choose_features(structures, values)
+    if isinstance(structures, Catalogue) and (model.features == AUTO or len(structures) <= SHARD_SIZE):
+        structures = structures.structures()
+    # What is not chosen by trying depends on the kind of the input alone.
+    shown = read(structures.take(np.arange(1))) if isinstance(structures, Catalogue) else structures
+    spec = model.choose_features(shown, values[: len(shown)])
     with contextlib.ExitStack() as stack:
-        if store is None and len(structures) > SHARD_SIZE and isinstance(structures, Structures):
+        if store is None and len(structures) > SHARD_SIZE and not isinstance(structures, Compositions):
             store = Store(stack.enter_context(tempfile.TemporaryDirectory(prefix="atomsets-")))
         features = featurize(structures, spec, store, featurized)
         if not len(features):
@@ -149,7 +154,7 @@ def labels_of(
 
 
 def featurize(
-    batch: Structures | Compositions,
+    batch: Structures | Catalogue | Compositions,
     spec: str,
     store: Store | None = None,
     done: Callable[[int, int], None] | None = None,
@@ -160,7 +165,7 @@ def featurize(
     """
     parsed, device = parse_features(spec), str(resolve_device("auto"))
     if store is None or isinstance(batch, Compositions):
-        return parsed.featurize(batch, device)
+        return parsed.featurize(batch if isinstance(batch, Compositions) else read(batch), device)
     parts = {name: featurize_into(store, name, parsed.needed(name), batch, device, done) for name in parsed.parents}
     return next(iter(parts.values())) if len(parts) == 1 else join_stored(parts)
 

@@ -189,7 +189,6 @@ def locate(entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Sequenc
     light: list[ShardEntry] = []
     shard = np.full(len(index), -1, dtype=np.int64)
     row = np.full(len(index), -1, dtype=np.int64)
-    keys = np.full(len(index), "", dtype="U64")
     reasons: dict[str, str] = {}
     for entry in entries:
         if not set(levels) <= set(entry.levels):
@@ -198,9 +197,10 @@ def locate(entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Sequenc
         reasons.update({h: why for (h, why), mine in zip(entry.refused.items(), wanted, strict=True) if mine})
         at = index.find(entry.hashes)
         here = np.flatnonzero(at >= 0)
-        here = here[(shard[at[here]] < 0) | (keys[at[here]] > entry.key)]
+        earlier = np.array([known.key < entry.key for known in light] + [False])  # the last is of -1: none yet
+        here = here[~earlier[shard[at[here]]]]
         if len(here):
-            shard[at[here]], row[at[here]], keys[at[here]] = len(light), here, entry.key
+            shard[at[here]], row[at[here]] = len(light), here
             light.append(replace(entry, hashes=()))
     used = np.unique(shard[shard >= 0])
     order = sorted(used.tolist(), key=lambda k: light[k].key)

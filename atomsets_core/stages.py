@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.cards import campaign_card
 from atomsets_core.discovery import Design, Rows, answer, scored
 from atomsets_core.discovery.choice import campaign_heads
 from atomsets_core.estimators import AtomSetsRegressor, transform_target
@@ -24,6 +25,7 @@ from atomsets_core.features import Features
 from atomsets_core.memory import peak_mb
 from atomsets_core.parents import load_parent
 from atomsets_core.shards import ShardEntry, read_shard, verify_shard, write_shard
+from atomsets_core.standing.folds import read_frozen
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Refusal, Structures, from_arrow
@@ -168,8 +170,19 @@ def train_model(
     parameters: Mapping[str, Any],
     folder: str,
     about: Mapping[str, Any],
+    frozen: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Train the ensemble on the labelled structures; save it and its out-of-fold predictions in `folder`.
+    """Train the ensemble on the labelled structures; save it, its out-of-fold predictions and its card in `folder`.
+
+    Args:
+        store_url: of the campaign.
+        feature_url: of the features.
+        parent: see `gather_features`.
+        digest: see there.
+        parameters: of `AtomSetsRegressor`.
+        folder: of the model.
+        about: kept with the model; see `cards.campaign_card`.
+        frozen: folder of the model whose folds are kept, and their digest; a first model cuts its own.
 
     Returns:
         training rows, seconds, last loss, device.
@@ -181,13 +194,17 @@ def train_model(
     levels = parameters["features"].partition(":")[2].split("+")
     features = StoredFeatures.find(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
     checkpoint = StoredCheckpoint(store, f"{folder}/checkpoint.safetensors")
-    model.fit(features, values, checkpoint=checkpoint)
+    fold = None
+    if frozen is not None:
+        fold = read_frozen(store, *frozen).assign(table["formula"].to_pylist())
+    model.fit(features, values, checkpoint=checkpoint, fold=fold)
     out_of_fold = table.append_column("fold", pa.array(model.fold_, pa.int32()))
     if model.oof_ is not None:
         for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
             column = "predicted" if name == "value" else name
             out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
     store.write_table(f"{folder}/out_of_fold.parquet", out_of_fold)
+    store.write(f"{folder}/MODEL.md", campaign_card(model, values, about).encode())
     # model.json is written last: a folder with it is complete.
     model.save(store, folder, dict(about))
     checkpoint.remove()

@@ -23,21 +23,36 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.object_store import SCHEME as S3
+from atomsets_core.object_store import ObjectStoreError, open_s3
+
 
 class StorageError(Exception):
     """A file could not be written or read; the message names it, says why and what to do."""
+
+
+class BusyError(StorageError):
+    """Another run holds the folder."""
 
 
 class Store:
     """A folder, local or behind an fsspec URL such as s3://bucket/campaign.
 
     Args:
-        root: path or URL. A local folder is made on the first write.
+        root: path or URL. A local folder is made on the first write, a bucket never.
+
+    Raises:
+        StorageError: a URL that can't be one of a folder.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        self._fs, self._path = fsspec.core.url_to_fs(self.root)
+        self._fs: Any
+        self._path: str
+        try:
+            self._fs, self._path = open_s3(self.root) if self.root.startswith(S3) else fsspec.core.url_to_fs(self.root)
+        except (ObjectStoreError, OSError) as error:
+            raise StorageError(str(error)) from error
         self.is_local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
 
     def __repr__(self) -> str:
@@ -76,6 +91,19 @@ class Store:
             return []
         names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    def sizes(self, folder: str, suffix: str = "") -> dict[str, int]:
+        """Name (relative to the store) -> bytes of the files directly in a folder, from one listing."""
+        try:
+            found = self._fs.ls(self._full(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        names = [(str(item["name"]).rsplit("/", 1)[-1], item) for item in found if item["type"] != "directory"]
+        return {
+            f"{folder}/{name}": int(item["size"])
+            for name, item in sorted(names, key=lambda pair: pair[0])
+            if name.endswith(suffix)
+        }
 
     def size(self, name: str) -> int:
         """Bytes of a file.
@@ -190,7 +218,7 @@ class Store:
         """Hold the store for one run; the lock goes with the process, however it ends. Local stores only.
 
         Raises:
-            StorageError: another run holds it.
+            BusyError: another run holds it.
         """
         if not self.is_local:
             yield
@@ -207,7 +235,7 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise StorageError(
+                raise BusyError(
                     f"another run is at work in {self.root}: wait for it, or choose another --out"
                 ) from error
             yield

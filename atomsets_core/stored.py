@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from atomsets_core.catalogue import Catalogue, read
 from atomsets_core.features import Features, Float32Array
 from atomsets_core.hashes import HashIndex
 from atomsets_core.parents import load_parent
@@ -164,7 +165,7 @@ def featurize_into(
     store: Store,
     parent: str,
     levels: Sequence[str],
-    structures: Structures,
+    structures: Structures | Catalogue,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> StoredFeatures:
@@ -190,7 +191,7 @@ def featurize_into(
     missing = locate(iter_entries(store, parent, network.digest), levels, hashes).missing
     todo = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
     for start in range(0, len(todo), SHARD_SIZE):
-        part = structures.take(todo[start : start + SHARD_SIZE])
+        part = read(structures.take(todo[start : start + SHARD_SIZE]))
         key = shard_key([str(h) for h in part.hashes], network.digest, levels)
         write_shard(store, parent, key, network.featurize(part, levels), levels)
         if progress:
@@ -202,4 +203,5 @@ def featurize_into(
         for row in np.flatnonzero(~kept)
     )
     stored = StoredFeatures._indexed(store, located, levels, [hashes[row] for row in np.flatnonzero(kept)])
-    return replace(stored, material_id=structures.material_id[kept], refused=refusals)
+    names = np.asarray(structures.material_id[kept], dtype=object)
+    return replace(stored, material_id=names, refused=refusals)

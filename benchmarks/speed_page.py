@@ -247,8 +247,8 @@ def memory(result: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        "Features are never in memory but for one shard a worker. What grows with the candidates is the table of the "
-        "structures themselves and of their predictions in the command's own process.",
+        "Features are never in memory but for one shard a worker, structures but for a block. What grows with the "
+        "candidates is a line of each, some 150 bytes with the numbers of its prediction, in the command's process.",
     ]
 
 

@@ -323,6 +323,16 @@ class Discovery(Section):
     )
 
 
+class Standing(Section):
+    """What a campaign that is run again and again does by itself."""
+
+    new_labels: Literal["keep", "challenge", "replace"] = Field(
+        "keep",
+        description="When there are other labels than the model learned from. keep: the model stays until `atomsets "
+        "retrain`; challenge: a new one is trained and takes over if it is better; replace: a new one takes over.",
+    )
+
+
 class Slurm(Section):
     """Jobs that hold the workers of a SLURM cluster."""
 
@@ -447,6 +457,7 @@ class Campaign(Section):
     features: FeatureOptions = FeatureOptions()  # type: ignore[call-arg]
     model: Model = Model()  # type: ignore[call-arg]
     discovery: Discovery = Discovery()  # type: ignore[call-arg]
+    standing: Standing = Standing()  # type: ignore[call-arg]
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
 
     @model_validator(mode="before")

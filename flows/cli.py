@@ -7,15 +7,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from flows.commands import benchmark, discover, featurize, predict, pull, status, train, train_parent
+from flows.commands import (
+    automations,
+    benchmark,
+    deploy,
+    discover,
+    featurize,
+    models,
+    predict,
+    pull,
+    retrain,
+    serve,
+    status,
+    train,
+    train_parent,
+)
 from flows.server import quiet_environment, start_early
 from flows.terminal import Bars, check_writable, console, fail
+
+# Arrow's own allocator keeps what was freed; a process that reads file after file would seem to grow.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 app = typer.Typer(
     name="atomsets",
@@ -32,6 +50,11 @@ app.command()(predict.predict)
 app.command()(benchmark.benchmark)
 app.command("train-parent")(train_parent.train_parent)
 app.command()(status.status)
+app.command()(retrain.retrain)
+app.add_typer(models.app, name="models")
+app.command()(serve.serve)
+app.command()(deploy.deploy)
+app.add_typer(automations.app, name="automations")
 
 
 def _version(asked: bool) -> None:
@@ -159,6 +182,7 @@ def show(summary: dict[str, Any], target: str) -> None:
         console.print(f"so the campaign uses {choice['head']}, ranked by {choice['acquisition']}", highlight=False)
         if not choice["better_than_random"]:
             console.print(f"[bold red]{NO_BETTER}[/]", highlight=False, soft_wrap=True)
+    tell_changes(summary, target)
     done, total = summary["done"], summary["seconds"]["total"]
     work = {
         "shards made": done["shards_made"],
@@ -169,6 +193,18 @@ def show(summary: dict[str, Any], target: str) -> None:
     told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
     console.print(f"{told}; {total:.0f} s", highlight=False)
     console.print(f"report: {target}/report.html   ranking: {target}/ranking.csv", highlight=False, soft_wrap=True)
+
+
+def tell_changes(summary: dict[str, Any], target: str) -> None:
+    """Print what changed since the last run, if this one did anything and there was one before."""
+    from atomsets_core.standing import telling
+    from atomsets_core.standing.memory import read_changes
+    from atomsets_core.storage import Store
+
+    found = read_changes(Store(target))
+    if "rank" in summary["seconds"] and found and found["latest"]["against"] is not None:
+        for text in telling.findings(found["latest"]):
+            console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import Protocol, cast
 from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
@@ -48,6 +50,20 @@ def note(message: str) -> None:
         listener.note(message)
 
 
+def slug(text: str) -> str:
+    """A text as the key of an artifact: lower case letters, digits and dashes."""
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
+
+
+@contextlib.contextmanager
+def _tolerated() -> Iterator[None]:
+    """A server that is away for longer than the client tries costs a picture of the progress, not the run."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        logging.getLogger(__name__).debug("progress could not be shown: %s", error)
+
+
 class Stage:
     """A stage of a run, inside a flow.
 
@@ -62,9 +78,10 @@ class Stage:
         self._told = time.monotonic()
         self._artifact: UUID | None = None
         if total:
-            key = "".join(c if c.isalnum() else "-" for c in f"{campaign}-{name}".lower()).strip("-")
+            key = slug(f"{campaign}-{name}")
             description = f"{name}: {total} steps"
-            self._artifact = cast(UUID, create_progress_artifact(progress=0.0, key=key, description=description))
+            with _tolerated():
+                self._artifact = cast(UUID, create_progress_artifact(progress=0.0, key=key, description=description))
             for listener in _listeners:
                 listener.start(name, total)
 
@@ -81,7 +98,8 @@ class Stage:
             listener.advance(self.name, steps)
         if self._artifact and (self.done >= self.total or time.monotonic() - self._told > EVERY):
             self._told = time.monotonic()
-            update_progress_artifact(self._artifact, progress=min(100.0, 100.0 * self.done / self.total))
+            with _tolerated():
+                update_progress_artifact(self._artifact, progress=min(100.0, 100.0 * self.done / self.total))
 
 
 class Pulling:

@@ -1,13 +1,12 @@
-"""The screening flow: pull, select, featurise, train, simulate discovery, predict, rank, report.
+"""The screening flow: pull, select, featurise, train, simulate discovery, predict, rank, report, compare.
 
 What is already in the campaign's folder is not done again: the manifest of the feature store says which structures have
-features, and models, simulated discoveries and predictions lie under keys made from everything they depend on.
+features, and models, simulated discoveries and predictions lie under keys made from everything they depend on. A run
+that finds nothing new after the pull ends there, in the state "Nothing new".
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,28 +16,34 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from atomsets_core import shards, stages
-from atomsets_core.catalogue import Catalogue, Lines
-from atomsets_core.discovery.choice import KINDS, choose, recipes
-from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
+from atomsets_core.catalogue import Catalogue
 from atomsets_core.evidence import FeatureStore, write_evidence
 from atomsets_core.hashes import HashIndex
 from atomsets_core.labels import ledger_table
 from atomsets_core.parents import load_parent
 from atomsets_core.report import write_report
 from atomsets_core.shards import Located, ShardEntry
+from atomsets_core.sources import PulledFile
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal
+from flows import figures
 from flows.campaign import Campaign
-from flows.progress import Pulling, Stage, note
+from flows.champions import Champions, definition
+from flows.credentials import needed, provided
+from flows.learning import Learning, labels_digest
+from flows.progress import Pulling, Stage, note, slug
+from flows.reports import report_url
+from flows.standing import WORK, Memory
+from flows.states import NOTHING_NEW, WITH_FAILURES, ended
 from flows.status import recording
-from flows.summary import markdown, summarize_run
+from flows.summary import markdown, shortlist_rows, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
 from tasks.isolate import ShardJob
@@ -46,19 +51,19 @@ from tasks.predict import predict_shard
 from tasks.pull import pull_source
 from tasks.rank import Ranking, rank
 from tasks.select import Selection, select
-from tasks.train import simulate_discovery, train_model
 
 IN_FLIGHT = 32
 """Tasks that wait for the cluster at the same time."""
 
 
-def _run_name() -> str:
+def run_name() -> str:
+    """Of a run: the campaign and the time."""
     campaign = flow_run.parameters["campaign"]
     name = campaign["name"] if isinstance(campaign, Mapping) else campaign.name
     return f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M}"
 
 
-@flow(name="screen", flow_run_name=_run_name, task_runner=ThreadPoolTaskRunner(max_workers=IN_FLIGHT))  # type: ignore[arg-type]
+@flow(name="screen", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=IN_FLIGHT))  # type: ignore[arg-type]
 def screen(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
     """Run a screening campaign, or what is missing of it.
 
@@ -67,85 +72,123 @@ def screen(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
         out: folder or URL of the campaign; by default campaigns/<name>.
 
     Returns:
-        The content of summary.json.
+        The content of summary.json; with nothing new that of the last run, as of one that did no work.
 
     Raises:
         SourceError: a source, column or filter that doesn't fit; the message says what to change.
         StorageError: the folder can't be written, or another run is at work in it.
     """
     store = Store(out or f"campaigns/{campaign.name}")
-    with store.lock(), recording(store):
-        return _Run(campaign, store).screen()
+    with provided(needed(campaign, store.root)), store.lock(), recording(store):
+        return CampaignRun(campaign, store).screen()
 
 
 @dataclass
-class _Run:
-    """One run of a campaign: what its stages share."""
+class CampaignRun:
+    """One run of a campaign: what its stages share.
+
+    Attributes:
+        campaign: what to do.
+        store: of the campaign.
+        seconds: of each stage.
+        done: counts of what was pulled and of what was made.
+        refused: data set and refusal of everything that could not be used.
+        failures: work that failed, as opposed to entries that can't be used, a sentence each.
+        whole: nothing failed that another try might mend.
+    """
 
     campaign: Campaign
     store: Store
     seconds: dict[str, float] = field(default_factory=dict)
-    done: dict[str, int] = field(default_factory=lambda: {"shards_made": 0})
+    done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WORK, 0))
     refused: list[tuple[str, Refusal]] = field(default_factory=list)
-    discoveries: list[str] = field(default_factory=list)
-    data: str = ""
+    failures: list[str] = field(default_factory=list)
+    whole: bool = True
 
     def __post_init__(self) -> None:
         options = self.campaign.features
         self.features = Store(options.store or self.store.url("features"))
         self.parent, self.levels = options.parent, options.chosen
         self.digest = load_parent(self.parent).digest
+        self.champions = Champions(self.campaign, self.store, definition(self.campaign, self.digest))
 
     def screen(self) -> dict[str, Any]:
+        """All stages, as far as they are needed; what the flow returns."""
         started = time.perf_counter()
+        memory = Memory(self.campaign, self.store, self.features, self.digest)
         with cluster.connect(self.campaign.cluster.start):
             with self.timed("pull"):
-                chosen = self.select()
+                pulled = self.pull("training"), self.pull("candidates")
+            with self.timed("look for news"):
+                champion = self.champions.current
+                parts = memory.parts(*pulled, champion.folder if champion else "")
+                why = memory.news(parts)
+            if not why:
+                return self.nothing_new(memory)
+            with self.timed("select"):
+                chosen = self.select(*pulled)
             with self.timed("featurize training"):
-                training, values = self.featurize_training(chosen)
-            futures = self.submit_discoveries(training, values)
+                values, learning, learned = self.featurize_training(chosen.training, chosen.values)
+            futures = self.champions.submit(learning)
             with self.timed("featurize candidates"):
                 entries = self.featurize("candidates", chosen.candidates).entries
             with self.timed("simulate discovery"):
                 self.wait("simulate discovery", futures)
-                choice = self.choose()
             with self.timed("train"):
-                model = self.train(choice)
+                model = self.champions.settle(learning)
             with self.timed("predict"):
-                predictions = self.predict(model, entries)
+                predictions = self.predict(model.folder, entries)
         with self.timed("rank"):
-            ranking = self.rank(chosen, predictions, values, choice)
-            self.explain(chosen, ranking, model)
+            ranking = self.rank(chosen, predictions, values, model.choice)
+            self.explain(chosen, ranking, model.folder)
         self.store.write_table("failures.parquet", ledger_table(self.refused))
         summary = summarize_run(
-            self.campaign, self.store, model, self.discoveries, chosen, ranking, self.refused,
-            digest=self.digest, done=self.done, seconds=self.seconds, started=started, choice=choice,
+            self.campaign, self.store, model.folder, model.discoveries, chosen, ranking, self.refused,
+            digest=self.digest, done=self.done, seconds=self.seconds, started=started, choice=model.choice,
+            labelled=len(values),
         )  # fmt: skip
         self.store.write_json("summary.json", summary)
+        changes = memory.compare(summary, self.refused, why, self.champions.outcome)
         with self.timed("report"):
             write_report(self.store)
+        parts["the model"] = model.folder
+        memory.remember(summary, parts, [*learned, *entries], self.whole)
         self.show(summary, ranking)
+        memory.show(changes)
+        if self.failures:
+            return ended(WITH_FAILURES, "; ".join(self.failures), summary)
         return summary
+
+    def nothing_new(self, memory: Memory) -> dict[str, Any]:
+        """End here: everything is as the last run left it."""
+        last = memory.last.finished if memory.last else ""
+        message = f"nothing is new since the run of {last.replace('T', ' ')}: no work was done"
+        get_run_logger().info(message)
+        pulled = {name: count for name, count in self.done.items() if name.startswith("pulled")}
+        return ended(NOTHING_NEW, message, memory.summary_as_it_is(pulled, self.seconds))
 
     @contextmanager
     def timed(self, stage: str):  # type: ignore[no-untyped-def]
+        """Add the seconds that the block takes to the stage's."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - start, 3)
 
-    def select(self) -> Selection:
-        """Pull both sources and choose what is learned from and what is ranked."""
+    def pull(self, dataset: str) -> PulledFile:
+        """Bring "training" or "candidates" up to what its source holds now."""
         training, candidates = self.campaign.training, self.campaign.candidates
-        labelled, offered = (
-            pull_source(
-                dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
-                Pulling(dataset, self.campaign.name), section.pull_options(), *same,
-            )
-            for dataset, section, same in (
-                ("training", training, ()),
-                ("candidates", candidates, (candidates.deduplicate, candidates.prefer)),
-            )
+        section = training if dataset == "training" else candidates
+        same = () if dataset == "training" else (candidates.deduplicate, candidates.prefer)
+        pulled = pull_source(
+            dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
+            Pulling(dataset, self.campaign.name), section.pull_options(), *same,
         )  # fmt: skip
+        self.done[f"pulled_{dataset}"] = pulled.n_seen
+        return pulled
+
+    def select(self, labelled: PulledFile, offered: PulledFile) -> Selection:
+        """Choose what is learned from and what is ranked."""
+        training, candidates = self.campaign.training, self.campaign.candidates
         chosen = select(
             self.store,
             labelled,
@@ -158,13 +201,19 @@ class _Run:
             candidates.exclude_seen,
         )
         self.refused.extend(chosen.refused)
-        self.done["pulled_training"], self.done["pulled_candidates"] = (labelled.n_seen, offered.n_seen)
         return chosen
 
-    def featurize_training(self, chosen: Selection) -> tuple[Lines, np.ndarray]:
-        """Features of the labelled structures; those the parent can't take leave the training data."""
-        kept = self.featurize("training", chosen.training).found
-        training, values = chosen.training.lines.take(np.flatnonzero(kept)), chosen.values[kept]
+    def featurize_training(
+        self, labelled: Catalogue, values: np.ndarray
+    ) -> tuple[np.ndarray, Learning, Sequence[ShardEntry]]:
+        """Features of the labelled structures; those the parent can't take leave the training data.
+
+        Returns:
+            (n,) values of those that stay, what is to be learned from them, and the shards that hold them.
+        """
+        located = self.featurize("training", labelled)
+        kept = located.found
+        training, values = labelled.lines.take(np.flatnonzero(kept)), values[kept]
         table = pa.table(
             {
                 "material_id": pa.array(training.material_id),
@@ -174,7 +223,9 @@ class _Run:
             }
         )
         self.store.write_table(stages.LABELLED, table)
-        return training, values
+        data = labels_digest(list(training.hashes), values.tolist())
+        learning = Learning(self.campaign, self.store, self.features, self.digest, data, self.wait, self.done)
+        return values, learning, located.entries
 
     def featurize(self, dataset: str, structures: Catalogue) -> Located:
         """Make the shards that are missing.
@@ -213,84 +264,19 @@ class _Run:
             )  # fmt: skip
             futures[featurize_shard.submit(number, len(groups), job)] = hashes
         failed = self.wait(f"featurize {dataset}", list(futures), tolerate=True)
+        poison = sum(sum(future.result()["poison"].values()) for future in futures if future not in failed)
+        if poison:
+            self.failures.append(f"{poison} structures of the {dataset} broke their workers and were left out")
         self.done["shards_made"] += len(futures) - len(failed)
+        if failed:
+            self.whole = False
+            self.failures.append(f"{len(failed)} of {len(groups)} shards of the {dataset} could not be made")
         self.store.remove(queue)
         return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
 
     def entries(self) -> Iterable[ShardEntry]:
         """The manifest as it is now, one entry after the other."""
         return shards.iter_entries(self.features, self.parent, self.digest)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Of the model as the campaign describes it."""
-        campaign = self.campaign
-        return {
-            **campaign.model.model_dump(),
-            "features": campaign.features.spec,
-            "transform": campaign.training.transform,
-        }
-
-    def submit_discoveries(self, training: Lines, values: np.ndarray) -> list[PrefectFuture]:
-        """Start what is missing of the simulated discoveries; the futures to wait for."""
-        campaign = self.campaign
-        self.data = hashlib.sha256(json.dumps([list(training.hashes), values.tolist()]).encode()).hexdigest()
-        if campaign.objective.goal in ("target", "window"):
-            self.done["discoveries_simulated"] = 0
-            return []
-        options = {
-            "goal": "minimize" if campaign.objective.goal == "minimize" else "maximize",
-            "quantile": campaign.discovery.quantile,
-            "pool_share": campaign.discovery.pool_share,
-            "kappa": campaign.objective.kappa,
-        }
-        key = _key(self.data, self.digest, self.parameters, options)
-        self.discoveries = [f"discovery/{key}-seed-{seed}.json" for seed in range(campaign.discovery.seeds)]
-        where = (self.store.root, self.features.root, self.parent, self.digest, self.parameters)
-        futures = [
-            simulate_discovery.submit(*where, options, seed, name)
-            for seed, name in enumerate(self.discoveries)
-            if not self.store.exists(name)
-        ]
-        self.done["discoveries_simulated"] = len(futures)
-        return futures
-
-    def choose(self) -> dict[str, Any]:
-        """The model and acquisition that did best in the simulated discoveries, as far as the campaign leaves it open.
-
-        Returns:
-            As of `discovery.choice.choose`; without simulated discoveries only "head" and "acquisition".
-        """
-        kind = self.campaign.objective.acquisition
-        heads = list(recipes(self.parameters))
-        if not self.campaign.discovery.choose:
-            heads = heads[:1]
-        kinds = list(KINDS) if kind == "auto" else [kind]
-        found = choose([self.store.read_json(name) for name in self.discoveries], heads, kinds)
-        if found is None:
-            return {"head": heads[0], "acquisition": "ucb" if kind == "auto" else kind}
-        if not found["better_than_random"]:
-            note(f"in the simulated discovery the ranking was no better than a blind choice ({found['head']})")
-        return found
-
-    def train(self, choice: Mapping[str, Any]) -> str:
-        """Train the chosen model unless it is there; its folder."""
-        campaign = self.campaign
-        parameters = recipes(self.parameters)[choice["head"]]
-        model = f"models/{_key(self.data, self.digest, parameters)}"
-        about = {
-            "campaign": campaign.name,
-            "target": campaign.training.target,
-            "unit": campaign.training.unit,
-            "training_source": campaign.training.source,
-            "training_data_sha256": self.data,
-        }
-        missing = not self.store.exists(f"{model}/model.json")
-        if missing:
-            where = (self.store.root, self.features.root, self.parent, self.digest, parameters)
-            self.wait("train", [train_model.submit(*where, model, about)])
-        self.done["models_trained"] = int(missing)
-        return model
 
     def predict(self, model: str, entries: Sequence[ShardEntry]) -> list[str]:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
@@ -348,20 +334,12 @@ class _Run:
 
     def show(self, summary: Mapping[str, Any], ranking: Ranking) -> None:
         """Publish the shortlist, the summary and the report as artifacts."""
-        name = "".join(c if c.isalnum() else "-" for c in self.campaign.name.lower()).strip("-")
-        shortlist = ranking.shortlist.drop(columns=["shortlist", "structure_hash"])
-        rows = json.loads(shortlist.to_json(orient="records", double_precision=4))
+        name = slug(self.campaign.name)
+        rows = shortlist_rows(summary, ranking.shortlist)
         create_table_artifact(rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
-        create_markdown_artifact(
-            markdown(summary), key=f"{name}-summary", description=f"Summary of {self.campaign.name}"
+        url = report_url(self.store)
+        text = markdown(
+            summary, [*figures.of_run(self.store, summary, ranking.shortlist), f"[The whole report]({url})"]
         )
-        if self.store.is_local:
-            url = self.store.local("report.html").resolve().as_uri()
-            create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")
-
-
-def _key(*parts: Any) -> str:
-    """16 hex digits from everything a result depends on."""
-    return hashlib.sha256(json.dumps([FORMAT_VERSION, RECIPE_VERSION, *parts], sort_keys=True).encode()).hexdigest()[
-        :16
-    ]
+        create_markdown_artifact(text, key=f"{name}-summary", description=f"Summary of {self.campaign.name}")
+        create_link_artifact(url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}")

@@ -53,8 +53,11 @@ def summarize_run(
     seconds: Mapping[str, float],
     started: float,
     choice: Mapping[str, Any],
+    labelled: int,
 ) -> dict[str, Any]:
     """The summary of a finished run, as JSON values; its settings are those that were used, choices made.
+
+    `labelled` is the number of structures with a value and features, which the model may or may not have learned from.
 
     Raises:
         RuntimeError: pulled candidates are not the sum of ranked, filtered and failed ones, or likewise for training.
@@ -70,7 +73,7 @@ def summarize_run(
         "target": campaign.training.target,
         "unit": campaign.training.unit,
         "transform": campaign.training.transform,
-        "counts": count(done, chosen, ranking, refused, len(out_of_fold)),
+        "counts": count(done, chosen, ranking, refused, len(out_of_fold), labelled),
         "done": dict(done),
         "model": {
             "folder": model,
@@ -112,6 +115,7 @@ def count(
     ranking: Ranking,
     refused: Sequence[tuple[str, Refusal]],
     n_trained: int,
+    labelled: int,
 ) -> dict[str, Any]:
     """What became of every entry that was pulled.
 
@@ -123,6 +127,7 @@ def count(
     }
     training: dict[str, Any] = {
         "pulled": done["pulled_training"],
+        "labelled": labelled,
         "learned_from": n_trained,
         "failed": sum(stages["training"].values()),
         "failed_by_stage": dict(stages["training"]),
@@ -137,7 +142,7 @@ def count(
         "in_domain": ranking.n_in_domain,
         "shortlist": len(ranking.shortlist),
     }
-    if training["pulled"] != training["learned_from"] + training["failed"]:
+    if training["pulled"] != training["labelled"] + training["failed"]:
         raise RuntimeError(f"the counts of the training data don't add up: {training}")
     if candidates["pulled"] != candidates["ranked"] + candidates["filtered"] + candidates["failed"]:
         raise RuntimeError(f"the counts of the candidates don't add up: {candidates}")
@@ -162,8 +167,9 @@ def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
 def headlines(summary: Mapping[str, Any]) -> list[str]:
     """What came out, in two lines: what became of everything pulled, and how good the model is."""
     training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
+    later = "" if training["labelled"] == training["learned_from"] else f" ({training['labelled']} have a value by now)"
     return [
-        f"learned from {training['learned_from']} of {training['pulled']} entries; "
+        f"learned from {training['learned_from']} of {training['pulled']} entries{later}; "
         f"pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
         f"+ {candidates['failed']} failed",
         f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
@@ -171,8 +177,29 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def markdown(summary: Mapping[str, Any]) -> str:
-    """The summary artifact."""
+def shortlist_rows(summary: Mapping[str, Any], chosen: pd.DataFrame) -> list[dict[str, Any]]:
+    """The shortlist as the table artifact shows it: few columns, short numbers; the whole of it is in ranking.csv."""
+    unit, coverage = summary["unit"] or summary["target"], f"{summary['model']['coverage']:.0%} interval"
+    rows = []
+    for row in chosen.to_dict("records"):
+        shown = {
+            "rank": int(row["rank"]),
+            "material": row["material_id"],
+            "formula": row["formula"],
+            unit: float(f"{row['predicted']:.4g}"),
+            coverage: f"{row['lower']:.3g} to {row['upper']:.3g}",
+            "domain": "inside" if row["in_domain"] else "outside",
+        }
+        if np.isfinite(row["e_above_hull"]):
+            shown["eV above hull"] = round(float(row["e_above_hull"]), 3)
+        if isinstance(row.get("remark"), str) and row["remark"]:
+            shown["remark"] = row["remark"]
+        rows.append(shown)
+    return rows
+
+
+def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
+    """The summary artifact, with more paragraphs below what came out, e.g. figures."""
     objective = summary["settings"]["objective"]["goal"]
     lines = [
         f"# {summary['campaign']}",
@@ -180,6 +207,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         "",
         *(f"- {line}" for line in headlines(summary)),
         "",
+        *(line for paragraph in more for line in (paragraph, "")),
     ]
     if summary["discovery"]:
         header = discovery_header(summary)

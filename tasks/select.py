@@ -52,11 +52,7 @@ def select(
     exclude_seen: bool,
 ) -> Selection:
     """Usable labels of the training data; candidates that pass the filters and are not in the training data."""
-    known = Catalogue.open(store, training.name)
-    named = known.pulled([target], _name(training))
-    usable, unlabelled = usable_labels(named, target, transform)
-    labelled = known.take(usable)
-    values = pd.to_numeric(named.columns[target], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)[usable]
+    labelled, values, unlabelled = with_labels(store, training, target, transform)
     offered = Catalogue.open(store, candidates.name)
     columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
     reasons = filter_reasons(offered.pulled(columns, _name(candidates)), bounds, exclude_elements, only_elements)
@@ -83,6 +79,17 @@ def select(
             *(("candidates", refusal) for refusal in candidates.refused),
         ],
     )
+
+
+def with_labels(
+    store: Store, training: PulledFile, target: str, transform: str
+) -> tuple[Catalogue, npt.NDArray[np.float64], list[Refusal]]:
+    """Structures with a usable label, their (n,) labels, and a refusal for each other one."""
+    known = Catalogue.open(store, training.name)
+    named = known.pulled([target], _name(training))
+    usable, unlabelled = usable_labels(named, target, transform)
+    values = pd.to_numeric(named.columns[target], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return known.take(usable), values[usable], unlabelled
 
 
 def _name(file: PulledFile) -> str:

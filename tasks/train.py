@@ -22,11 +22,11 @@ def train_model(
     parameters: Mapping[str, Any],
     folder: str,
     about: Mapping[str, Any],
+    frozen: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """See `atomsets_core.stages.train_model`."""
-    done = cluster.run(
-        stages.train_model, store_url, feature_url, parent, digest, parameters, folder, about, heavy=True, priority=2
-    )
+    where = (store_url, feature_url, parent, digest)
+    done = cluster.run(stages.train_model, *where, parameters, folder, about, frozen, heavy=True, priority=2)
     get_run_logger().info("trained on %d structures in %.0f s (%s)", done["n_train"], done["seconds"], done["device"])
     return done
 

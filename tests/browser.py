@@ -41,7 +41,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 
-START_SECONDS, WAIT_SECONDS = 60.0, 20.0
+START_SECONDS, WAIT_SECONDS = 90.0, 90.0
 
 
 def find() -> str | None:

@@ -44,6 +44,27 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def s3_environment():
+    """Environment variables that lead to an S3 server with one empty bucket."""
+    from tests.s3_server import serving_s3
+
+    with serving_s3() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(s3_environment, monkeypatch):
+    """URL of the bucket, with the environment set."""
+    from tests.s3_server import BUCKET
+
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="session")
 def megnet():
     from atomsets_core.parents import load_parent
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from atomsets_core.report import findings, methods, periodic
 from atomsets_core.report.cards import cards
+from atomsets_core.report.changes import changes as changes_of
 from atomsets_core.report.downloads import downloads
 from atomsets_core.report.figures import figures
 from atomsets_core.report.markup import citation, formula, material
@@ -51,11 +52,11 @@ def write_report(store: Store) -> None:
     Raises:
         StorageError: one of them is missing or damaged, or the report can't be written.
     """
-    store.write("report.html", render(read_results(store)).encode())
+    store.write("report.html", render(read_results(store), changes_of(store)).encode())
 
 
-def render(results: Results) -> str:
-    """The report as HTML; the same results give the same text."""
+def render(results: Results, changes: dict[str, Any] | None = None) -> str:
+    """The report as HTML, with what changed since the last run if there was one; the same input gives the same text."""
     environment = Environment(
         loader=PackageLoader("atomsets_core.report", "templates"),
         autoescape=True,
@@ -73,7 +74,7 @@ def render(results: Results) -> str:
         "citation": citation,
         "thousands": lambda value: f"{value:,}",
     }
-    return environment.get_template("report.html").render(**_content(results))
+    return environment.get_template("report.html").render(**_content(results), changes=changes)
 
 
 def _content(results: Results) -> dict[str, Any]:

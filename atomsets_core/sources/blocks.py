@@ -19,7 +19,7 @@ from atomsets_core.sources import SourceError, pull
 from atomsets_core.sources.entries import ID_NAMES
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, empty_structures, from_arrow
 
-BLOCK = 4096
+BLOCK = 2048
 """Entries in a block."""
 
 MADE = ("material_id", "structure_hash", "n_atoms", "formula")
@@ -75,7 +75,8 @@ def read_blocks(
         SourceError: the source can't be read at all.
     """
     if is_table(source):
-        file = pq.ParquetFile(source)
+        # buffered, since whoever wrote it may have put everything into one part
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
         return file.metadata.num_rows, _table_blocks(file, id_column, size, columns)
     pulled = pull(source, id_column=id_column)
     return pulled.n_seen, _cut(pulled.structures, pulled.refused, size)

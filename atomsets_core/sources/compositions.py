@@ -45,6 +45,8 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
     kind = Path(place.name.lower().removesuffix(".gz")).suffix
     if kind not in SUFFIXES or not place.is_file():
         return None
+    if kind == ".parquet" and _holds_structures(place):
+        return None
     content = place.read_bytes()
     try:
         table = _table(gzip.decompress(content) if place.name.lower().endswith(".gz") else content, kind)
@@ -70,6 +72,15 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
         {"name": place.name, "path": str(path), "files": 1, "sha256": hashlib.sha256(content).hexdigest()},
     )
     return without_duplicates(pulled)
+
+
+def _holds_structures(place: Path) -> bool:
+    """Whether the schema of a Parquet file says so; a damaged one is left to whoever reads it."""
+    try:
+        names = pq.read_schema(place).names
+    except (pa.ArrowException, OSError):
+        return False
+    return any(str(name).lower() in STRUCTURE_NAMES for name in names)
 
 
 def _table(content: bytes, kind: str) -> pd.DataFrame | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -36,7 +37,8 @@ def predict(
     from atomsets_core.models import load_model
     from atomsets_core.predictions import predictions, stored_predictions, write_predictions
     from atomsets_core.saved_models import read_config
-    from atomsets_core.sources import SourceError, pull
+    from atomsets_core.sources import SourceError
+    from atomsets_core.sources.stream import open_source
     from atomsets_core.storage import StorageError, Store
 
     quiet_warnings()
@@ -48,11 +50,13 @@ def predict(
         loaded = load_model(Store(model), ".")
         targets = tuple(read_config(Store(model), ".")["about"].get("targets", ()))
         features_store = Store(store) if store else None
-        if structures is not None:
-            blocks = predictions(pull(structures, compositions=True), loaded, features_store, targets)
-        elif features_store is not None:
-            blocks = stored_predictions(features_store, loaded, targets)
-        written, inside, refused = write_predictions(blocks, Store(out.parent), out.name)
+        with TemporaryDirectory(prefix="atomsets-") as scratch:
+            if structures is not None:
+                pulled = open_source(structures, Store(scratch), compositions=True)
+                blocks = predictions(pulled, loaded, features_store, targets)
+            elif features_store is not None:
+                blocks = stored_predictions(features_store, loaded, targets)
+            written, inside, refused = write_predictions(blocks, Store(out.parent), out.name)
     except (SourceError, StorageError, ValueError, FileNotFoundError) as error:
         fail(2, str(error))
     console.print(

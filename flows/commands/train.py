@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import time
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -58,7 +59,8 @@ def train(
     from atomsets_core.cards import save_trained
     from atomsets_core.estimators import AtomSetsRegressor
     from atomsets_core.models import TASKS, discovery_check, held_out_check, train_on
-    from atomsets_core.sources import SourceError, pull
+    from atomsets_core.sources import SourceError
+    from atomsets_core.sources.stream import open_source
     from atomsets_core.stages import StoredCheckpoint
     from atomsets_core.storage import StorageError, Store
 
@@ -77,8 +79,8 @@ def train(
         elif transform != "none":
             fail(2, "--transform is for regression")
         check_writable(folder)
-        pulled = pull(structures, labels=labels, compositions=True)
-        with Bars() as bars:
+        with Bars() as bars, TemporaryDirectory(prefix="atomsets-") as scratch:
+            pulled = open_source(structures, Store(scratch), labels=labels, compositions=True)
             features_store = Store(store) if store else None
             trained = train_on(
                 pulled, target, model, bars.epoch, checkpoint, features_store, featurized=bars.featurized

@@ -19,8 +19,10 @@ from atomsets_core.storage import StorageError, Store
 TABLE = pa.table({"x": np.arange(2000.0), "name": [str(i) for i in range(2000)]})
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3":
+        return Store(f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}/campaign")
     return Store(tmp_path / "campaign" if request.param == "local" else f"memory://{uuid.uuid4().hex}/campaign")
 
 

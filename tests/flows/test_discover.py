@@ -11,6 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.discovery import CHOSEN, work
+from atomsets_core.report.discovery import write_discovery_report
 from atomsets_core.sources import SourceError
 from atomsets_core.sources.embedded import load_elastic
 from atomsets_core.storage import Store
@@ -69,6 +70,14 @@ def test_the_report_says_what_the_numbers_say(finished):
         assert f"{row['r_precision']:.3f}" in page
     for name in ("plot-hits-K_VRH", "plot-parity-K_VRH", "plot-search-K_VRH"):
         assert f'id="{name}"' in page
+
+
+def test_the_report_of_a_file_that_says_nothing_of_itself(finished, tmp_path):
+    store = Store(tmp_path)
+    result = json.loads((finished[0] / "discovery.json").read_text())
+    store.write_json("discovery.json", {**result, "source": {"name": "mine.parquet", "path": "mine.parquet"}})
+    write_discovery_report(store)
+    assert "entries of mine.parquet were used" in (tmp_path / "report.html").read_text()
 
 
 def test_only_what_is_missing_is_done_again(finished):

@@ -1,0 +1,61 @@
+"""`atomsets retrain`: a challenger learns from today's labels and takes over if it is better."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.server import quiet_environment, start_early
+from flows.terminal import Bars, check_writable, console, fail
+
+
+def retrain(
+    campaign: Annotated[
+        Path | None, typer.Argument(help="Campaign file (TOML); without one the embedded campaign.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder or URL of the campaign; by default campaigns/NAME.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override an option: section.key=value.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON line on stdout.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of the flow.")] = False,
+) -> None:
+    """Train a challenger on today's labels; it replaces the campaign's model if it is better.
+
+    Examples:
+      atomsets retrain mine.toml
+      atomsets models list campaigns/mine
+    """
+    quiet_environment(verbose)
+    server = start_early()
+    from atomsets_core.sources import SourceError, SourceUnavailableError
+    from atomsets_core.storage import StorageError
+    from flows.campaign import CampaignError, read_campaign
+    from flows.progress import listening
+    from flows.retrain import retrain as flow
+
+    try:
+        asked = read_campaign(campaign, set_)
+        target = out or f"campaigns/{asked.name}"
+        check_writable(target)
+    except (CampaignError, StorageError) as error:
+        fail(2, str(error))
+    server.join()
+    try:
+        with Bars() as bars, listening(bars):
+            result = flow(asked, target)
+    except SourceUnavailableError as error:
+        fail(1, str(error))
+    except SourceError as error:
+        fail(2, str(error))
+    except KeyboardInterrupt:
+        fail(1, "stopped. Run the same command again to go on where it was")
+    except Exception as error:
+        if verbose:
+            console.print_exception()
+        fail(1, f"{error or type(error).__name__}\nWhat is finished is kept: run the same command again to go on.")
+    console.print(f"[bold]{result['outcome']}[/]: {result['why']}", highlight=False, soft_wrap=True)
+    console.print(f"champion: {target}/{result['champion']}   card: MODEL.md in it", highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps({**result, "out": target}))

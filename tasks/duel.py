@@ -1,0 +1,40 @@
+"""Compare the model in use with its challenger, on the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from atomsets_core.standing import work
+from tasks import cluster
+from tasks.retries import RETRY
+
+
+@task(task_run_name="{champion} against {challenger} on frozen folds", cache_policy=NO_CACHE, **RETRY)
+def duel_on_folds(
+    store_url: str, feature_url: str, parent: str, digest: str, champion: str, challenger: str, name: str
+) -> dict[str, Any]:
+    """See `atomsets_core.standing.work.duel_on_folds`."""
+    return cluster.run(
+        work.duel_on_folds, store_url, feature_url, parent, digest, champion, challenger, name, heavy=True
+    )
+
+
+@task(task_run_name="{champion} in simulated discovery, seed {seed}", cache_policy=NO_CACHE, **RETRY)
+def simulate_champion(
+    store_url: str,
+    feature_url: str,
+    parent: str,
+    digest: str,
+    parameters: Mapping[str, Any],
+    champion: str,
+    options: Mapping[str, Any],
+    seed: int,
+    name: str,
+) -> dict[str, Any]:
+    """See `atomsets_core.standing.work.simulate_champion`."""
+    where = (store_url, feature_url, parent, digest)
+    return cluster.run(work.simulate_champion, *where, parameters, champion, options, seed, name, heavy=True)

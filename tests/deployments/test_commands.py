@@ -1,0 +1,165 @@
+"""The file of deployments as Prefect has it, and the commands: what they serve, and how they end when they can't."""
+
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+from typer.testing import CliRunner
+
+from atomsets_core.storage import Store
+from flows.campaign import Campaign
+from flows.cli import app
+from flows.deployments import DeploymentError, chosen, read
+from flows.discover import Asked
+from flows.home import go_home
+from flows.reports import report_url, serve_reports
+from tests.deployments.servers import PASSWORD, ROOT, end, free_port, until
+from tests.deployments.test_weekly import TINY, run_to_the_end
+
+
+def test_parameters_are_campaigns():
+    for raw in read():
+        parameters = raw["parameters"]
+        model = Campaign.model_validate(parameters["campaign"]) if "campaign" in parameters else None
+        assert model or Asked.model_validate(parameters["asked"])
+
+
+def test_the_server_has_them_as_the_file_says(prefect_with_deployments):
+    expected = {
+        "screen/weekly": "0 6 * * 1",
+        "pull/nightly": "30 2 * * *",
+        "retrain/monthly": "0 4 1 * *",
+        "screen/embedded": None,
+        "discover/benchmark": None,
+    }
+    with prefect_with_deployments.client() as client:
+        found = {name: client.read_deployment_by_name(name) for name in expected}
+    for name, deployment in found.items():
+        crons = [item.schedule.cron for item in deployment.schedules if item.active]
+        assert crons == ([expected[name]] if expected[name] else []), name
+        assert deployment.global_concurrency_limit.limit == 1, name
+        assert deployment.concurrency_options.collision_strategy == "CANCEL_NEW", name
+        assert deployment.work_pool_name == "atomsets"
+        assert "atomsets" in deployment.tags
+        assert deployment.description.startswith("**")
+        assert deployment.enforce_parameter_schema
+    form = found["screen/weekly"].parameter_openapi_schema["definitions"]["Objective"]["properties"]["kappa"]
+    assert form["description"] == "Weight of the uncertainty in ucb."
+    assert form["minimum"] == 0
+
+
+def test_the_server_refuses_parameters_that_are_no_campaign(prefect_with_deployments):
+    with prefect_with_deployments.client() as client:
+        deployment = client.read_deployment_by_name("screen/weekly")
+        answer = client._client.post(
+            f"/deployments/{deployment.id}/create_flow_run", json={"parameters": {"campaign": {"name": "x"}}}
+        )
+    assert answer.status_code == 409
+    assert "training" in answer.text
+
+
+def test_whoever_has_no_password_is_turned_away(prefect_with_deployments):
+    done = prefect_with_deployments.run("flows.cli", "deploy", PREFECT_API_AUTH_STRING="tests:wrong")
+    assert done.returncode == 2
+    assert "wants a password: set PREFECT_API_AUTH_STRING" in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_without_a_server_deploy_says_so():
+    nowhere = f"http://127.0.0.1:{free_port()}/api"
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "deploy"],
+        env={"PREFECT_API_URL": nowhere, "PYTHONPATH": str(ROOT), "PREFECT_CLIENT_MAX_RETRIES": "0"},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"no Prefect server answers at {nowhere}" in done.stderr.replace("\n", " ")
+
+
+def test_what_isnt_there_is_named(tmp_path):
+    with pytest.raises(DeploymentError, match="no deployment 'week'; there are weekly, nightly"):
+        chosen(read(), ["week"])
+    (tmp_path / "empty.yaml").write_text("name: x\n")
+    done = CliRunner().invoke(app, ["serve", "--file", str(tmp_path / "empty.yaml")])
+    assert done.exit_code == 2
+    assert CliRunner().invoke(app, ["deploy", "--file", str(tmp_path / "none.yaml")]).exit_code == 2
+
+
+def test_serve_on_a_laptop(prefect_with_deployments, tmp_path):
+    """With no server it starts one, on loopback; schedules, reports and runs are there; Ctrl-C ends everything."""
+    port = free_port()
+    environment = prefect_with_deployments.environment(PREFECT_HOME=str(tmp_path / "prefect"))
+    del environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"]
+    command = [sys.executable, "-m", "flows.cli", "serve", "weekly", "embedded", "--port", str(port)]
+    log = (tmp_path / "log").open("w")
+    serving = subprocess.Popen(
+        [*command, "--home", str(tmp_path)], env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        url = f"http://127.0.0.1:{port}/api"
+
+        def served():
+            assert serving.poll() is None, (tmp_path / "log").read_text()
+            body = b'{"deployments": {"name": {"any_": ["weekly", "embedded"]}}}'
+            kind = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{url}/deployments/count", body, kind)  # noqa: S310
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                    return answer.read() == b"2"
+            except OSError:
+                return False
+
+        until(served, 120, "atomsets serve")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings") as answer:
+            assert b'"api_url":"/api"' in answer.read()
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(60) is not None
+    finally:
+        end(serving, signal.SIGKILL)
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2)
+
+
+def test_reports_are_served_and_nothing_else(tmp_path, monkeypatch):
+    campaign = tmp_path / "campaigns" / "a b"
+    (campaign / "models").mkdir(parents=True)
+    (campaign / "report.html").write_text("<html>here")
+    (campaign / "summary.json").write_text("{}")
+    (tmp_path.parent / "outside.html").write_text("secret")
+    (campaign / "link.html").symlink_to(tmp_path.parent / "outside.html")
+    monkeypatch.chdir(tmp_path)
+    with serve_reports(tmp_path, free_port()) as base:
+        monkeypatch.setenv("ATOMSETS_REPORTS_URL", base)
+        url = report_url(Store("campaigns/a b"))
+        assert url == f"{base}/campaigns/a%20b/report.html"
+        with urllib.request.urlopen(url) as answer:  # noqa: S310
+            assert answer.read() == b"<html>here"
+        for path in ("campaigns/a%20b/summary.json", "campaigns/", "../outside.html", "campaigns/a%20b/link.html"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{base}/{path}")  # noqa: S310
+    monkeypatch.delenv("ATOMSETS_REPORTS_URL")
+    assert report_url(Store("campaigns/a b")).startswith("file:///")
+
+
+def test_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("ATOMSETS_HOME", str(tmp_path))
+    assert go_home() == {"directory": str(tmp_path)}
+    monkeypatch.setenv("ATOMSETS_HOME", str(tmp_path / "none"))
+    with pytest.raises(RuntimeError, match="there is no folder"):
+        go_home()
+    monkeypatch.delenv("ATOMSETS_HOME")
+    with pytest.raises(RuntimeError, match="ATOMSETS_HOME is not set"):
+        go_home()
+
+
+def test_a_pull_at_night_leaves_a_campaign_at_work_alone(prefect_with_deployments):
+    """Through the worker: the folder's lock is held here."""
+    home = prefect_with_deployments.home / "campaigns" / "busy"
+    with Store(home).lock():
+        run = run_to_the_end(prefect_with_deployments, "pull/nightly", {**TINY, "name": "busy"})
+    assert run.state.name == "Campaign at work"
+    assert not list(home.rglob("*.parquet"))
