@@ -1,6 +1,6 @@
 """What a new user does first, timed: own formulas, own CIFs, a Materials Project campaign; each as commands.
 
-    python benchmarks/first_minutes.py --folder FOLDER --out benchmarks/results/first_minutes.json
+    python benchmarks/first_minutes.py --folder FOLDER --out benchmarks/results/first_minutes.json --write-docs
 
 The data come from the embedded elastic tensors; the Materials Project is the server of the tests on this machine.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,11 +83,27 @@ def prepare(folder: Path) -> None:
     (folder / "stable.toml").write_text(STABLE)
 
 
+def write_docs(result: dict[str, Any]) -> None:
+    """Put the table between its marks in the tutorial."""
+    lines = ["| what | command | seconds |", "|---|---|---:|"]
+    lines += [f"| {row['trial']} | `{row['command']}` | {row['seconds']:.0f} |" for row in result["rows"]]
+    lines += [
+        "",
+        f"{result['date']}, {result['processor']}, {result['cores']} cores, load before {result['load_before']}.",
+    ]
+    page = ROOT / "docs" / "tutorial.md"
+    first, last = "<!-- first minutes -->", "<!-- end of first minutes -->"
+    before, _, rest = page.read_text().partition(first)
+    after = rest.partition(last)[2]
+    page.write_text("\n".join([before + first, *lines, last]) + after)
+
+
 def main() -> None:
     """Run every command and write down its seconds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="empty folder to work in")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    parser.add_argument("--write-docs", action="store_true", help="put the table into docs/tutorial.md")
     given = parser.parse_args()
     about = describe(
         "python benchmarks/first_minutes.py --folder FOLDER --out FILE", ("torch", "prefect", "dask", "numba")
@@ -122,6 +139,8 @@ def main() -> None:
         "rows": rows,
     }
     given.out.write_text(json.dumps(result, indent=1) + "\n")
+    if given.write_docs:
+        write_docs(result)
     for row in rows:
         print(f"{row['seconds']:7.1f} s  exit {row['exit']}  {row['command']}")
 
