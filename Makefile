@@ -5,11 +5,12 @@
 # make fuzz    damaged files for every reader; benchmarks/results/fuzz.json
 # make sbom    bill of materials of .venv (CycloneDX), into sbom.cdx.json
 # make audit   known vulnerabilities of the pinned versions; needs a network
+# make docs    the documentation site, into site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: screen test lint clean faults fuzz sbom audit
+.PHONY: screen test lint docs clean faults fuzz sbom audit
 
 screen: $(VENV)/.run
 	$(BIN)/atomsets screen
@@ -41,6 +42,9 @@ sbom: $(VENV)/.run $(VENV)-tools/.done
 audit: $(VENV)-tools/.done
 	$(VENV)-tools/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python"; exit 1; }
@@ -51,8 +55,8 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,parents,embeddings,optimade,generate,slurm,kubernetes]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs,parents,embeddings,optimade,generate,slurm,kubernetes]'
 	@touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) $(VENV)-tools sbom.cdx.json campaigns .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-tools sbom.cdx.json campaigns site .mypy_cache .ruff_cache .pytest_cache

@@ -73,6 +73,8 @@ def read_parquet(source: Any, size: int, columns: list[str] | None = None, large
     """
     largest = LARGEST_TABLE if largest is None else largest
     with pq.ParquetFile(source) as file:
+        if missing := set(columns or ()) - set(file.schema_arrow.names):
+            raise pa.ArrowInvalid(f"there is no column {min(missing)}")
         rows = check_parquet(file, size, largest)
         if rows >= min(file.metadata.num_rows, 1 << 16) and not _has_texts(file):
             return file.read(columns=columns)

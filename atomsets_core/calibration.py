@@ -153,6 +153,20 @@ class Domain:
         search = NearestNeighbors(n_neighbors=min(self.neighbours, len(self.reference))).fit(self.reference)
         return search.kneighbors(self.project(features))[0].mean(axis=1).astype(np.float64)
 
+    def nearest(self, features: npt.NDArray[np.floating], n_train: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        """The nearest training structures of (n, width) pooled features, nearest first.
+
+        Args:
+            features: pooled as those the domain was fitted to.
+            n_train: structures it was fitted to, of which the references may be a sample.
+
+        Returns:
+            (n, neighbours) distances and (n, neighbours) row numbers in the training data.
+        """
+        search = NearestNeighbors(n_neighbors=min(self.neighbours, len(self.reference))).fit(self.reference)
+        distance, row = search.kneighbors(self.project(features))
+        return distance.astype(np.float64), sampled_rows(n_train)[row]
+
     def distance_within(self) -> FloatArray:
         """(n_reference,) mean distances of the references to their nearest others."""
         # Without an argument kneighbors leaves each point itself out.
@@ -186,7 +200,7 @@ def domain_and_distances(
     components = _principal_components(features, mean, scale)
     k = min(neighbours, len(features) - 1)
     domain = Domain(mean, scale, components, np.empty((0, len(components)), dtype=np.float32), 0.0, k)
-    sampled = _sample(len(features))
+    sampled = sampled_rows(len(features))
     domain = replace(domain, reference=domain.project(features[sampled]))
     own, others = np.empty(len(features)), np.setdiff1d(np.arange(len(features)), sampled)
     own[sampled], own[others] = domain.distance_within(), domain.distance(features[others])
@@ -210,7 +224,7 @@ def _principal_components(features: npt.NDArray[np.floating], mean: FloatArray, 
     return np.ascontiguousarray(vectors * np.sign(largest))
 
 
-def _sample(n: int) -> npt.NDArray[np.int64]:
+def sampled_rows(n: int) -> npt.NDArray[np.int64]:
     """The training structures that distances are measured to: all, or `REFERENCES` at random."""
     if n <= REFERENCES:
         return np.arange(n)

@@ -228,6 +228,14 @@ class AtomSetsEnsemble(BaseEstimator):
             distance[rows] = self.domain_.distance(data.pooled())
         return outputs, distance
 
+    def pooled(self, X: Any) -> npt.NDArray[np.float32]:
+        """(n, width) the plain vectors in which `domain_` measures distances, read block by block."""
+        features = self._features(X)
+        out = np.empty((len(features), len(self.domain_.mean)), np.float32)
+        for rows, block in features.blocks():
+            out[rows] = self._data(block).pooled()
+        return out
+
     def _check_weights(self, features: AnyFeatures) -> None:
         """A sum over sites, or weights to a power, are another thing for fractions than for the sites of a cell."""
         depends = "sum" in self.options_.pooling or self.options_.alpha != 1

@@ -230,15 +230,29 @@ class AtomSetsNetwork(nn.Module):
 
     def forward(self, batch: SetBatch) -> Tensor:
         """(members, n_structures, outputs), in units of the standardised target."""
+        return self.finish(*self.begin(batch), batch)
+
+    def begin(self, batch: SetBatch) -> tuple[Tensor | None, Tensor | None]:
+        """What is linear in the inputs: the first layer on each site, and the standardised structure levels.
+
+        Returns:
+            (members, n_sites, width) before the activation, and (members, n_structures, structure_width); None where
+            the network has no such input.
+        """
+        on_sites = self._first_layer(batch.sites) if len(self.phi) else None
+        return on_sites, self.structure_input(batch.structure) if batch.structure.shape[1] else None
+
+    def finish(self, on_sites: Tensor | None, on_structure: Tensor | None, batch: SetBatch) -> Tensor:
+        """The rest of `forward`, from what `begin` gave; of the batch only the weights and owners are used."""
         parts = []
-        if len(self.phi):
-            x = self._first_layer(batch.sites)
+        if on_sites is not None:
+            x = on_sites
             for layer in self.phi[1:]:
                 x = layer(self.dropout(self.activation(x)))
             x = self.dropout(self.activation(x))
             parts = [self._pool(name, x, batch) for name in self.pooling]
-        if batch.structure.shape[1]:
-            parts.append(self.structure_input(batch.structure))
+        if on_structure is not None:
+            parts.append(on_structure)
         x = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         for layer in self.rho:
             x = self.dropout(self.activation(layer(x)))

@@ -5,6 +5,7 @@ Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -25,6 +26,7 @@ from flows.commands import (
     pull,
     retrain,
     serve,
+    status,
     train,
     train_parent,
     verify,
@@ -50,6 +52,7 @@ app.command()(predict.predict)
 app.command()(benchmark.benchmark)
 app.command("train-parent")(train_parent.train_parent)
 app.command()(verify.verify)
+app.command()(status.status)
 app.command()(retrain.retrain)
 app.add_typer(models.app, name="models")
 app.command()(serve.serve)
@@ -57,9 +60,24 @@ app.command()(deploy.deploy)
 app.add_typer(automations.app, name="automations")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("atomsets-screening"))
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
-    """Screen crystal structures for a property you have a few hundred values of."""
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Screen crystal structures for a property you have a few hundred values of.
+
+    Start with `atomsets screen`, which needs nothing; `atomsets COMMAND --help` has examples.
+    """
 
 
 @app.command()
@@ -70,15 +88,22 @@ def screen(
     out: Annotated[str | None, typer.Option(help="Folder or URL of the campaign; by default campaigns/NAME.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override an option: section.key=value.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON line on stdout.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it may take; do nothing.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of the flow.")] = False,
 ) -> None:
     """Run a screening campaign, or what is missing of it.
 
     Examples:
       atomsets screen
+      atomsets screen my.toml --dry-run
       atomsets screen my.toml --out runs/my --set objective.shortlist=50
     """
     quiet_environment(verbose)
+    if dry_run:
+        foretell(campaign, set_ or [], out, as_json)
+        return
     server = start_early()
     from atomsets_core.sources import SourceError, SourceUnavailableError
     from atomsets_core.storage import StorageError
@@ -110,6 +135,27 @@ def screen(
     show(summary, target)
     if as_json:
         print(json.dumps({**summary, "out": target}))
+
+
+def foretell(campaign: Path | None, changes: list[str], out: str | None, as_json: bool) -> None:
+    """Print what a campaign would do."""
+    from atomsets_core.sources import SourceError
+    from atomsets_core.storage import StorageError
+    from flows.campaign import CampaignError, read_campaign
+    from flows.commands.status import duration
+    from flows.estimate import estimate, told
+    from flows.server import quiet_warnings
+
+    quiet_warnings()
+    try:
+        asked = read_campaign(campaign, changes)
+        found = estimate(asked, out or f"campaigns/{asked.name}")
+    except (CampaignError, SourceError, StorageError) as error:
+        fail(2, str(error))
+    for line in told(found, duration):
+        console.print(line, highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
 
 
 def show(summary: dict[str, Any], target: str) -> None:

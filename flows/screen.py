@@ -24,6 +24,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from atomsets_core import seals, shards, stages, verification
 from atomsets_core.catalogue import Catalogue
+from atomsets_core.evidence import FeatureStore, write_evidence
 from atomsets_core.hashes import HashIndex
 from atomsets_core.labels import ledger_table
 from atomsets_core.parents import load_parent
@@ -42,6 +43,7 @@ from flows.progress import Pulling, Stage, note, publish, slug
 from flows.reports import report_url
 from flows.standing import WORK, Memory
 from flows.states import NOTHING_NEW, WITH_FAILURES, ended
+from flows.status import recording
 from flows.summary import markdown, shortlist_rows, summarize_run
 from tasks import cluster
 from tasks.featurize import featurize_shard
@@ -78,7 +80,7 @@ def screen(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
         StorageError: the folder can't be written, or another run is at work in it.
     """
     store = Store(out or f"campaigns/{campaign.name}")
-    with provided(needed(campaign, store.root)), store.lock():
+    with provided(needed(campaign, store.root)), store.lock(), recording(store):
         return CampaignRun(campaign, store).screen()
 
 
@@ -141,6 +143,7 @@ class CampaignRun:
                 predictions = self.predict(model.folder, entries)
         with self.timed("rank"):
             ranking = self.rank(chosen, predictions, values, model.choice)
+            self.explain(chosen, ranking, model.folder)
         self.store.write_table("failures.parquet", ledger_table(self.refused))
         summary = summarize_run(
             self.campaign, self.store, model.folder, model.discoveries, chosen, ranking, self.refused,
@@ -318,6 +321,16 @@ class CampaignRun:
             transform=self.campaign.training.transform, size=objective.shortlist, diversity=objective.diversity,
             unit=self.campaign.training.unit, features=(self.features, self.parent, self.digest, self.levels),
         )  # fmt: skip
+
+    def explain(self, chosen: Selection, ranking: Ranking, model: str) -> None:
+        """Write down what stands behind the shortlist."""
+        best, candidates = ranking.shortlist, chosen.candidates
+        rows = np.flatnonzero(candidates.lines.hashes.isin(best["structure_hash"]))
+        structures = candidates.take(rows).structures()
+        place = {key: row for row, key in enumerate(zip(structures.material_id, structures.hashes, strict=True))}
+        order = [place[key] for key in zip(best["material_id"], best["structure_hash"], strict=True)]
+        features = FeatureStore(self.features, self.parent, self.digest, self.levels)
+        write_evidence(self.store, features, model, structures.take(order))
 
     def wait(self, stage: str, futures: list[PrefectFuture], tolerate: bool = False) -> dict[PrefectFuture, Exception]:
         """Wait for tasks, showing progress.

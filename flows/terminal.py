@@ -13,11 +13,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from atomsets_core.structures import Refusal
 
@@ -54,6 +57,17 @@ def fail(code: int, message: str) -> NoReturn:
     raise typer.Exit(code)
 
 
+class RateColumn(ProgressColumn):
+    """Steps a second, or a minute where they are slow."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of a bar; nothing before its second step."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:,.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
+
+
 class Bars:
     """Progress bars on stderr, one for each stage; see `flows.progress.Listener`."""
 
@@ -62,6 +76,7 @@ class Bars:
             TextColumn("{task.description:<24}"),
             BarColumn(),
             MofNCompleteColumn(),
+            RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,

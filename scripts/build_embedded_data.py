@@ -1,10 +1,10 @@
-"""Make the two embedded data sets from the source distribution of matminer 0.4.0.
+"""Make the embedded data sets from the source distribution of matminer 0.4.0.
 
     pip download --no-deps --no-binary :all: matminer==0.4.0 --dest DIR
     python scripts/build_embedded_data.py DIR/matminer-0.4.0.tar.gz
 
 Without an argument the archive is fetched with pip into a temporary folder. Its sha256 is checked; nothing in it is
-run. Writes atomsets_core/data/elastic_tensor_2015.parquet and flla_2015.parquet, byte for byte the same each time.
+run. Writes the three files of atomsets_core/data, byte for byte the same each time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -40,11 +41,18 @@ ELASTIC_COLUMNS = {
     "elastic_anisotropy": pa.float64(),
     "poisson_ratio": pa.float64(),
 }
+DIELECTRIC_COLUMNS = {
+    "space_group": pa.int32(),
+    "band_gap": pa.float64(),
+    "n": pa.float64(),
+    "poly_electronic": pa.float64(),
+    "poly_total": pa.float64(),
+}
 FLLA_COLUMNS = {"e_above_hull": pa.float64(), "formation_energy_per_atom": pa.float64()}
 
 
 def main() -> None:
-    """Fetch if need be, check, convert both, write."""
+    """Fetch if need be, check, convert all, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", nargs="?", type=Path, help="matminer-0.4.0.tar.gz")
     archive = parser.parse_args().archive
@@ -54,14 +62,20 @@ def main() -> None:
     if found != SHA256:
         sys.exit(f"the archive has sha256 {found}, expected {SHA256}")
     TARGET.mkdir(exist_ok=True)
-    for name, columns, parse in (
-        ("elastic_tensor", ELASTIC_COLUMNS, lambda row: Structure.from_str(row.poscar, fmt="poscar")),
-        ("flla_2015", FLLA_COLUMNS, lambda row: Structure.from_dict(ast.literal_eval(row.structure))),
+    for name, file, columns, parse in (
+        ("elastic_tensor", "elastic_tensor_2015", ELASTIC_COLUMNS, of_poscar),
+        ("dielectric_constant", "dielectric_constant_2017", DIELECTRIC_COLUMNS, of_poscar),
+        ("flla_2015", "flla_2015", FLLA_COLUMNS, lambda row: Structure.from_dict(ast.literal_eval(row.structure))),
     ):
         table = convert(read_csv(data, name), columns, parse)
-        path = TARGET / f"{name.removesuffix('_2015')}_2015.parquet"
+        path = TARGET / f"{file}.parquet"
         pq.write_table(table, path, compression="zstd", compression_level=19, use_dictionary=False)
         print(f"{path}: {table.num_rows} rows, {path.stat().st_size:,} bytes")
+
+
+def of_poscar(row: Any) -> Structure:
+    """The structure of a row with a column poscar."""
+    return Structure.from_str(row.poscar, fmt="poscar")
 
 
 def fetch(folder: Path) -> Path:

@@ -32,6 +32,18 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A tab of a real browser, the same for all tests."""
+    from tests.browser import NAMES, find, opened
+
+    path = find()
+    if path is None:
+        pytest.skip(f"no browser is installed (one of {', '.join(NAMES)}; Debian: apt-get install chromium)")
+    with opened(path, tmp_path_factory.mktemp("browser")) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
 def s3_environment():
     """Environment variables that lead to an S3 server with one empty bucket."""
     from tests.s3_server import serving_s3

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from atomsets_core.discovery.simulate import REFERENCES
-from atomsets_core.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, to_json
+from atomsets_core.report.page import PLOTLY, asset
+from atomsets_core.report.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, to_json
 from atomsets_core.storage import Store
 from atomsets_core.wording_discovery import (
     choice_sentence,
@@ -60,18 +58,14 @@ def write_discovery_report(store: Store) -> None:
         }
         for target, told in result["targets"].items()
     ]
-    assets = {name: resources.files("atomsets_core.report").joinpath("templates", name).read_text() for name in ASSETS}
     page = environment.get_template("discovery.html").render(
         result=result,
         sections=sections,
-        style=Markup(assets["report.css"]),  # noqa: S704  # files of this package
-        script=Markup(assets["report.js"]),  # noqa: S704
-        plotly=Markup(get_plotlyjs()),  # noqa: S704  # a constant of the plotly package
+        style=asset("templates/report.css"),
+        script=asset("templates/report.js"),
+        plotly=asset(PLOTLY),
     )
     store.write("report.html", page.encode())
-
-
-ASSETS = ("report.css", "report.js")
 
 
 def figures(result: dict[str, Any], told: dict[str, Any]) -> list[Figure]:

@@ -1,57 +1,48 @@
-"""The figures of the report, as Plotly JSON; colours of text and grid are set in the page, for light and dark.
-
-The colours of the marks (after Okabe & Ito) can be told apart by colour-blind readers and stand out from a white and
-from a black page; marks also differ in shape, lines in dashes.
-"""
+"""The figures of the report, as Plotly JSON."""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
-from markupsafe import Markup
+from scipy.stats import norm
 
-from atomsets_core.report.markup import formula, script_json
-from atomsets_core.report.results import FloatArray, Results
+from atomsets_core.report.plotting import (
+    BLUE,
+    FEW,
+    GREEN,
+    GREY,
+    ORANGE,
+    REFERENCE_STYLES,
+    STYLES,
+    Figure,
+    axis,
+    axis_range,
+    faint,
+    hover_unit,
+    label,
+    names,
+    small,
+    thin,
+    ticks,
+    to_json,
+)
+from atomsets_core.report.results import Results
 from atomsets_core.wording import counted, number, percent, with_unit
-
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#2c7fc0", "#d9770f", "#12936a", "#b0639b", "#858b94"
-STYLES = ((BLUE, "solid"), (ORANGE, "dash"), (GREEN, "dashdot"), (PURPLE, "longdash"))
-REFERENCE_STYLES = {"random": (GREY, "dot"), "oracle": (GREY, "solid")}
-
-MOST_POINTS = 4000
-"""Points in one figure; beyond that an even choice of them keeps the file small and the page quick."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure.
-
-    Attributes:
-        name: identifier in the page.
-        title: heading.
-        caption: how to read it.
-        json: Plotly's data and layout, safe inside a script element.
-    """
-
-    name: str
-    title: str
-    caption: str
-    json: Markup
 
 
 def figures(results: Results) -> list[Figure]:
     """Every figure the campaign has data for."""
-    made = [parity(results)]
+    made = [parity(results), calibration(results)]
     if results.discoveries:
         made.append(discovery(results))
+    if results.points is not None and results.plane is not None and len(results.points):
+        made.append(plane(results, results.points, results.plane["explained"]))
     if results.has_hull:
         made.append(hull(results))
     if len(results.ranking):
@@ -74,9 +65,9 @@ def parity(results: Results) -> Figure:
     ):
         if chosen.any():
             figure.add_scatter(**_parity_points(rows[chosen], results.unit, color), name=name, marker_symbol=symbol)
-    axis = _axis(ends, results.is_log)
-    figure.update_xaxes(title=_label(results, "in the training data"), **axis)
-    figure.update_yaxes(title=_label(results, "predicted out of fold"), **axis)
+    both = axis(ends, results.is_log)
+    figure.update_xaxes(title=label(results, "in the training data"), **both)
+    figure.update_yaxes(title=label(results, "predicted out of fold"), **both)
     coverage = results.summary["model"]["coverage"]
     return Figure(
         "parity",
@@ -90,21 +81,117 @@ def parity(results: Results) -> Figure:
 def _parity_points(rows: pd.DataFrame, unit: str, color: str) -> dict[str, Any]:
     predicted = rows["predicted"].to_numpy(np.float64)
     return {
-        "x": _small(rows["value"]),
-        "y": _small(predicted),
+        "x": small(rows["value"]),
+        "y": small(predicted),
         "mode": "markers",
         "marker": {"color": color, "size": 5, "opacity": 0.75},
         "error_y": {
-            "array": _small(rows["upper"] - predicted),
-            "arrayminus": _small(predicted - rows["lower"]),
-            "color": _faint(color),
+            "array": small(rows["upper"] - predicted),
+            "arrayminus": small(predicted - rows["lower"]),
+            "color": faint(color),
             "thickness": 1,
             "width": 0,
         },
-        "customdata": _names(rows),
-        "hovertemplate": f"%{{customdata[0]}}  %{{customdata[1]}}<br>training value %{{x:.4~g}}{_hover_unit(unit)}<br>"
-        f"predicted %{{y:.4~g}}{_hover_unit(unit)}<extra></extra>",
+        "customdata": names(rows),
+        "hovertemplate": f"%{{customdata[0]}}  %{{customdata[1]}}<br>training value %{{x:.4~g}}{hover_unit(unit)}<br>"
+        f"predicted %{{y:.4~g}}{hover_unit(unit)}<extra></extra>",
     }
+
+
+def calibration(results: Results) -> Figure:
+    """Share of the training values inside intervals of every width, against what a normal distribution promises."""
+    rows = results.out_of_fold
+    model = results.summary["model"]
+    value = rows["value"].to_numpy(np.float64)
+    truth = np.log10(value) if results.is_log else value
+    wide = np.abs(truth - rows["mean"].to_numpy(np.float64)) / rows["std"].to_numpy(np.float64)
+    asked = np.linspace(0.02, 0.98, 49)
+    inside = rows["in_domain"].to_numpy(dtype=bool)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0, 100], y=[0, 100], mode="lines", line={"color": GREY, "width": 1}, name="as promised", hoverinfo="skip"
+    )
+    for chosen, name, color, dash in (
+        (inside, "inside the domain", BLUE, "solid"),
+        (~inside, "outside the domain", ORANGE, "dash"),
+    ):
+        if chosen.sum() >= FEW:
+            held = [100 * float(np.mean(wide[chosen] <= norm.ppf(0.5 + share / 2))) for share in asked]
+            figure.add_scatter(
+                x=small(100 * asked),
+                y=small(held),
+                mode="lines",
+                line={"color": color, "dash": dash, "width": 2},
+                name=f"{name} ({int(chosen.sum()):,})",
+                hovertemplate="%{y:.0f}% inside, %{x:.0f}% promised<extra></extra>",
+            )
+    figure.add_scatter(
+        x=[100 * model["coverage"]],
+        y=[100 * model["coverage_out_of_fold"]],
+        mode="markers",
+        marker={"color": GREEN, "size": 10, "symbol": "square"},
+        name="intervals of this report",
+        hovertemplate="%{y:.1f}% inside, %{x:.0f}% asked for<extra></extra>",
+    )
+    figure.update_xaxes(title="promised by the standard deviation (%)", range=[0, 100])
+    figure.update_yaxes(title="training values inside (%)", range=[0, 100])
+    return Figure(
+        "calibration",
+        "Calibration",
+        "Share of the training values, predicted out of fold, inside intervals of every width. On the line the "
+        "standard deviations are right; below it they are too small. The square is the interval this report "
+        "gives everywhere.",
+        to_json(figure),
+    )
+
+
+def plane(results: Results, points: pd.DataFrame, explained: Sequence[float]) -> Figure:
+    """Training structures and candidates in feature space, coloured by value."""
+    values = points["value"].to_numpy(np.float64)
+    shown = np.log10(values) if results.is_log else values
+    ends = [float(end) for end in np.quantile(shown, [0.01, 0.99])]
+    known, chosen = (points[name].to_numpy(dtype=bool) for name in ("trained", "shortlist"))
+    figure = go.Figure()
+    bar: dict[str, Any] = {"title": {"text": label(results), "side": "right"}, "thickness": 12, "len": 0.9, "y": 0.55}
+    if results.is_log:
+        marks = ticks(10 ** ends[0], 10 ** ends[1])
+        bar |= {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [f"{mark:g}" for mark in marks]}
+    for rows, name, style in (
+        (known, "training", {"symbol": "circle-open", "size": 5, "opacity": 0.7}),
+        (~known & ~chosen, "candidates", {"symbol": "circle", "size": 5, "opacity": 0.7}),
+        (chosen, "shortlist", {"symbol": "diamond", "size": 11, "line": {"color": GREY, "width": 1}}),
+    ):
+        if rows.any():
+            figure.add_scatter(
+                x=small(points["x"][rows]),
+                y=small(points["y"][rows]),
+                mode="markers",
+                name=name,
+                showlegend=False,
+                marker={"color": small(shown[rows]), "coloraxis": "coloraxis", **style},
+                customdata=[
+                    [*called, number(value)] for called, value in zip(names(points[rows]), values[rows], strict=True)
+                ],
+                hovertemplate="%{customdata[0]}  %{customdata[1]}<br>%{customdata[2]}" + hover_unit(results.unit)
+                + f"<extra>{name}</extra>",
+            )  # fmt: skip
+            # Points coloured by value have no colour of their own that a legend could show.
+            figure.add_scatter(x=[None], y=[None], mode="markers", name=name, marker={"color": GREY, **style})
+    figure.update_layout(
+        coloraxis={"colorscale": "Viridis", "cmin": ends[0], "cmax": ends[1], "colorbar": bar},
+        legend={"itemsizing": "constant"},
+    )
+    figure.update_xaxes(title=f"first component ({percent(explained[0])} of the variance)", showticklabels=False)
+    figure.update_yaxes(title=f"second component ({percent(explained[1])})", showticklabels=False)
+    others = len(results.ranking) - int((~known).sum())
+    return Figure(
+        "map",
+        "Map of the candidates",
+        "Principal components of the features, of the training structures: near each other lies what is alike to the "
+        "network. Colour is the training value or the prediction."
+        + (f" The best candidates and a sample are shown; {others:,} are not." if others > 0 else ""),
+        to_json(figure),
+    )
 
 
 def discovery(results: Results) -> Figure:
@@ -116,9 +203,9 @@ def discovery(results: Results) -> Figure:
     if len(runs) > 1:
         figure.add_scatter(
             x=np.concatenate([budget, budget[::-1]]),
-            y=_small(np.concatenate([runs.max(axis=0), runs.min(axis=0)[::-1]])),
+            y=small(np.concatenate([runs.max(axis=0), runs.min(axis=0)[::-1]])),
             fill="toself",
-            fillcolor=_faint(BLUE),
+            fillcolor=faint(BLUE),
             line={"width": 0},
             hoverinfo="skip",
             showlegend=False,
@@ -128,7 +215,7 @@ def discovery(results: Results) -> Figure:
         color, dash = REFERENCE_STYLES.get(name) or next(styles)
         figure.add_scatter(
             x=budget,
-            y=_small(head["hits"]),
+            y=small(head["hits"]),
             mode="lines",
             line={"color": color, "dash": dash, "width": 1.2 if name in REFERENCE_STYLES else 2},
             name=html.escape(name, quote=False),
@@ -154,25 +241,26 @@ def hull(results: Results) -> Figure:
     known = results.ranking[results.ranking["e_above_hull"].notna()]
     chosen = known["shortlist"].to_numpy(dtype=bool)
     others, left_out = thin(known[~chosen])
+    best = results.shortlist[results.shortlist["e_above_hull"].notna()]
     figure = go.Figure()
     for rows, name, style in (
-        (others, "candidates", {"color": GREY, "size": 4, "opacity": 0.5, "symbol": "circle"}),
-        (known[chosen], "shortlist", {"color": ORANGE, "size": 9, "symbol": "diamond"}),
+        (results.rows(others.index), "candidates", {"color": GREY, "size": 4, "opacity": 0.5, "symbol": "circle"}),
+        (best, "shortlist", {"color": ORANGE, "size": 9, "symbol": "diamond"}),
     ):
         figure.add_scatter(
-            x=_small(rows["e_above_hull"]),
-            y=_small(rows["predicted"]),
+            x=small(rows["e_above_hull"]),
+            y=small(rows["predicted"]),
             mode="markers",
             marker=style,
             name=name,
-            customdata=_names(rows),
+            customdata=names(rows),
             hovertemplate="%{customdata[0]}  %{customdata[1]}<br>"
-            f"predicted %{{y:.4~g}}{_hover_unit(results.unit)}<br>"
+            f"predicted %{{y:.4~g}}{hover_unit(results.unit)}<br>"
             "%{x:.4~f} eV/atom above hull<extra></extra>",
         )
     figure.update_xaxes(title="energy above hull (eV/atom)")
     ends = axis_range(known["predicted"].to_numpy(np.float64), results.is_log)
-    figure.update_yaxes(title=_label(results, "predicted"), **_axis(ends, results.is_log))
+    figure.update_yaxes(title=label(results, "predicted"), **axis(ends, results.is_log))
     missing = len(results.ranking) - len(known)
     return Figure(
         "hull",
@@ -197,28 +285,28 @@ def distributions(results: Results) -> Figure:
     ):
         share = 100 * np.histogram(data, edges)[0] / len(data)
         figure.add_scatter(
-            x=_small(edges),
-            y=_small(np.append(share, share[-1])),
+            x=small(edges),
+            y=small(np.append(share, share[-1])),
             line={"color": color, "shape": "hv", "dash": dash, "width": 1.5},
             fill="tozeroy",
-            fillcolor=_faint(color),
+            fillcolor=faint(color),
             mode="lines",
             name=name,
             hovertemplate="%{y:.1f}% from %{x:.3~g}<extra>" + name + "</extra>",
         )
     shortlist = results.shortlist["predicted"]
     figure.add_scatter(
-        x=_small(shortlist),
+        x=small(shortlist),
         y=np.zeros(len(shortlist)),
         mode="markers",
         marker={"color": ORANGE, "symbol": "diamond", "size": 8},
         name="shortlist",
-        customdata=_names(results.shortlist),
+        customdata=names(results.shortlist),
         hovertemplate="%{customdata[0]}  %{customdata[1]}<br>"
-        f"predicted %{{x:.4~g}}{_hover_unit(results.unit)}<extra></extra>",
+        f"predicted %{{x:.4~g}}{hover_unit(results.unit)}<extra></extra>",
         cliponaxis=False,
     )
-    figure.update_xaxes(title=_label(results), **_axis(ends, results.is_log))
+    figure.update_xaxes(title=label(results), **axis(ends, results.is_log))
     figure.update_yaxes(title="share of each set (%)", rangemode="tozero")
     return Figure(
         "distributions",
@@ -228,72 +316,3 @@ def distributions(results: Results) -> Figure:
         f"{number(predicted.min())} to {with_unit(number(predicted.max()), results.unit)}.",
         to_json(figure),
     )
-
-
-def thin(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """At most `MOST_POINTS` rows, evenly chosen, and a sentence on what is left out (empty if nothing is)."""
-    if len(rows) <= MOST_POINTS:
-        return rows, ""
-    kept = np.unique(np.linspace(0, len(rows) - 1, MOST_POINTS).astype(int))
-    return rows.iloc[kept], f" {len(kept):,} of {len(rows):,} are shown."
-
-
-def axis_range(values: FloatArray, is_log: bool) -> list[float]:
-    """Both ends of an axis that holds the values with a margin."""
-    low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 10.0)
-    if is_log:
-        margin = 10 ** max(0.03 * math.log10(high / low), 0.02)
-        return [low / margin, high * margin]
-    margin = 0.03 * (high - low) or 0.5
-    return [low - margin, high + margin]
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20, ... from low to high; powers of ten alone where these would be many."""
-    steps = (1, 2, 5) if math.log10(high / low) < 3 else (1,)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
-
-
-def to_json(figure: go.Figure) -> Markup:
-    """Plotly JSON for a script element; the same figure gives the same text."""
-    figure.update_layout(template="none")
-    return script_json(str(figure.to_json(engine="json")))
-
-
-def _axis(ends: Sequence[float], is_log: bool) -> dict[str, Any]:
-    if not is_log:
-        return {"range": list(ends)}
-    values = ticks(*ends)
-    return {
-        "type": "log",
-        "range": [math.log10(end) for end in ends],
-        "tickvals": values,
-        "ticktext": [f"{value:g}" for value in values],
-    }
-
-
-def _label(results: Results, what: str = "") -> str:
-    name = f"{results.summary['target']} {what}".strip()
-    return html.escape(f"{name} ({results.unit})" if results.unit else name, quote=False)
-
-
-def _hover_unit(unit: str) -> str:
-    return html.escape(f" {unit}", quote=False) if unit else ""
-
-
-def _names(rows: pd.DataFrame) -> list[list[str]]:
-    """Identifier and formula of each row, escaped for Plotly's own subset of HTML."""
-    return [
-        [html.escape(str(name), quote=False), str(formula(text))]
-        for name, text in zip(rows["material_id"], rows["formula"], strict=True)
-    ]
-
-
-def _small(values: Any) -> npt.NDArray[np.float32]:
-    return np.asarray(values, dtype=np.float32)
-
-
-def _faint(color: str) -> str:
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.22)"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from atomsets_core.report import methods
 from atomsets_core.report.markup import small_digits
-from atomsets_core.report.results import FloatArray, Results
+from atomsets_core.report.results import NAMES, FloatArray, Results
 from atomsets_core.wording import counted, factor, listed, mean_count, number, percent, scale_name, with_unit
 
 FEW = 20
@@ -65,7 +65,7 @@ def best_inside(results: Results) -> pd.Series | None:
     utility = np.where(results.ranking["in_domain"].to_numpy(dtype=bool), results.utility(), -np.inf)
     if not len(utility) or not np.isfinite(utility.max()):
         return None
-    return results.ranking.iloc[int(np.argmax(utility))]
+    return results.rows([int(np.argmax(utility))], (*NAMES, "lower", "upper", "in_domain")).iloc[0]
 
 
 def error_in_words(results: Results, value: float) -> str:
@@ -337,7 +337,7 @@ def _lifted(results: Results) -> str:
     if lifted.empty:
         return ""
     named = [
-        f"{small_digits(str(results.ranking.loc[row, 'formula']))} would be number {int(place):,}"
+        f"{small_digits(str(results.shortlist.loc[row, 'formula']))} would be number {int(place):,}"
         for row, place in lifted[:3].items()
     ]
     if len(lifted) == 1:

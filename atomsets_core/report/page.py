@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from atomsets_core.report import findings, methods
+from atomsets_core.report import findings, methods, periodic
+from atomsets_core.report.cards import cards
 from atomsets_core.report.changes import changes as changes_of
+from atomsets_core.report.downloads import downloads
 from atomsets_core.report.figures import figures
 from atomsets_core.report.markup import citation, formula, material
 from atomsets_core.report.results import Results, read_results
@@ -21,6 +22,9 @@ from atomsets_core.wording import NONE, discovery_header, discovery_rows, minus,
 
 NAMED_AFTER_FIRST = 4
 """Shortlisted candidates named beside the first in the answer."""
+
+PLOTLY, VIEWER = "vendor/plotly-basic.min.js", "vendor/3Dmol-min.js"
+"""Libraries in the page; see vendor.json. Plotly's basic bundle is a quarter of the whole one."""
 
 MOST_FAILURES = 50
 """Rows of the ledger on the page."""
@@ -93,16 +97,21 @@ def _content(results: Results) -> dict[str, Any]:
         "best_inside": None if inside is None else inside.to_dict(),
         "has_hull": results.has_hull,
         "has_remarks": _has_remarks(shortlist),
+        "cards": cards(results),
+        "downloads": downloads(results),
         "figures": figures(results),
+        "tables": periodic.tables(results.element_counts(), len(results.ranking), len(shortlist)),
         "discovery": _discovery(results),
         "failures": results.failures.iloc[:MOST_FAILURES].to_dict("records"),
         "n_failures": len(results.failures),
         "provenance": _provenance(summary),
         "references": methods.references(summary),
         "methods": methods.paragraph(summary),
-        "style": _asset("report.css"),
-        "script": _asset("report.js"),
-        "plotly": Markup(get_plotlyjs()),  # noqa: S704  # a constant of the plotly package
+        "style": asset("templates/report.css"),
+        "script": asset("templates/report.js"),
+        "viewer_script": asset("templates/viewer.js"),
+        "plotly": asset(PLOTLY),
+        "viewer": asset(VIEWER),
     }
 
 
@@ -154,6 +163,7 @@ def _missing(value: float | None) -> float | None:
     return None if value is None or pd.isna(value) else float(value)
 
 
-def _asset(name: str) -> Markup:
-    text = resources.files("atomsets_core.report").joinpath("templates", name).read_text()
+def asset(name: str) -> Markup:
+    """A style or script of this package, as it stands in the page."""
+    text = resources.files("atomsets_core.report").joinpath(name).read_text(encoding="utf-8")
     return Markup(text)  # noqa: S704  # a file of this package

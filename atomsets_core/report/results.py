@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pymatgen.core import Element
 
-from atomsets_core.storage import Store
-
-RANKING = [
-    "rank",
-    "material_id",
-    "formula",
-    "predicted",
-    "std",
-    "lower",
-    "upper",
-    "e_above_hull",
-    "in_domain",
-    "score",
-    "shortlist",
-    "distance",
-    "n_atoms",
-    "remark",
-]
-"""Columns of the ranking that a report shows."""
+from atomsets_core.evidence import read_evidence
+from atomsets_core.storage import StorageError, Store
 
 FloatArray = npt.NDArray[np.float64]
+
+FLAGS, TEXTS = ("in_domain", "shortlist"), ("material_id", "formula", "remark", "structure_hash")
+NUMBERS = ("rank", "predicted", "e_above_hull", *FLAGS)
+"""Columns of the ranking that are read of every candidate."""
+
+WHOLE = ("material_id", "formula", "std", "lower", "upper", "score", "distance", "n_atoms", "remark", "structure_hash")
+"""Those that are read of the shortlist beside them."""
+
+NAMES = ("material_id", "formula", "predicted", "e_above_hull")
+
+SYMBOL = re.compile(r"[A-Z][a-z]?")
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,28 @@ class Results:
 
     Attributes:
         summary: content of summary.json.
-        ranking: every ranked candidate, best first; columns `RANKING`.
+        store: of the campaign.
+        ranking: every ranked candidate, best first: the columns `NUMBERS` of ranking.parquet, since half a million
+            names would take more memory than all else. `rows` gives whole rows.
+        shortlist: the whole rows of the candidates that were chosen, best first; their index is that of the ranking.
         out_of_fold: each training structure with its value and the prediction of members that never saw it.
         failures: the ledger, one row for each structure or label that could not be used.
         discoveries: the simulated discoveries, one for each seed; empty where none was asked for.
+        evidence: material_id -> what stands behind its place on the shortlist, see `atomsets_core.evidence`.
+        plane: about the map of feature space ("explained": shares of the variance); None in older campaigns.
+        points: of that map.
     """
 
+    store: Store
     summary: dict[str, Any]
     ranking: pd.DataFrame
+    shortlist: pd.DataFrame
     out_of_fold: pd.DataFrame
     failures: pd.DataFrame
     discoveries: Sequence[dict[str, Any]]
+    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plane: dict[str, Any] | None = None
+    points: pd.DataFrame | None = None
 
     @property
     def goal(self) -> str:
@@ -66,11 +76,6 @@ class Results:
     def is_log(self) -> bool:
         """Whether the model works on log10 of the target."""
         return bool(self.summary["transform"] == "log10")
-
-    @cached_property
-    def shortlist(self) -> pd.DataFrame:
-        """The rows of the ranking that were chosen, best first."""
-        return self.ranking[self.ranking["shortlist"].astype(bool)]
 
     @cached_property
     def has_hull(self) -> bool:
@@ -106,6 +111,44 @@ class Results:
         below = predicted < self.summary["model"]["value_min"]
         return {"maximize": above, "exceed": above, "minimize": below}.get(self.goal, above | below)
 
+    def rows(self, positions: npt.ArrayLike, columns: Sequence[str] = NAMES) -> pd.DataFrame:
+        """These columns of the ranking at these positions, with the positions as index."""
+        wanted = np.sort(np.asarray(positions, dtype=np.int64))
+        parts, start = [], 0
+        for batch in ranking_batches(self.store, columns):
+            first, last = np.searchsorted(wanted, [start, start + len(batch)])
+            parts.append(batch.take(pa.array(wanted[first:last] - start)).to_pandas())
+            start += len(batch)
+        return pd.concat(parts).set_axis(wanted) if parts else pd.DataFrame(columns=list(columns))
+
+    def element_counts(self) -> dict[str, tuple[int, int]]:
+        """Element -> how many ranked and how many shortlisted candidates hold it; each candidate counts once."""
+        ranked: Counter[str] = Counter()
+        for batch in ranking_batches(self.store, ["formula"]):
+            for text, n in Counter(batch["formula"].to_pylist()).items():
+                ranked.update(dict.fromkeys(elements_in(text), n))
+        chosen = Counter(symbol for text in self.shortlist["formula"] for symbol in elements_in(text))
+        return {symbol: (n, chosen[symbol]) for symbol, n in ranked.items()}
+
+
+def elements_in(text: str) -> set[str]:
+    """The elements of a formula; whatever else stands in it is passed over."""
+    return {symbol for symbol in SYMBOL.findall(str(text)) if Element.is_valid_symbol(symbol)}
+
+
+def ranking_batches(store: Store, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """These columns of ranking.parquet, piece by piece.
+
+    Raises:
+        StorageError: it doesn't exist or is damaged.
+    """
+    store.size("ranking.parquet")
+    try:
+        with store.open("ranking.parquet") as file:
+            yield from pq.ParquetFile(file).iter_batches(65_536, columns=list(columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{store.url('ranking.parquet')} is damaged: {error}. Delete it and run again") from error
+
 
 def read_results(store: Store) -> Results:
     """The files a finished run leaves: summary, ranking, out-of-fold predictions, ledger, simulated discoveries.
@@ -114,10 +157,29 @@ def read_results(store: Store) -> Results:
         StorageError: one of them is missing or damaged; the message names it.
     """
     summary = store.read_json("summary.json")
+    numbers, chosen, start = [], [], 0
+    for batch in ranking_batches(store, [*NUMBERS, *WHOLE]):
+        part = batch.to_pandas().set_axis(np.arange(start, start + len(batch)))
+        numbers.append(part[list(NUMBERS)])
+        chosen.append(part[part["shortlist"].astype(bool)])
+        start += len(batch)
+    columns = [*NUMBERS, *WHOLE]
+    evidence, plane, points = read_evidence(store)
     return Results(
+        store=store,
         summary=summary,
-        ranking=store.read_table("ranking.parquet", RANKING).to_pandas(),
+        ranking=pd.concat(numbers) if numbers else _no_rows(list(NUMBERS)),
+        shortlist=pd.concat(chosen) if chosen else _no_rows(columns),
         out_of_fold=store.read_table(f"{summary['model']['folder']}/out_of_fold.parquet").to_pandas(),
         failures=store.read_table("failures.parquet").to_pandas(),
         discoveries=[store.read_json(name) for name in summary["discovery"]["files"]] if summary["discovery"] else [],
+        evidence=evidence,
+        plane=plane,
+        points=None if points is None else points.to_pandas(),
+    )
+
+
+def _no_rows(columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: pd.Series(dtype=bool if name in FLAGS else object if name in TEXTS else float) for name in columns}
     )

@@ -1,6 +1,6 @@
-"""The two data sets that come with the package, with units, citations and licence.
+"""The data sets that come with the package, with units, citations and licence.
 
-Both are computed by density-functional theory (PBE) and were taken from the source distribution of matminer 0.4.0 by
+All are computed by density-functional theory (PBE) and were taken from the source distribution of matminer 0.4.0 by
 `scripts/build_embedded_data.py`.
 """
 
@@ -60,6 +60,16 @@ DATASETS = {
         doi="10.1038/sdata.2015.9",
         licence="CC BY 4.0, Materials Project",
     ),
+    "dielectric": Dataset(
+        name="dielectric",
+        file="dielectric_constant_2017.parquet",
+        title="1,056 dielectric tensors of inorganic crystals (Materials Project, DFPT-PBE)",
+        units={"band_gap": "eV", "n": "", "poly_electronic": "", "poly_total": "", "space_group": ""},
+        citation="I. Petousis et al., High-throughput screening of inorganic compounds for the discovery of novel "
+        "dielectric and optical materials, Sci. Data 4, 160134 (2017)",
+        doi="10.1038/sdata.2016.134",
+        licence="CC BY 4.0, Materials Project",
+    ),
     "flla": Dataset(
         name="flla",
         file="flla_2015.parquet",
@@ -98,6 +108,14 @@ def load_dataset(name: str) -> Pulled:
 def load_elastic() -> Pulled:
     """1,181 elastic tensors (de Jong et al. 2015): K_VRH, G_VRH and relatives in GPa, anisotropy, Poisson ratio."""
     return load_dataset("elastic")
+
+
+def load_dielectric() -> Pulled:
+    """1,056 dielectric tensors (Petousis et al. 2017): PBE band gap in eV, refractive index, dielectric constants.
+
+    `poly_electronic` and `poly_total` are the average eigenvalues without and with the ions' share.
+    """
+    return load_dataset("dielectric")
 
 
 def load_flla() -> Pulled:

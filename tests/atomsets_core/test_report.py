@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import re
+import zipfile
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +17,24 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pymatgen.core import Structure
 
 from atomsets_core.discovery import summarize
 from atomsets_core.labels import LEDGER
 from atomsets_core.report import write_report
-from atomsets_core.report.figures import thin, ticks
+from atomsets_core.report.downloads import bibtex, cif_zip
+from atomsets_core.report.drawing import draw
 from atomsets_core.report.markup import formula, material, script_json
+from atomsets_core.report.periodic import place, tables
+from atomsets_core.report.plotting import thin, ticks
+from atomsets_core.report.results import elements_in, read_results
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.wording import discovery_rows, factor, number
 
 HEADS = ("AtomSets", "ridge, composition", "random forest, composition", "random", "oracle")
 HOSTILE = "<script>alert(1)</script>"
 BREAKOUT = "</script><img src=x onerror=alert(2)>{{ 7*7 }}"
+LINKS = r"#|https://next-gen\.materialsproject\.org/materials[/?]|https://doi\.org/|https://scholar\.google\.com/scholar\?q="
 N_HIDDEN, N_POOL, N_TRAINED, N_RANKED, N_SHORTLIST = 6, 18, 60, 40, 5
 
 
@@ -74,6 +85,7 @@ def campaign(
     n_ranked: int = N_RANKED,
     discoveries: int = 2,
     with_hull: bool = True,
+    with_evidence: bool = True,
     failures: list[tuple[str, ...]] | None = None,
     change: dict[str, Any] | None = None,
 ) -> Store:
@@ -99,7 +111,39 @@ def campaign(
     for run in runs:
         store.write_json(f"discovery/d-seed-{run['seed']}.json", run)
     store.write_json("summary.json", summary(trained, ranking, runs, goal, transform, len(rows)) | (change or {}))
+    if with_evidence:
+        write_evidence(store, ranking, trained)
     return store
+
+
+def write_evidence(store: Store, ranking: pd.DataFrame, trained: pd.DataFrame) -> None:
+    """Rock salt for every shortlisted candidate, and a map of everything."""
+    near = trained[["material_id", "formula", "value"]].iloc[:3].to_dict("records")
+    store.write_json(
+        "evidence.json",
+        {
+            "candidates": [
+                {
+                    "material_id": name,
+                    "lattice": (2.82 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])).tolist(),
+                    "numbers": [11, 17],
+                    "frac": [[0, 0, 0], [0.5, 0.5, 0.5]],
+                    "occupancy": None,
+                    "neighbours": [{**row, "distance": 1.5 + k} for k, row in enumerate(near)],
+                    "base": 2.0,
+                    "sites": [0.3, -0.1],
+                    "structure": 0.0,
+                }
+                for name in ranking.loc[ranking["shortlist"], "material_id"]
+            ],
+            "map": {"explained": [0.4, 0.2]},
+        },
+    )
+    both = pd.concat([trained.assign(trained=True, shortlist=False), ranking.assign(trained=False)], ignore_index=True)
+    both["value"] = np.where(both["trained"], both["value"], both["predicted"])
+    both["x"], both["y"] = both["mean"], both["distance"]
+    columns = ["x", "y", "material_id", "formula", "value", "trained", "shortlist"]
+    store.write_table("map.parquet", pa.Table.from_pandas(both[columns], preserve_index=False))
 
 
 def summary(
@@ -208,8 +252,9 @@ class Page(HTMLParser):
             self.text += data
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        names = [attrs["data-plot"] for tag, attrs in self.elements if tag == "script" and "data-plot" in attrs]
-        return dict(zip(names, (json.loads(text) for kind, text in self.scripts if kind), strict=True))
+        scripts = [attrs for tag, attrs in self.elements if tag == "script"]
+        both = zip(scripts, self.scripts, strict=True)
+        return {str(a["data-plot"]): json.loads(text) for a, (_, text) in both if "data-plot" in a}
 
 
 def page(store: Store) -> Page:
@@ -221,18 +266,20 @@ def test_one_file_needs_no_network_and_is_the_same_each_time(rng, tmp_path):
     store = campaign(rng, tmp_path)
     shown = page(store)
     first = store.read("report.html")
-    assert len(first) < 6_000_000
+    assert len(first) < 2_500_000
     for tag, attrs in shown.elements:
         assert "src" not in attrs, (tag, attrs)
         if tag == "link":
             assert attrs["href"] == "data:,"
         elif "href" in attrs:
             assert tag == "a"
-            assert re.match(r"#|https://next-gen\.materialsproject\.org/materials/|https://doi\.org/", attrs["href"])
+            saved = "download" in attrs
+            assert re.match("data:" if saved else LINKS, attrs["href"])
     style = re.search(r"<style>(.*?)</style>", first.decode(), re.S)[1]
     assert "url(" not in style
     assert "@import" not in style
-    assert sum("plotly.js v" in text for _, text in shown.scripts) == 1
+    assert sum("plotly.js (basic - minified) v" in text for _, text in shown.scripts) == 1
+    assert sum("3Dmol" in text[:200] for _, text in shown.scripts) == 1
     write_report(store)
     assert store.read("report.html") == first
 
@@ -252,7 +299,9 @@ def test_counts_and_key_numbers_are_shown(rng, tmp_path):
 
 def test_all_figures_have_data(rng, tmp_path):
     figures = page(campaign(rng, tmp_path)).figures()
-    assert list(figures) == ["plot-parity", "plot-discovery", "plot-hull", "plot-distributions"]
+    assert list(figures) == [
+        f"plot-{name}" for name in ("parity", "calibration", "discovery", "map", "hull", "distributions")
+    ]
     assert figures["plot-parity"]["layout"]["xaxis"]["type"] == "log"
     assert [trace["name"] for trace in figures["plot-discovery"]["data"][1:]] == list(HEADS)
 
@@ -268,6 +317,7 @@ def test_all_figures_have_data(rng, tmp_path):
         ({"discoveries": 1}, ["1 repeat)"], ["±"]),
         ({"with_hull": False}, ["Shortlist"], ["above hull", "Prediction and stability"]),
         ({"failures": []}, ["None: every structure and label that was pulled could be used"], ["failed: featurize"]),
+        ({"with_evidence": False}, ["Shortlist"], ["Map of the candidates", "Nearest known"]),
         ({"n_ranked": 0}, ["No candidate could be ranked", "It is empty"], ["What was learned from, what is"]),
         ({"n_ranked": 1}, ["Which of 1 candidate has the highest"], []),
     ],
@@ -307,6 +357,14 @@ def test_nothing_from_data_becomes_markup(rng, tmp_path):
         for column, text in zip(columns, (HOSTILE, BREAKOUT, HOSTILE), strict=False):
             frame[column] = text
         store.write_table(name, pa.Table.from_pandas(frame, preserve_index=False))
+    evidence = store.read_json("evidence.json")
+    for row in evidence["candidates"]:
+        row["material_id"] = HOSTILE
+        row["neighbours"] = [{"material_id": HOSTILE, "formula": BREAKOUT, "value": 1.0, "distance": 2.0}]
+    store.write_json("evidence.json", evidence)
+    points = store.read_table("map.parquet").to_pandas()
+    points["material_id"], points["formula"] = HOSTILE, BREAKOUT
+    store.write_table("map.parquet", pa.Table.from_pandas(points, preserve_index=False))
     shown = page(store)
     assert sum(tag == "script" for tag, _ in shown.elements) == sum(tag == "script" for tag, _ in plain.elements)
     assert not any(tag == "img" for tag, _ in shown.elements)
@@ -386,6 +444,99 @@ def test_a_missing_file_is_named(rng, tmp_path):
     store.remove("ranking.parquet")
     with pytest.raises(StorageError, match=r"ranking\.parquet does not exist"):
         write_report(store)
+
+
+def test_a_card_says_what_is_known_and_why(rng, tmp_path):
+    text = page(campaign(rng, tmp_path)).text
+    assert "average sites 100 GPa" in text
+    assert "Na \N{MULTIPLICATION SIGN} 2.00" in text
+    assert "Cl \N{MULTIPLICATION SIGN} 0.794" in text
+    assert "2 atoms in a cell of 3.99, 3.99, 3.99 Å, 22.4 Å³ an atom" in text
+    assert text.count("Nearest known materials") == N_SHORTLIST
+
+
+def test_what_is_saved_is_what_is_shown(rng, tmp_path):
+    store = campaign(rng, tmp_path)
+    files = {
+        str(attrs["download"]): base64.b64decode(str(attrs["href"]).partition("base64,")[2])
+        for tag, attrs in page(store).elements
+        if tag == "a" and "download" in attrs
+    }
+    assert list(files) == ["small-shortlist.csv", "small-cifs.zip", "small.bib"]
+    ranking = store.read_table("ranking.parquet").to_pandas().iloc[:N_SHORTLIST]
+    table = pd.read_csv(io.BytesIO(files["small-shortlist.csv"]))
+    assert table["material_id"].tolist() == ranking["material_id"].tolist()
+    np.testing.assert_allclose(table["predicted"], ranking["predicted"], rtol=1e-5)
+    with zipfile.ZipFile(io.BytesIO(files["small-cifs.zip"])) as archive:
+        assert len(archive.namelist()) == N_SHORTLIST
+        salt = Structure.from_str(archive.read(archive.namelist()[0]).decode(), fmt="cif")
+    assert salt.composition.reduced_formula == "NaCl"
+    assert salt.get_space_group_info()[0] == "Fm-3m"
+    bib = files["small.bib"].decode()
+    assert "@article{chen2021," in bib
+    assert "doi = {10.1038/s41524-021-00639-w}" in bib
+
+
+def test_what_does_not_fit_into_the_zip_is_left_out_from_the_end():
+    cell = (3.0 * np.eye(3)).tolist()
+    rows = [{"material_id": f"x/{k}", "lattice": cell, "numbers": [26], "frac": [[0, 0, 0]]} for k in range(50)]
+    data, kept = cif_zip(rows, most=5000)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.namelist() == [f"{k + 1:03d}-x-{k}.cif" for k in range(kept)]
+    assert 0 < kept < 50
+    assert len(data) < 8000
+
+
+def test_references_become_bibtex_that_nothing_can_break():
+    sources = [
+        {"citation": "A. Müller, X (2020)", "doi": "10.1234/a_b"},
+        {"citation": "B. Müller, Y {50%} & z\\end (2020)"},
+        {"citation": "nobody"},
+    ]
+    text = bibtex(sources)
+    assert re.findall(r"@misc\{(\w+),", text) == ["muller2020", "muller2020b", "reference"]
+    assert r"Y 50\% \& zend (2020)" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_a_drawing_has_images_on_the_faces_and_bonds_between_neighbours():
+    cubic = draw(4.2 * np.eye(3), [55, 17], np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]))
+    assert cubic.symbol.count("Cs") == 8
+    assert cubic.symbol.count("Cl") == 1
+    assert len(cubic.bonds) == 8
+    turned, corners = cubic.turned()
+    np.testing.assert_allclose(np.linalg.norm(turned[0] - turned[1:8], axis=1).min(), 4.2, atol=1e-9)
+    assert np.abs(corners.mean(axis=0)).max() < 1e-9
+
+
+def test_the_periodic_tables_count_candidates_and_place_elements(rng, tmp_path):
+    results = read_results(campaign(rng, tmp_path))
+    assert results.element_counts() == {"Al": (N_RANKED, N_SHORTLIST), "O": (N_RANKED, N_SHORTLIST)}
+    assert elements_in("Co(BW)2 <b>Xx") == {"Co", "B", "W"}
+    assert [place(symbol) for symbol in ("H", "He", "O", "La", "Lu", "Hf", "U")] == [
+        (1, 1), (1, 18), (2, 16), (8, 3), (8, 17), (6, 4), (9, 6)
+    ]  # fmt: skip
+    screened, chosen = tables({"Fe": (50, 0), "O": (100, 2)}, 100, 2)
+    assert "O (100%) and Fe (50%)" in screened.caption
+    assert "Fe" not in chosen.caption
+
+
+def test_rows_of_the_ranking_are_read_by_position(rng, tmp_path):
+    store = campaign(rng, tmp_path)
+    whole = store.read_table("ranking.parquet").to_pandas()
+    found = read_results(store).rows([7, 2], ["material_id", "predicted"])
+    assert found.index.tolist() == [2, 7]
+    assert found["material_id"].tolist() == whole["material_id"][[2, 7]].tolist()
+
+
+def test_the_libraries_are_those_that_are_written_down():
+    folder = resources.files("atomsets_core.report").joinpath("vendor")
+    known = json.loads(folder.joinpath("vendor.json").read_text())
+    files = {name: digest for row in known.values() for name, digest in row["files"].items()}
+    assert files.keys() == {file.name for file in folder.iterdir()} - {"vendor.json"}
+    for name, digest in files.items():
+        assert hashlib.sha256(folder.joinpath(name).read_bytes()).hexdigest() == digest, name
+    assert {row["licence"] for row in known.values()} == {"BSD-3-Clause", "MIT"}
 
 
 def test_formulas_and_json_are_safe_and_complete():

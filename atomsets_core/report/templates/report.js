@@ -25,6 +25,7 @@
   function layout(own, isDark) {
     const merged = { ...own, ...look(isDark) };
     for (const name of ["xaxis", "yaxis"]) merged[name] = { ...axis(isDark), ...own[name] };
+    merged.legend = { ...merged.legend, ...own.legend };
     return merged;
   }
 
@@ -67,6 +68,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       for (const other of table.tHead.querySelectorAll("th")) other.setAttribute("aria-sort", "none");
       heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
       body.append(...rows);
+      arrangeCards(rows);
     });
   }
 }
@@ -74,15 +76,30 @@ for (const table of document.querySelectorAll("table.sortable")) {
 for (const input of document.querySelectorAll("input[data-filter]")) {
   const table = document.getElementById(input.dataset.filter);
   const status = document.querySelector(`[data-count="${input.dataset.filter}"]`);
-  input.addEventListener("input", () => {
+  const inside = document.querySelector(`input[data-inside="${input.dataset.filter}"]`);
+  const filter = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = [...table.tBodies[0].rows];
     for (const row of rows) {
       const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
+      row.hidden = !words.every((word) => text.includes(word)) || (inside.checked && row.dataset.inside === "0");
     }
-    status.textContent = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} shown` : "";
-  });
+    const shown = rows.filter((row) => !row.hidden).length;
+    status.textContent = shown < rows.length || words.length ? `${shown} of ${rows.length} shown` : "";
+    arrangeCards(rows);
+  };
+  input.addEventListener("input", filter);
+  inside.addEventListener("change", filter);
+}
+
+// The cards follow the table: the same order, and only what the filter leaves.
+function arrangeCards(rows) {
+  for (const row of rows) {
+    const card = row.dataset.card && document.getElementById(row.dataset.card);
+    if (!card) continue;
+    card.hidden = row.hidden;
+    card.parentElement.append(card);
+  }
 }
 
 for (const button of document.querySelectorAll("button[data-copy]")) {
