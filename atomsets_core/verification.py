@@ -29,6 +29,8 @@ OUTCOME = (
     "ranking.csv",
     "failures.parquet",
     "summary.json",
+    "evidence.json",
+    "map.parquet",
     "report.html",
 )
 """What the end of a run writes, the summary being what the others are checked against."""

@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from atomsets_core import stages
 from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
+from atomsets_core.evidence import EVIDENCE, MAP
 from atomsets_core.shards import SCHEMA_VERSION, ShardEntry, folder
 from atomsets_core.sources import PulledFile
 from atomsets_core.standing import memory, telling
@@ -25,7 +26,16 @@ from flows.progress import publish, slug
 from flows.reports import report_url
 from tasks.events import entered_top_ten
 
-OUTPUTS = ("ranking.parquet", "ranking.csv", "failures.parquet", "summary.json", "report.html", memory.CHANGES)
+OUTPUTS = (
+    "ranking.parquet",
+    "ranking.csv",
+    "failures.parquet",
+    "summary.json",
+    EVIDENCE,
+    MAP,
+    "report.html",
+    memory.CHANGES,
+)
 """What every finished run leaves, beside its model."""
 
 WORK = ("shards_made", "models_trained", "discoveries_simulated", "shards_predicted")
