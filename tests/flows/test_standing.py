@@ -79,8 +79,9 @@ class World:
         return pd.read_parquet(self.out / "ranking.parquet")
 
     def times(self):
-        """When each file was written, but for the lock and what a pull writes."""
-        files = (path for path in self.out.rglob("*") if path.is_file() and path.name != ".lock")
+        """When each file was written, but for the lock, what a pull writes, and what a run says of itself."""
+        said = (".lock", "progress.json", "campaign.json", "campaign.json.sha256")
+        files = (path for path in self.out.rglob("*") if path.is_file() and path.name not in said)
         return {path: path.stat().st_mtime_ns for path in files if "structures" not in path.parts}
 
     def command(self, *words):
