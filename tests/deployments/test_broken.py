@@ -111,7 +111,8 @@ def test_the_prefect_server_goes_away_and_comes_back(prefect_with_deployments, i
     prefect, out = prefect_with_deployments, tmp_path / "out"
     process = start(prefect, inputs, address, out)
     try:
-        until(lambda: len(shards(out)) >= 4 or process.poll() is not None, 400, "the first shards")
+        # Beyond the four of the training: those of the candidates are under way, between two stages a run waits.
+        until(lambda: len(shards(out)) >= 6 or process.poll() is not None, 400, "the first shards")
         assert process.poll() is None, process.communicate()[1]
         prefect.stop_server(signal.SIGKILL)
         before = len(shards(out))
