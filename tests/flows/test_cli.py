@@ -51,7 +51,7 @@ def test_an_unwritable_folder_ends_with_2(tmp_path):
 def test_an_unknown_data_set_ends_with_2(tmp_path):
     result = invoke("--out", str(tmp_path), "--set", "training.source=embedded:gold")
     assert result.exit_code == 2
-    assert "no embedded data set 'gold'; there are elastic, flla" in result.stderr
+    assert "no embedded data set 'gold'; there are elastic, dielectric, flla" in result.stderr
 
 
 def command(out):
