@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 from atomsets_core.attribution import contributions
 from atomsets_core.calibration import sampled_rows
 from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.saved_models import read_config
 from atomsets_core.shards import iter_entries
 from atomsets_core.storage import Store
 from atomsets_core.stored import StoredFeatures
 from atomsets_core.structures import Structures
+from atomsets_core.units import with_units
 
 EVIDENCE, MAP = "evidence.json", "map.parquet"
 
@@ -86,7 +88,9 @@ def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist:
     trained = store.read_table(f"{folder}/out_of_fold.parquet", ["material_id", "formula", "value"])
     candidates = _candidates(model, features, shortlist, trained)
     points, explained = _map(store, features, model, trained)
-    store.write_table(MAP, points)
+    unit = str(read_config(store, folder)["about"].get("unit", ""))
+    units = {"x": "first principal component", "y": "second principal component", "value": unit, "trained": "yes or no"}
+    store.write_table(MAP, with_units(points, units))
     store.write_json(EVIDENCE, {"candidates": candidates, "map": {"explained": explained}})
 
 

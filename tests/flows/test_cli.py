@@ -151,7 +151,8 @@ def test_a_killed_training_ends_with_the_model_it_would_have_made(tmp_path, elas
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 10 <= len(safetensors.torch.load(checkpoint.read_bytes())["losses"]) < 60
+    # behind the tensors stands their sha256
+    assert 10 <= len(safetensors.torch.load(checkpoint.read_bytes()[:-32])["losses"]) < 60
     assert not (tmp_path / "killed" / "model.json").exists()
 
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
