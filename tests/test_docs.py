@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import subprocess
 import sys
 from pathlib import Path
@@ -56,5 +57,6 @@ def test_it_fits_a_phone_and_has_no_serious_fault(browser, site, page, dark):
     browser.go((site / page).as_uri(), width=390, dark=dark)
     # What the button in the header does.
     browser.run(f"document.body.setAttribute('data-md-color-scheme', '{'slate' if dark else 'default'}')")
+    time.sleep(0.7)  # colours fade into each other
     assert browser.run("document.documentElement.scrollWidth") <= 390
     assert faults(browser) == []

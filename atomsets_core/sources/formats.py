@@ -251,6 +251,8 @@ def _xyz(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
 
 def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
     frames = list(_xyz_frames(file.text()))
+    if not frames:
+        yield Refusal(file.stem, "parse", "the file is empty")
     for position, frame in enumerate(frames):
         material_id = default_id(None, file.stem, position, len(frames))
         try:
