@@ -98,7 +98,12 @@ def trimmed(result: dict[str, Any]) -> dict[str, Any]:
         table = [{**row, "hits": np.round(row["hits"], 2).tolist()} for row in told["table"]]
         parity = {**told["parity"], **{k: np.round(told["parity"][k], 4).tolist() for k in ("true", "predicted")}}
         targets[name] = {**told, "runs": runs, "table": table, "parity": parity}
-    return {**result, "targets": targets, "asked": {**result["asked"], "features": None}}
+    # of a path the name alone: the folder is somebody's own
+    source = {
+        **result["source"],
+        **({"path": Path(result["source"]["path"]).name} if "path" in result["source"] else {}),
+    }
+    return {**result, "targets": targets, "source": source, "asked": {**result["asked"], "features": None}}
 
 
 def write_docs() -> None:
