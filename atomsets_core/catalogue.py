@@ -21,7 +21,7 @@ from pymatgen.core import Element
 
 from atomsets_core.sources.base import Pulled
 from atomsets_core.storage import StorageError, Store
-from atomsets_core.structures import STRUCTURE_COLUMNS, IntArray, Structures, from_arrow
+from atomsets_core.structures import STRUCTURE_COLUMNS, IntArray, Structures, from_arrow, regrouped
 
 BLOCK = 4096
 """Structures read at a time."""
@@ -203,19 +203,7 @@ class Catalogue:
 
     def groups(self, size: int) -> Iterator[Structures]:
         """The structures in order, `size` at a time."""
-        waiting: list[Structures] = []
-        for _, block, _ in self.blocks():
-            waiting.append(block)
-            if sum(map(len, waiting)) < size:
-                continue
-            joined = Structures.concat(waiting)
-            full = len(joined) // size * size
-            for start in range(0, full, size):
-                yield joined.take(np.arange(start, start + size))
-            waiting = [joined.take(np.arange(full, len(joined)))]
-        rest = Structures.concat(waiting)
-        if len(rest):
-            yield rest
+        return regrouped((block for _, block, _ in self.blocks()), size)
 
 
 def read(structures: Structures | Catalogue) -> Structures:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from atomsets_core.sources.blocks import Block
-from atomsets_core.structures import Refusal, Structures
+from atomsets_core.structures import Refusal, Structures, regrouped
 
 
 @dataclass
@@ -36,20 +36,11 @@ class Intake:
 
     def shards(self, blocks: Iterable[Block]) -> Iterator[Structures]:
         """The structures that came for the first time, in order, `size` at a time."""
-        waiting: list[Structures] = []
-        for block in blocks:
-            self.refused += block.refused
-            waiting.append(self._first_of_each(block.structures))
-            if sum(map(len, waiting)) < self.size:
-                continue
-            joined = Structures.concat(waiting)
-            full = len(joined) // self.size * self.size
-            for start in range(0, full, self.size):
-                yield joined.take(np.arange(start, start + self.size))
-            waiting = [joined.take(np.arange(full, len(joined)))]
-        rest = Structures.concat(waiting)
-        if len(rest):
-            yield rest
+        return regrouped(map(self._taken_in, blocks), self.size)
+
+    def _taken_in(self, block: Block) -> Structures:
+        self.refused += block.refused
+        return self._first_of_each(block.structures)
 
     def _first_of_each(self, structures: Structures) -> Structures:
         new = np.empty(len(structures), dtype=bool)

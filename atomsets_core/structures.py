@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -230,6 +230,23 @@ class Structures:
             }
         )
         return with_units(table, STRUCTURE)
+
+
+def regrouped(parts: Iterable[Structures], size: int) -> Iterator[Structures]:
+    """The structures of all parts in order, `size` at a time; the last group may be smaller."""
+    waiting: list[Structures] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) < size:
+            continue
+        joined = Structures.concat(waiting)
+        full = len(joined) // size * size
+        for start in range(0, full, size):
+            yield joined.take(np.arange(start, start + size))
+        waiting = [joined.take(np.arange(full, len(joined)))]
+    rest = Structures.concat(waiting)
+    if len(rest):
+        yield rest
 
 
 def empty_structures() -> Structures:
