@@ -32,7 +32,7 @@ from flows.commands import (
     verify,
 )
 from flows.server import quiet_environment, start_early
-from flows.terminal import Bars, check_writable, console, fail
+from flows.terminal import check_writable, console, fail, watched
 
 # Arrow's own allocator keeps what was freed; a process that reads file after file would seem to grow.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -105,10 +105,8 @@ def screen(
         foretell(campaign, set_ or [], out, as_json)
         return
     server = start_early()
-    from atomsets_core.sources import SourceError, SourceUnavailableError
     from atomsets_core.storage import StorageError
     from flows.campaign import CampaignError, read_campaign
-    from flows.progress import listening
     from flows.screen import screen as flow
 
     try:
@@ -119,19 +117,8 @@ def screen(
         fail(2, str(error))
     console.print(f"campaign [bold]{asked.name}[/] in {target}", highlight=False)
     server.join()
-    try:
-        with Bars() as bars, listening(bars):
-            summary = flow(asked, target)
-    except SourceUnavailableError as error:
-        fail(1, str(error))
-    except SourceError as error:
-        fail(2, str(error))
-    except KeyboardInterrupt:
-        fail(1, "stopped. Run the same command again to go on where it was")
-    except Exception as error:
-        if verbose:
-            console.print_exception()
-        fail(1, f"{error or type(error).__name__}\nWhat is finished is kept: run the same command again to go on.")
+    with watched(verbose):
+        summary = flow(asked, target)
     show(summary, target)
     if as_json:
         print(json.dumps({**summary, "out": target}))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -25,6 +26,37 @@ from rich.text import Text
 from atomsets_core.structures import Refusal
 
 console = Console(stderr=True)
+
+
+@contextmanager
+def watched(
+    verbose: bool, wrong: tuple[type[Exception], ...] = (), kept: str = "What is finished is kept"
+) -> Iterator[None]:
+    """Show the progress of the flow that runs inside; end the command with 1 if it fails, 2 if the request was wrong.
+
+    Args:
+        verbose: print the traceback of a failure.
+        wrong: exceptions that mean a wrong request, beside `SourceError`.
+        kept: said after a failure.
+    """
+    from atomsets_core.sources import SourceError, SourceUnavailableError
+    from flows.progress import listening
+
+    try:
+        with Bars() as bars, listening(bars):
+            yield
+    except SourceUnavailableError as error:
+        fail(1, str(error))
+    except SourceError as error:
+        fail(2, str(error))
+    except KeyboardInterrupt:
+        fail(1, "stopped. Run the same command again to go on where it was")
+    except Exception as error:
+        if isinstance(error, wrong):
+            fail(2, str(error))
+        if verbose:
+            console.print_exception()
+        fail(1, f"{error or type(error).__name__}\n{kept}: run the same command again to go on.")
 
 
 def tell_refused(refused: Sequence[Refusal]) -> None:

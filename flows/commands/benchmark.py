@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.terminal import Bars, console, fail
+from flows.terminal import console, fail, watched
 
 
 def benchmark(
@@ -40,10 +40,8 @@ def benchmark(
 
     quiet_environment(verbose)
     server = start_early()
-    from atomsets_core.sources import SourceError
     from atomsets_core.storage import StorageError
     from flows.benchmark import benchmark as flow
-    from flows.progress import listening
 
     try:
         chosen = sorted({int(fold) for fold in folds.split(",")}) if folds else None
@@ -51,17 +49,8 @@ def benchmark(
         fail(2, f"--folds {folds}: write fold numbers with commas, e.g. 0,1")
     target = out or f"benchmarks/results/accuracy/{task}.{variant}{f'.{train_rows}' if train_rows else ''}.json"
     server.join()
-    try:
-        with Bars() as bars, listening(bars):
-            result = flow(task, data, target, variant, chosen, seed, features, workers, address, train_rows)
-    except (SourceError, StorageError) as error:
-        fail(2, str(error))
-    except KeyboardInterrupt:
-        fail(1, "stopped. Run the same command again to go on where it was")
-    except Exception as error:
-        if verbose:
-            console.print_exception()
-        fail(1, f"{error or type(error).__name__}\nFinished folds are kept: run the same command again to go on.")
+    with watched(verbose, (StorageError,), "Finished folds are kept"):
+        result = flow(task, data, target, variant, chosen, seed, features, workers, address, train_rows)
     for line in tell(result):
         console.print(line, highlight=False, soft_wrap=True)
     if as_json:

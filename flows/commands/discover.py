@@ -42,15 +42,13 @@ def discover(
       atomsets discover --target K_VRH --seeds 3 --set quantile=0.05
     """
     from flows.server import quiet_environment, start_early
-    from flows.terminal import Bars, check_writable, console, fail
+    from flows.terminal import check_writable, fail, watched
 
     quiet_environment(verbose)
     server = start_early()
-    from atomsets_core.sources import SourceError
     from atomsets_core.storage import StorageError
     from flows.campaign import CampaignError
     from flows.discover import discover as flow
-    from flows.progress import listening
 
     changes: dict[str, Any] = {"seeds": seeds, "heads": heads or [], "parents": parents or [], "rows": rows}
     changes |= {"strict": not polymorphs, "workers": workers, "search": {"seeds": search}}
@@ -61,17 +59,8 @@ def discover(
     except (CampaignError, StorageError) as error:
         fail(2, str(error))
     server.join()
-    try:
-        with Bars() as bars, listening(bars):
-            result = flow(asked, folder)
-    except SourceError as error:
-        fail(2, str(error))
-    except KeyboardInterrupt:
-        fail(1, "stopped. Run the same command again to go on where it was")
-    except Exception as error:
-        if verbose:
-            console.print_exception()
-        fail(1, f"{error or type(error).__name__}\nWhat is finished is kept: run the same command again to go on.")
+    with watched(verbose):
+        result = flow(asked, folder)
     show(result, folder)
     if as_json:
         print(json.dumps({**result, "out": folder}))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.server import quiet_environment, start_early
-from flows.terminal import Bars, check_writable, console, fail
+from flows.terminal import check_writable, console, fail, watched
 
 
 def retrain(
@@ -29,10 +29,8 @@ def retrain(
     """
     quiet_environment(verbose)
     server = start_early()
-    from atomsets_core.sources import SourceError, SourceUnavailableError
     from atomsets_core.storage import StorageError
     from flows.campaign import CampaignError, read_campaign
-    from flows.progress import listening
     from flows.retrain import retrain as flow
 
     try:
@@ -42,19 +40,8 @@ def retrain(
     except (CampaignError, StorageError) as error:
         fail(2, str(error))
     server.join()
-    try:
-        with Bars() as bars, listening(bars):
-            result = flow(asked, target)
-    except SourceUnavailableError as error:
-        fail(1, str(error))
-    except SourceError as error:
-        fail(2, str(error))
-    except KeyboardInterrupt:
-        fail(1, "stopped. Run the same command again to go on where it was")
-    except Exception as error:
-        if verbose:
-            console.print_exception()
-        fail(1, f"{error or type(error).__name__}\nWhat is finished is kept: run the same command again to go on.")
+    with watched(verbose):
+        result = flow(asked, target)
     console.print(f"[bold]{result['outcome']}[/]: {result['why']}", highlight=False, soft_wrap=True)
     console.print(f"champion: {target}/{result['champion']}   card: MODEL.md in it", highlight=False, soft_wrap=True)
     if as_json:
