@@ -75,14 +75,14 @@ class Rig:
         """Start what does not run."""
         if self.server is None or not self.server.is_alive():
             self.server = self._start("server", _serve, self.port, str(self.place / "prefect"))
-            _until(lambda: _healthy(self.api), "the Prefect server")
+            until(lambda: _healthy(self.api), "the Prefect server")
         if self.scheduler is None or not self.scheduler.is_alive():
             for worker in self.workers:
                 worker.kill()
                 worker.join()
             self.workers = []
             self.scheduler = self._start("scheduler", _schedule, self.dask_port)
-            _until(lambda: _listening(self.dask_port), "the scheduler")
+            until(lambda: _listening(self.dask_port), "the scheduler")
         self.workers = [worker for worker in self.workers if worker.is_alive()]
         while len(self.workers) < self.n_workers:
             self.workers.append(self._start("worker", _work, self.address))
@@ -134,7 +134,12 @@ def _paths() -> Iterator[None]:
             os.environ["PYTHONPATH"] = before
 
 
-def _until(ready: Callable[[], bool], what: str) -> None:
+def until(ready: Callable[[], bool], what: str) -> None:
+    """Wait for something.
+
+    Raises:
+        RuntimeError: it takes longer than `PATIENCE`.
+    """
     end = time.monotonic() + PATIENCE
     while not ready():
         if time.monotonic() > end:

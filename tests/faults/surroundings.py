@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pandas as pd
 from atomsets_core.storage import Store
 from atomsets_core.verification import verify
 from tests.faults.mini import campaign, differences, write_inputs
-from tests.faults.rig import PATIENCE, ROOT, Rig
+from tests.faults.rig import PATIENCE, ROOT, Rig, until
 
 
 class CannotMountError(Exception):
@@ -85,15 +86,24 @@ class Surroundings:
             return wrong + self._plain(out)
 
     def at_once(self, seed: int) -> list[str]:
-        """Two runs of one campaign: one refuses and says why, the other one is not disturbed."""
+        """Two runs of one campaign: one refuses and says why, the other one is not disturbed.
+
+        With an even seed the first is halted at a random moment until the second has ended; with an odd one both start
+        at the same moment.
+        """
         out = self.place / f"at-once-{seed}"
         self.rig.ensure()
         first = self.rig.flow(self.campaign, out)
-        time.sleep(random.Random(f"twins {seed}").uniform(0, 1.5))  # noqa: S311
+        if seed % 2 == 0:
+            until(lambda: len(list(out.glob("*"))) > 1 or not first.is_alive(), "the first run")  # more than .lock
+            time.sleep(random.Random(f"twins {seed}").uniform(0, 0.3))  # noqa: S311
+            os.kill(first.pid or 0, signal.SIGSTOP)
         second = self.rig.flow(self.campaign, out)
+        second.join(PATIENCE)
+        if seed % 2 == 0:
+            os.kill(first.pid or 0, signal.SIGCONT)
+        first.join(PATIENCE)
         wrong = []
-        for process in (first, second):
-            process.join(PATIENCE)
         if sorted([first.exitcode or 0, second.exitcode or 0]) != [0, 1]:
             wrong.append(f"exit codes {first.exitcode} and {second.exitcode}, one should have refused")
         if "another run is at work" not in self.rig.said("flow"):
