@@ -13,9 +13,11 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
+from atomsets_core import seals
 from atomsets_core.discovery.choice import recipes
 from atomsets_core.estimators import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.saved_models import read_config
+from atomsets_core.stages import MODEL_FILES
 from atomsets_core.standing import duels
 from atomsets_core.standing.duels import CHALLENGER, CHAMPION
 from atomsets_core.standing.fingerprint import digest, record
@@ -64,7 +66,9 @@ def definition(campaign: Campaign, parent_digest: str) -> str:
 
 
 def sound(store: Store, folder: str) -> bool:
-    """Whether a campaign's model is there whole: its arrays are those it was saved with, its table can be read."""
+    """Whether a campaign's model is there whole: its files are those it was saved with, its table can be read."""
+    if not all(seals.sound(store, f"{folder}/{name}") for name in MODEL_FILES):
+        return False
     try:
         config = read_config(store, folder)
         store.read_table(f"{folder}/out_of_fold.parquet", columns=["structure_hash", "value", "formula", "fold"])

@@ -94,8 +94,9 @@ def test_serve_on_a_laptop(prefect_with_deployments, tmp_path):
     command = [sys.executable, "-m", "flows.cli", "serve", "weekly", "embedded", "--port", str(port)]
     log = (tmp_path / "log").open("w")
     serving = subprocess.Popen(
-        [*command, "--home", str(tmp_path)], env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-    )
+        [*command, "--home", str(tmp_path)], env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell takes it from background jobs
+    )  # fmt: skip
     try:
         url = f"http://127.0.0.1:{port}/api"
 
