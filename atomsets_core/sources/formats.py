@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import json
 import re
 import sqlite3
@@ -155,13 +156,24 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
 
 
 def _poscar(file: StructureFile) -> Entry:
+    text = file.text()
     try:
-        poscar = Poscar.from_str(file.text(), read_velocities=False)
+        _check_atoms_of(text)
+        poscar = Poscar.from_str(text, read_velocities=False)
     except Exception as error:
         raise ValueError(reason_of(error, "not a readable POSCAR")) from error
     if not poscar.true_names:  # pymatgen would call them H, He, Li, ...
         raise ValueError("no element symbols (VASP 4 format): write them in the line before the numbers of atoms")
     return Entry(file.stem, poscar.structure)
+
+
+def _check_atoms_of(text: str) -> None:
+    """Raise ValueError where a POSCAR announces more atoms than it has lines: pymatgen names them all, however many."""
+    lines = text.splitlines()
+    for line in lines[5:7]:
+        counts = list(itertools.takewhile(str.isdecimal, line.split()))
+        if counts and (any(len(count) > 9 for count in counts) or sum(map(int, counts)) > len(lines)):
+            raise ValueError(f"{' + '.join(counts)} atoms are announced, the file has {len(lines)} lines")
 
 
 def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
@@ -269,8 +281,11 @@ _PROPERTIES = re.compile(r"""\bProperties\s*=\s*["']?([^\s"']+)""", re.IGNORECAS
 
 
 def _check_columns_of(frame: str) -> None:
-    """Raise ValueError where a frame announces more columns than a line of it has: ASE makes them all, however many."""
+    """Raise ValueError where a frame announces more than it has, columns or atoms: ASE makes them all, however many."""
     lines = frame.splitlines()
+    header = lines[0].strip() if lines else ""
+    if header.isdecimal() and int(header) > len(lines) - 2:
+        raise ValueError(f"{int(header)} atoms are announced, {max(len(lines) - 2, 0)} lines follow")
     stated = _PROPERTIES.search(lines[1]) if len(lines) > 2 else None
     if stated:
         widths = [int(part) for part in stated[1].split(":")[2::3] if part.isdecimal() and len(part) < 12]
