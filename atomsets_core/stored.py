@@ -157,6 +157,7 @@ class StoredFeatures:
             structure,
             self.digest,
             weights if weighted else None,
+            refused=self.refused,
             flagged=flagged,
         )
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from atomsets_core.shards import ShardError, folder, read_entries
 from atomsets_core.sources import Pulled
 from atomsets_core.storage import Store
 from atomsets_core.stored import StoredFeatures, featurize_into
+from atomsets_core.structures import Refusal
 
 LEVELS = ("V0", "V1", "V2", "V3")
 
@@ -79,6 +81,18 @@ def test_refused_structures_are_told_of_by_their_identifier(tmp_path, elastic):
     assert [(r.material_id, "does not cover Og" in r.reason) for r in found.refused] == [
         (structures.material_id[0], True)
     ]
+    assert found.load().refused == found.refused
+
+
+def test_parents_that_refuse_different_structures_are_joined_on_what_all_can_take(stored, elastic):
+    part = replace(
+        stored[1:3], refused=(Refusal(stored.material_id[0], "featurize", "too large", stored.structure_hash[0]),)
+    )
+    joined = Features.join({"megnet": stored[:3].load(), "smaller": part.load()})
+    np.testing.assert_array_equal(joined.material_id, stored.material_id[1:3])
+    assert [r.material_id for r in joined.refused] == [stored.material_id[0]]
+    with pytest.raises(ValueError, match="not of the same structures"):
+        Features.join({"megnet": stored[:3].load(), "smaller": stored[1:3].load()})
 
 
 def test_a_damaged_shard_ends_the_reading_and_is_named(tmp_path, elastic):
