@@ -174,10 +174,9 @@ class Candidates(Section):
         }
 
     def materials_query(self) -> MaterialsQuery | None:
-        """The query with what is filtered on among its fields; None for other sources."""
-        return _complete_query(
-            self.source, self.query, [name for name in self.filters if name not in ("n_atoms", "n_elements")]
-        )
+        """The query with the stability and what is filtered on among its fields; None for other sources."""
+        filtered = [name for name in self.filters if name not in ("n_atoms", "n_elements")]
+        return _complete_query(self.source, self.query, list(dict.fromkeys(["energy_above_hull", *filtered])))
 
 
 class Objective(Section):
@@ -486,6 +485,8 @@ def read_campaign(path: str | Path | None = None, overrides: list[str] | None = 
         name = str(path)
         try:
             text = Path(path).read_text()
+        except FileNotFoundError as error:
+            raise CampaignError(f"{name}: there is no such campaign file; check the spelling") from error
         except (OSError, UnicodeDecodeError) as error:
             raise CampaignError(f"{name}: can't be read: {getattr(error, 'strerror', None) or error}") from error
     try:

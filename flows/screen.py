@@ -143,6 +143,7 @@ class CampaignRun:
                 predictions = self.predict(model.folder, entries)
         with self.timed("rank"):
             ranking = self.rank(chosen, predictions, values, model.choice)
+        with self.timed("explain"):
             self.explain(chosen, ranking, model.folder)
         self.store.write_table("failures.parquet", ledger_table(self.refused))
         summary = summarize_run(

@@ -29,6 +29,9 @@ OFFERED = 20
 PIECE = 16_384
 """Rows of the ranking written at a time."""
 
+HULL = ("e_above_hull", "energy_above_hull")
+"""What sources call the energy above the convex hull, eV/atom; the first that there is counts."""
+
 NUMBERS = ("predicted", "std", "lower", "upper", "mean", "distance")
 
 COLUMNS = (
@@ -162,10 +165,10 @@ class _Table:
         content = index.inverse[ranked]
         self.numbers = {name: values[content] for name, values in numbers.items()}
         self.in_domain = domain[content]
-        hull = candidates.columns(["e_above_hull"])
+        hull = candidates.columns(HULL)
         self._hull = (
-            pd.to_numeric(hull["e_above_hull"]).to_numpy(dtype=np.float64, na_value=np.nan)[ranked]
-            if "e_above_hull" in hull
+            pd.to_numeric(hull.iloc[:, 0]).to_numpy(dtype=np.float64, na_value=np.nan)[ranked]
+            if len(hull.columns)
             else np.full(len(ranked), np.nan)
         )
         self.score = np.zeros(len(ranked))

@@ -158,7 +158,7 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
 def _poscar(file: StructureFile) -> Entry:
     text = file.text()
     try:
-        _check_atoms_of(text)
+        _check_poscar(text)
         poscar = Poscar.from_str(text, read_velocities=False)
     except Exception as error:
         raise ValueError(reason_of(error, "not a readable POSCAR")) from error
@@ -167,7 +167,7 @@ def _poscar(file: StructureFile) -> Entry:
     return Entry(file.stem, poscar.structure)
 
 
-def _check_atoms_of(text: str) -> None:
+def _check_poscar(text: str) -> None:
     """Raise ValueError where a POSCAR announces more atoms than it has lines: pymatgen names them all, however many."""
     lines = text.splitlines()
     for line in lines[5:7]:
@@ -268,7 +268,7 @@ def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator
     for position, frame in enumerate(frames):
         material_id = default_id(None, file.stem, position, len(frames))
         try:
-            _check_columns_of(frame)
+            _check_frame(frame)
             atoms = next(read_xyz(io.StringIO(frame), index=0))
             inside, columns = split_id(_atoms_columns(atoms), id_column)
             material_id = inside or material_id
@@ -280,7 +280,7 @@ def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator
 _PROPERTIES = re.compile(r"""\bProperties\s*=\s*["']?([^\s"']+)""", re.IGNORECASE)
 
 
-def _check_columns_of(frame: str) -> None:
+def _check_frame(frame: str) -> None:
     """Raise ValueError where a frame announces more than it has, columns or atoms: ASE makes them all, however many."""
     lines = frame.splitlines()
     header = lines[0].strip() if lines else ""

@@ -103,7 +103,7 @@ def test_broken_files_are_named(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CampaignError, match=r"nowhere\.toml: can't be read: No such file"):
+    with pytest.raises(CampaignError, match=r"nowhere\.toml: there is no such campaign file"):
         read_campaign(tmp_path / "nowhere.toml")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -230,6 +231,7 @@ def test_a_campaign_learns_from_and_ranks_the_materials_project(server, tmp_path
     chosen = candidates.loc[ranked["material_id"].to_pylist()]
     assert (chosen["formation_energy_per_atom"] <= 0).all()
     assert (chosen["n_atoms"] <= 2).all()
+    np.testing.assert_array_equal(ranked["e_above_hull"], chosen["energy_above_hull"])
     assert (candidates["formation_energy_per_atom"] > 0).any()
     assert summary["sources"]["candidates"]["db_version"] == "2026.10.01"
     assert summary["sources"]["training"]["units"]["elasticity.k_vrh"] == "GPa"
