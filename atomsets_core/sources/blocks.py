@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.bounds import check_parquet
+from atomsets_core.probing import probe_file
 from atomsets_core.sources import SourceError, pull
 from atomsets_core.sources.entries import ID_NAMES
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, empty_structures, from_arrow
@@ -96,8 +97,9 @@ def is_table(source: str) -> bool:
     if path.suffix.lower() not in (".parquet", ".pq") or not path.is_file():
         return False
     try:
+        probe_file(path)
         return set(STRUCTURE_COLUMNS) <= set(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return False
 
 

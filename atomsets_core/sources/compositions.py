@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from atomsets_core.bounds import read_parquet
 from atomsets_core.compositions import Compositions, from_formulas
+from atomsets_core.probing import probe_content, probe_file
 from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
 from atomsets_core.sources.entries import ID_NAMES, default_id, reason_of, with_numbers
 from atomsets_core.sources.formats import read_csv
@@ -76,8 +77,9 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
 def _holds_structures(place: Path) -> bool:
     """Whether the schema of a Parquet file says so; a damaged one is left to whoever reads it."""
     try:
+        probe_file(place)
         names = pq.read_schema(place).names
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return False
     return any(str(name).lower() in STRUCTURE_NAMES for name in names)
 
@@ -86,6 +88,7 @@ def _table(content: bytes, kind: str) -> pd.DataFrame | None:
     if kind == ".csv":
         return read_csv(content)
     if kind == ".parquet":
+        probe_content(content)
         return read_parquet(pa.BufferReader(content), len(content)).to_pandas()
     document = json.loads(content)
     if isinstance(document, dict) and isinstance(document.get("data"), list) and "columns" in document:

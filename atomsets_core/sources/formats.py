@@ -22,6 +22,7 @@ from pymatgen.core import Element, Structure
 from pymatgen.io.vasp import Poscar
 
 from atomsets_core.bounds import check_arrays, read_parquet
+from atomsets_core.probing import probe_content, probe_file
 from atomsets_core.sources.base import Pulled, SourceError, pulled_from_arrow
 from atomsets_core.sources.cif import read_cif
 from atomsets_core.sources.entries import (
@@ -137,8 +138,10 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
         # not read_table: it would take folders named "key=value" for partitions
         if file.member:
             content = file.content()
+            probe_content(content)
             table = read_parquet(io.BytesIO(content), len(content))
         else:
+            probe_file(file.path)
             table = read_parquet(file.path, file.path.stat().st_size)
     except pa.ArrowException as error:
         raise ValueError(reason_of(error, "not a readable Parquet file")) from error

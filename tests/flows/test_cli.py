@@ -38,7 +38,7 @@ def test_a_wrong_key_ends_with_2_and_says_which(tmp_path):
 def test_a_missing_file_ends_with_2(tmp_path):
     result = invoke(str(tmp_path / "nowhere.toml"))
     assert result.exit_code == 2
-    assert "nowhere.toml: can't be read" in result.stderr
+    assert "nowhere.toml: there is no such campaign file" in result.stderr
 
 
 def test_an_unwritable_folder_ends_with_2(tmp_path):

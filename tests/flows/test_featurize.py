@@ -153,7 +153,7 @@ def test_a_second_run_starts_no_cluster(undisturbed, source, monkeypatch):
         (["nowhere.parquet"], "nowhere.parquet"),
         (["embedded:flla", "--parent=gpt"], "no parent named 'gpt'"),
         (["embedded:flla", "--levels=V0+V9"], "no level 'V9'; it has V0, V1, V2, V3"),
-        (["embedded:flla", "--campaign=nowhere.toml"], "nowhere.toml: can't be read"),
+        (["embedded:flla", "--campaign=nowhere.toml"], "nowhere.toml: there is no such campaign file"),
     ],
 )
 def test_wrong_requests_end_with_2(tmp_path, arguments, message):
