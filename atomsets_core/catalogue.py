@@ -131,6 +131,8 @@ class Catalogue:
     def take(self, positions: IntArray | npt.NDArray[np.bool_]) -> Catalogue:
         """Those at these positions, ascending, or where a mask is true."""
         chosen = np.arange(len(self))[positions]
+        if len(chosen) == len(self):
+            return self
         return replace(self, rows=self.rows[chosen], lines=self.lines.take(chosen))
 
     @cached_property

@@ -180,7 +180,7 @@ def _shown(store: Store, features: FeatureStore) -> pa.Table:
     top, others, seen = [], [], 0
     columns = ["material_id", "formula", "predicted", "shortlist", "structure_hash"]
     with store.open("ranking.parquet") as file:
-        for batch in pq.ParquetFile(file).iter_batches(65_536, columns=columns, use_threads=False):
+        for batch in pq.ParquetFile(file).iter_batches(8192, columns=columns, use_threads=False):
             first = pa.array(np.arange(seen, seen + len(batch)) < NEXT)
             wanted = pc.or_(batch["shortlist"], first)
             top.append(pa.Table.from_batches([batch]).filter(wanted))

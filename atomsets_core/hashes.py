@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -40,5 +41,9 @@ class HashIndex:
 
 
 def _digests(hashes: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    # Some at a time, since each is a string object for as long as it is joined.
+    texts, parts = iter(hashes), []
+    while part := "".join(itertools.islice(texts, 4096)):
+        parts.append(bytes.fromhex(part))
     # Fixed length, so numpy's cutting of closing zero bytes makes no two of them equal.
-    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype="S16")
+    return np.frombuffer(b"".join(parts), dtype="S16")

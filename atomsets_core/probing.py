@@ -117,9 +117,10 @@ def probe_content(content: bytes) -> None:
 
 
 def _read_all(source: Any, size: int) -> None:
-    with contextlib.suppress(ValueError, OSError, pa.ArrowException), pq.ParquetFile(
-        source, pre_buffer=False, buffer_size=1 << 20
-    ) as file:
+    with (
+        contextlib.suppress(ValueError, OSError, pa.ArrowException),
+        pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20) as file,
+    ):
         rows = check_parquet(file, size, largest=1 << 60)
         for _ in file.iter_batches(rows, use_threads=False):
             pass
@@ -133,7 +134,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             return
         request = json.loads(line)
         if "path" in request:
-            _read_all(request["path"], os.path.getsize(request["path"]))
+            _read_all(request["path"], Path(request["path"]).stat().st_size)
         else:
             content = requests.read(request["size"])
             _read_all(pa.BufferReader(content), len(content))

@@ -12,7 +12,6 @@ over the same structures share their shards.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from atomsets_core.bounds import check_parquet
 from atomsets_core.features import Features
 from atomsets_core.hashes import HashIndex
 from atomsets_core.storage import StorageError, Store
-from atomsets_core.structures import Refusal, list_array
+from atomsets_core.structures import IntArray, Refusal, list_array
 
 SCHEMA_VERSION = 1
 ROW_GROUP = 1024
@@ -261,14 +260,27 @@ def verify_shard(store: Store, entry: ShardEntry) -> bytes:
     return data
 
 
-def read_shard(store: Store, entry: ShardEntry, levels: Sequence[str] | None = None) -> Features:
+def read_shard(
+    store: Store, entry: ShardEntry, levels: Sequence[str] | None = None, rows: IntArray | None = None
+) -> Features:
     """A verified shard as features; `material_id` is the structure hash, since shards know no identifiers.
+
+    Args:
+        store: of the shard.
+        entry: of the manifest.
+        levels: to be read; all by default.
+        rows: these alone, in this order, without the memory of the others; rows may repeat. All by default.
 
     Raises:
         ShardError: the file is missing or damaged; the message names it.
         KeyError: a level that the shard doesn't hold.
     """
-    return _from_arrow(verify_shard(store, entry), entry, entry.levels if levels is None else levels)
+    data, levels = verify_shard(store, entry), entry.levels if levels is None else levels
+    if rows is None or 2 * len(rows) > entry.rows:
+        features = _from_arrow(data, entry, levels, None)
+        return features if rows is None else features[rows]
+    wanted, places = np.unique(rows, return_inverse=True)
+    return _from_arrow(data, entry, levels, wanted)[places]
 
 
 def discard(store: Store, entry: ShardEntry) -> None:
@@ -307,9 +319,24 @@ def _encodings(features: Features) -> dict[str, str]:
     return {f"{level}.list.element": "BYTE_STREAM_SPLIT" for level in [*features.sites, *features.structure]}
 
 
-def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Features:
+BATCH = 64
+"""Rows decoded at a time where only some are wanted."""
+
+
+def _some(file: pq.ParquetFile, columns: list[str], rows: IntArray) -> pa.Table:
+    """These rows, ascending, of the file."""
+    parts, start = [], 0
+    for batch in file.iter_batches(BATCH, columns=columns, use_threads=False):
+        first, last = np.searchsorted(rows, [start, start + len(batch)])
+        parts.append(batch.take(pa.array(rows[first:last] - start)))
+        start += len(batch)
+    return pa.Table.from_batches(parts)
+
+
+def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str], rows: IntArray | None) -> Features:
+    """The features of all rows, or of some, ascending."""
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
+        file = pq.ParquetFile(pa.BufferReader(data))
         metadata = json.loads(file.schema_arrow.metadata[b"atomsets"])
         check_parquet(file, len(data))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -318,7 +345,8 @@ def _from_arrow(data: bytes, entry: ShardEntry, levels: Sequence[str]) -> Featur
     if missing:
         raise KeyError(f"shard {entry.key} holds no level {missing[0]!r}; it has {', '.join(entry.levels)}")
     weights = [WEIGHTS] if WEIGHTS in file.schema_arrow.names else []
-    table = file.read(columns=["material_id", "structure_hash", "formula", "n_atoms", *weights, *levels])
+    columns = ["material_id", "structure_hash", "formula", "n_atoms", *weights, *levels]
+    table = file.read(columns=columns) if rows is None else _some(file, columns, rows)
 
     def values(level: str, width: int) -> np.ndarray:
         column = table[level].combine_chunks()

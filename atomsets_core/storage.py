@@ -211,7 +211,7 @@ class Store:
         if self.size(name) > LARGEST_JSON:
             raise StorageError(f"{self.url(name)} is larger than any JSON file of a campaign: it is none of ours")
         try:
-            return json.loads(self.read(name))
+            return json.loads(self.read(name), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise StorageError(f"{self.url(name)} is damaged: not JSON ({error}). Delete it and run again") from error
 
@@ -225,9 +225,14 @@ class Store:
         Raises:
             StorageError: it doesn't exist or isn't Parquet.
         """
-        data = self.read(name)
+        # a file here is read column by column, one elsewhere in a single request
+        if self.is_local and self.exists(name):
+            source, size = self._full(name), self.size(name)
+        else:
+            data = self.read(name)
+            source, size = pa.BufferReader(data), len(data)
         try:
-            return read_parquet(pa.BufferReader(data), len(data), columns)
+            return read_parquet(source, size, columns)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
 
@@ -299,3 +304,7 @@ def _why(error: OSError) -> str:
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"{error.strerror}: a file stands where a folder is needed"
     return error.strerror or str(error)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")

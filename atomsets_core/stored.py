@@ -125,7 +125,7 @@ class StoredFeatures:
         for k, entry in enumerate(self.entries):
             rows = np.flatnonzero(self.shard == k)
             if len(rows):
-                part = read_shard(self.store, entry, self.levels)[self.row[rows]]
+                part = read_shard(self.store, entry, self.levels, self.row[rows])
                 yield rows, replace(part, material_id=self.material_id[rows])
 
     def load(self) -> Features:

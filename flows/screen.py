@@ -27,6 +27,7 @@ from atomsets_core.catalogue import Catalogue
 from atomsets_core.evidence import FeatureStore, write_evidence
 from atomsets_core.hashes import HashIndex
 from atomsets_core.labels import ledger_table
+from atomsets_core.memory import release
 from atomsets_core.parents import load_parent
 from atomsets_core.report import write_report
 from atomsets_core.shards import Located, ShardEntry
@@ -188,6 +189,7 @@ class CampaignRun:
         """Add the seconds that the block takes to the stage's."""
         start = time.perf_counter()
         yield
+        release()
         self.seconds[stage] = round(time.perf_counter() - start, 3)
 
     def pull(self, dataset: str) -> PulledFile:

@@ -26,7 +26,7 @@ from atomsets_core.units import prediction_units, with_units
 OFFERED = 20
 """Candidates looked at for each place on the shortlist."""
 
-PIECE = 16_384
+PIECE = 8192
 """Rows of the ranking written at a time."""
 
 HULL = ("e_above_hull", "energy_above_hull")

@@ -145,7 +145,7 @@ def ranking_batches(store: Store, columns: Sequence[str]) -> Iterator[pa.RecordB
     store.size("ranking.parquet")
     try:
         with store.open("ranking.parquet") as file:
-            yield from pq.ParquetFile(file).iter_batches(65_536, columns=list(columns), use_threads=False)
+            yield from pq.ParquetFile(file).iter_batches(8192, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"{store.url('ranking.parquet')} is damaged: {error}. Delete it and run again") from error
 

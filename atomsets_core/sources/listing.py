@@ -193,8 +193,13 @@ def list_zip(place: Path, prefix: str = "") -> Listing:
         OSError: it can't be read.
     """
     listing, total = Listing(), 0
-    with zipfile.ZipFile(place) as archive:
-        members = sorted(archive.infolist(), key=lambda info: info.filename)
+    try:
+        with zipfile.ZipFile(place) as archive:
+            members = sorted(archive.infolist(), key=lambda info: info.filename)
+    except (zipfile.BadZipFile, OSError):
+        raise
+    except Exception as error:  # zipfile raises whatever its reading of a damaged directory raises
+        raise zipfile.BadZipFile(f"damaged: {error}") from error
     for member in members:
         name = member.filename.replace("\\", "/")
         if member.is_dir():

@@ -18,7 +18,7 @@ from atomsets_core.structures import Refusal
 STRUCTURE = ("lattice", "Z", "frac", "occupancy")
 """Columns that the structure's hash stands for."""
 
-BATCH = 65_536
+BATCH = 8192
 """Rows in memory at once."""
 
 PIECE = 1 << 22

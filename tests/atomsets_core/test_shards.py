@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from atomsets_core import stages
+from atomsets_core import shards, stages
 from atomsets_core.shards import (
     ShardError,
     discard,
@@ -56,6 +56,21 @@ def test_round_trip(store, features):
     assert list(read_shard(store, entry, ["V0"]).sites) == ["V0"]
     with pytest.raises(KeyError, match="no level 'V1'"):
         read_shard(store, entry, ["V1"])
+
+
+@pytest.mark.parametrize("rows", [[5], [39, 0, 5, 5], [], list(range(30)), [1, 1, 1]])
+def test_some_rows_are_those_of_the_whole(store, features, rows, monkeypatch):
+    monkeypatch.setattr(shards, "BATCH", 7)
+    entry = write(store, replace(features, weights=np.arange(features.n_atoms.sum(), dtype=np.float32)))
+    chosen = np.array(rows, dtype=np.int64)
+    found, whole = read_shard(store, entry, LEVELS, chosen), read_shard(store, entry, LEVELS)[chosen]
+    for name in ("material_id", "structure_hash", "formula", "n_atoms", "weights"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    for level in LEVELS:
+        np.testing.assert_array_equal(
+            {**found.sites, **found.structure}[level], {**whole.sites, **whole.structure}[level]
+        )
+    assert (found.refused, found.flagged) == (whole.refused, whole.flagged)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "flipped", "gone"])

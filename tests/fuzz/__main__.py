@@ -3,7 +3,8 @@
     python -m tests.fuzz --seconds 20 --out benchmarks/results/fuzz.json
 
 A file is made from good ones by random changes of bytes, tokens and lines, or taken from the corpus of malformed ones.
-Reading it must give rows that are numbers, or an error of the kind that the reader promises; anything else is listed.
+Reading it must give rows that are numbers, or an error of the kind that the reader promises; anything else is listed,
+and so is a file that takes more than some seconds or a gigabyte.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gzip
 import io
 import json
 import random
+import resource
 import tempfile
 import time
 import traceback
@@ -25,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.memory import peak_mb
 from atomsets_core.parents import load_parent
 from atomsets_core.shards import read_entries, read_shard, shard_key, write_shard
 from atomsets_core.sources import SourceError, pull
@@ -38,6 +41,15 @@ from tests.fuzz.malformed import GOOD, files, parquet_files, table
 TOKENS = [b"0", b"-1", b"nan", b"inf", b"1e999", b"\n", b" ", b"\t", b"'", b'"', b"{", b"}", b"[", b"]", b",",
           b":", b"loop_", b"data_", b"_atom_site_label", b"null", b"true", b"\x00", b"\xff\xfe", b"Fe",
           b"9" * 30]  # fmt: skip
+
+LONGEST = 5.0
+"""Seconds that a file of some kilobytes may take."""
+
+MOST = 1000.0
+"""MB by which such a file may raise the memory of the process."""
+
+LIMIT = 12 << 30
+"""Bytes of address space: what asks for more gets an error instead of ending everything."""
 
 Read = Callable[[bytes], str]
 """Reads a damaged file and says what it came to: "rows" or "refused"; raises what nobody promised."""
@@ -225,7 +237,7 @@ def fuzz(good: Sequence[bytes], read: Read, seconds: float, seed: int) -> dict[s
     """Read damaged files for some seconds."""
     rng, came_to, slowest = random.Random(seed), Counter[str](), 0.0  # noqa: S311
     unexpected: dict[str, str] = {}
-    end = time.monotonic() + seconds
+    held, end = peak_mb(), time.monotonic() + seconds
     while time.monotonic() < end:
         content = damaged(good[0] if rng.random() < 0.5 else rng.choice(good), rng)
         started = time.monotonic()
@@ -237,7 +249,11 @@ def fuzz(good: Sequence[bytes], read: Read, seconds: float, seed: int) -> dict[s
             unexpected.setdefault(
                 f"{type(error).__name__} {Path(where.filename).name}:{where.lineno}", str(error)[:200]
             )
-        slowest = max(slowest, time.monotonic() - started)
+        took, more, held = time.monotonic() - started, peak_mb() - held, peak_mb()
+        if took > LONGEST or more > MOST:
+            came_to["unexpected"] += 1
+            unexpected.setdefault("too much", f"{took:.1f} s, {more:.0f} MB more: {content[:200]!r}")
+        slowest = max(slowest, took)
     return {
         "cases": sum(came_to.values()),
         "seconds": seconds,
@@ -255,6 +271,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="readers, with commas between them")
     parser.add_argument("--out", type=Path, default=RESULTS / "fuzz.json")
     chosen = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, resource.RLIM_INFINITY))
     found = json.loads(chosen.out.read_text())["readers"] if chosen.only and chosen.out.exists() else {}
     with tempfile.TemporaryDirectory() as place:
         for name, (good, read) in readers(Path(place)).items():

@@ -460,6 +460,16 @@ def test_a_damaged_zip_is_named(tmp_path):
         read_path(tmp_path / "x.zip")
 
 
+def test_a_zip_with_a_damaged_directory_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.cif", cif(nacl()))
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 6] = 148  # the version of zip that is needed to read it: 14.8
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(SourceError, match=r"x\.zip.*14\.8"):
+        read_path(tmp_path / "x.zip")
+
+
 # Labels.
 
 
