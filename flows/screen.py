@@ -153,7 +153,8 @@ class CampaignRun:
             labelled=len(values),
         )  # fmt: skip
         self.store.write_json("summary.json", summary)
-        changes = memory.compare(summary, self.refused, why, self.champions.outcome)
+        with self.timed("compare"):
+            changes = memory.compare(summary, self.refused, why, self.champions.outcome)
         with self.timed("report"):
             write_report(self.store)
         seals.seal(self.store, *verification.OUTCOME)

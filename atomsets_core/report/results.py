@@ -157,18 +157,22 @@ def read_results(store: Store) -> Results:
         StorageError: one of them is missing or damaged; the message names it.
     """
     summary = store.read_json("summary.json")
-    numbers, chosen, start = [], [], 0
-    for batch in ranking_batches(store, [*NUMBERS, *WHOLE]):
-        part = batch.to_pandas().set_axis(np.arange(start, start + len(batch)))
-        numbers.append(part[list(NUMBERS)])
-        chosen.append(part[part["shortlist"].astype(bool)])
-        start += len(batch)
     columns = [*NUMBERS, *WHOLE]
+    numbers: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in NUMBERS}
+    chosen, start = [], 0
+    for batch in ranking_batches(store, columns):
+        for name in NUMBERS:
+            numbers[name].append(batch.column(name).to_numpy(zero_copy_only=False))
+        places = np.flatnonzero(numbers["shortlist"][-1])
+        chosen.append(batch.take(pa.array(places)).to_pandas().set_axis(start + places))
+        start += len(batch)
     evidence, plane, points = read_evidence(store)
     return Results(
         store=store,
         summary=summary,
-        ranking=pd.concat(numbers) if numbers else _no_rows(list(NUMBERS)),
+        ranking=pd.DataFrame({name: np.concatenate(parts) for name, parts in numbers.items()})
+        if chosen
+        else _no_rows(list(NUMBERS)),
         shortlist=pd.concat(chosen) if chosen else _no_rows(columns),
         out_of_fold=store.read_table(f"{summary['model']['folder']}/out_of_fold.parquet").to_pandas(),
         failures=store.read_table("failures.parquet").to_pandas(),
