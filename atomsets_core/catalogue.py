@@ -1,14 +1,14 @@
 """A data set in a file: in memory are a line of each structure and the columns that are asked for.
 
-A line takes some 80 bytes, a structure some thousands, so that a campaign over half a million candidates needs hardly
-more memory than one over a few thousand.
+A line takes some 90 bytes, a structure some thousands. Lines can be forgotten and are read again when they are needed,
+so that a campaign over half a million candidates needs hardly more memory than one over a few thousand.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
@@ -89,13 +89,12 @@ class Catalogue:
         store: where the file lies.
         name: of the file.
         rows: (n,) their rows in the file, ascending.
-        lines: of those rows.
     """
 
     store: Store
     name: str
     rows: IntArray
-    lines: Lines
+    _kept: list[Lines] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def open(cls, store: Store, name: str) -> Catalogue:
@@ -104,16 +103,24 @@ class Catalogue:
         Raises:
             StorageError: it doesn't exist or isn't Parquet.
         """
-        table = store.read_table(name, ["material_id", "structure_hash", "formula", "n_atoms"])
+        lines = _read_lines(store, name)
+        return cls(store, name, np.arange(len(lines)), [lines])
 
-        def texts(column: str) -> Texts:
-            return pd.array(table[column].combine_chunks(), dtype="str")
+    @property
+    def lines(self) -> Lines:
+        """Of these structures; read when they are needed and kept until they are forgotten.
 
-        lines = Lines(
-            texts("material_id"), texts("structure_hash"), texts("formula"),
-            table["n_atoms"].to_numpy().astype(np.int64),
-        )  # fmt: skip
-        return cls(store, name, np.arange(len(lines)), lines)
+        Raises:
+            StorageError: the file doesn't exist any more or is damaged.
+        """
+        if not self._kept:
+            lines = _read_lines(self.store, self.name)
+            self._kept.append(lines if len(lines) == len(self.rows) else lines.take(self.rows))
+        return self._kept[0]
+
+    def forget(self) -> None:
+        """Free the memory of the lines, for as long as nobody asks for them."""
+        self._kept.clear()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -133,7 +140,7 @@ class Catalogue:
         chosen = np.arange(len(self))[positions]
         if len(chosen) == len(self):
             return self
-        return replace(self, rows=self.rows[chosen], lines=self.lines.take(chosen))
+        return replace(self, rows=self.rows[chosen], _kept=[lines.take(chosen) for lines in self._kept])
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -206,6 +213,17 @@ class Catalogue:
     def groups(self, size: int) -> Iterator[Structures]:
         """The structures in order, `size` at a time."""
         return regrouped((block for _, block, _ in self.blocks()), size)
+
+
+def _read_lines(store: Store, name: str) -> Lines:
+    table = store.read_table(name, ["material_id", "structure_hash", "formula", "n_atoms"])
+
+    def texts(column: str) -> Texts:
+        return pd.array(table[column].combine_chunks(), dtype="str")
+
+    return Lines(
+        texts("material_id"), texts("structure_hash"), texts("formula"), table["n_atoms"].to_numpy().astype(np.int64)
+    )
 
 
 def read(structures: Structures | Catalogue) -> Structures:

@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 500_000])
     parser.add_argument("--out", type=Path, default=RESULTS / "load.json")
     options = parser.parse_args()
+    options.scratch.mkdir(parents=True, exist_ok=True)
     n_rows = max(options.sizes)
     options.structures, options.features, options.seed = options.scratch / f"{n_rows}.parquet", str(options.scratch), 0
     if not options.structures.exists():

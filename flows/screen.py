@@ -221,6 +221,7 @@ class CampaignRun:
             candidates.exclude_seen,
         )
         self.refused.extend(chosen.refused)
+        chosen.candidates.forget()
         return chosen
 
     def featurize_training(
@@ -271,6 +272,7 @@ class CampaignRun:
             name, h = str(lines.material_id[row]), str(lines.hashes[row])
             reason = located.refused.get(h) or failures.get(h) or "its shard could not be made"
             self.refused.append((dataset, Refusal(name, "featurize", reason, h)))
+        structures.forget()
         return located
 
     def _make_shards(self, dataset: str, structures: Catalogue) -> dict[str, str]:
@@ -328,11 +330,9 @@ class CampaignRun:
 
     def explain(self, chosen: Selection, ranking: Ranking, model: str) -> None:
         """Write down what stands behind the shortlist."""
-        best, candidates = ranking.shortlist, chosen.candidates
-        rows = np.flatnonzero(candidates.lines.hashes.isin(best["structure_hash"]))
-        structures = candidates.take(rows).structures()
-        place = {key: row for row, key in enumerate(zip(structures.material_id, structures.hashes, strict=True))}
-        order = [place[key] for key in zip(best["material_id"], best["structure_hash"], strict=True)]
+        rows = np.sort(ranking.rows)
+        structures = chosen.candidates.take(rows).structures()
+        order = np.searchsorted(rows, ranking.rows)
         features = FeatureStore(self.features, self.parent, self.digest, self.levels)
         write_evidence(self.store, features, model, structures.take(order))
 

@@ -21,6 +21,7 @@ from atomsets_core.hashes import HashIndex
 from atomsets_core.ranking import acquisition, diverse_shortlist
 from atomsets_core.stages import gather_features
 from atomsets_core.storage import Store
+from atomsets_core.structures import IntArray
 from atomsets_core.units import prediction_units, with_units
 
 OFFERED = 20
@@ -60,11 +61,13 @@ class Ranking:
     Attributes:
         n_ranked: rows.
         n_in_domain: of them within the domain of the training data.
+        rows: (n_shortlist,) positions of the chosen ones among the candidates, best first.
         shortlist: the chosen rows, best first, with the columns of the file.
     """
 
     n_ranked: int
     n_in_domain: int
+    rows: IntArray
     shortlist: pd.DataFrame
 
 
@@ -88,7 +91,7 @@ def rank(
 ) -> Ranking:
     """Rank every candidate; write ranking.parquet and ranking.csv.
 
-    Held in memory are some sixty bytes of numbers for each candidate beside its line of the catalogue.
+    Held in memory are some hundred bytes of numbers for each candidate beside its line of the catalogue.
 
     Args:
         store: of the campaign.
@@ -137,7 +140,9 @@ def rank(
     first = " ".join(offered.iloc[0][["material_id", "formula"]])
     get_run_logger().info("ranked %d candidates, first is %s", len(table), first)
     shortlist = table.frame(0, OFFERED * size)
-    return Ranking(len(table), int(table.in_domain.sum()), shortlist[shortlist["shortlist"]].reset_index(drop=True))
+    shortlist = shortlist[shortlist["shortlist"]].reset_index(drop=True)
+    candidates.forget()
+    return Ranking(len(table), int(table.in_domain.sum()), table.rows[np.flatnonzero(table.shortlist)], shortlist)
 
 
 class _Table:
@@ -161,9 +166,10 @@ class _Table:
             for row in np.flatnonzero(np.asarray(pc.not_equal(table["remark"], ""))):
                 self._remarks.setdefault(hashes[row], table["remark"][row].as_py())
         ranked = np.flatnonzero(known[index.inverse])
-        self._lines = candidates.lines.take(ranked)
+        self._ranked = ranked
+        self._lines = candidates.lines if len(ranked) == len(candidates) else candidates.lines.take(ranked)
         content = index.inverse[ranked]
-        self.numbers = {name: values[content] for name, values in numbers.items()}
+        self.numbers = {name: numbers.pop(name)[content] for name in NUMBERS}
         self.in_domain = domain[content]
         hull = candidates.columns(HULL)
         self._hull = (
@@ -173,10 +179,15 @@ class _Table:
         )
         self.score = np.zeros(len(ranked))
         self.shortlist = np.zeros(len(ranked), dtype=bool)
-        self._order: npt.NDArray[np.int64] = np.arange(len(ranked))
+        self._order: IntArray = np.arange(len(ranked))
 
     def __len__(self) -> int:
         return len(self._lines)
+
+    @property
+    def rows(self) -> IntArray:
+        """(n,) positions among the candidates, in the order of the table."""
+        return self._ranked[self._order]
 
     def sort(self, score: npt.NDArray[np.float64]) -> None:
         """The best score comes first, of equal ones the lower identifier."""

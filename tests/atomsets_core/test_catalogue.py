@@ -83,6 +83,18 @@ def test_parts_of_it_are_read_in_blocks(filled, pulled, rows):
     assert all(len(group) == 4 for group in groups[:-1])
 
 
+def test_forgotten_lines_are_read_again(filled, pulled):
+    rows = np.array([1, 8, 30, 45])
+    early = filled.take(rows)
+    filled.forget()
+    late = filled.take(rows)
+    assert list(early.lines.hashes) == list(late.lines.hashes) == list(pulled.structures.hashes[rows])
+    late.forget()
+    np.testing.assert_array_equal(late.lines.n_atoms, pulled.structures.n_atoms[rows])
+    assert list(filled.hashes) == list(pulled.structures.hashes)
+    assert filled.take(np.ones(46, dtype=bool)) is filled
+
+
 def test_rows_left_out_are_gone_after_rewriting(filled):
     kept = filled.take(np.array([1, 8, 30, 45]))
     rewrite(kept)
