@@ -202,6 +202,9 @@ def list_zip(place: Path, prefix: str = "") -> Listing:
         raise zipfile.BadZipFile(f"damaged: {error}") from error
     for member in members:
         name = member.filename.replace("\\", "/")
+        if not name:
+            listing.refuse(prefix + "?", "a file without a name")
+            continue
         if member.is_dir():
             continue
         kind, stem = kind_and_stem(name)

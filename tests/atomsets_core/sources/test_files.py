@@ -460,6 +460,17 @@ def test_a_damaged_zip_is_named(tmp_path):
         read_path(tmp_path / "x.zip")
 
 
+def test_a_member_without_a_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("nameless", cif(nacl()))
+        archive.writestr("a.cif", cif(nacl()))
+    # zipfile ends names at a null byte
+    (tmp_path / "x.zip").write_bytes((tmp_path / "x.zip").read_bytes().replace(b"nameless", b"\0ameless"))
+    pulled = read_path(tmp_path / "x.zip")
+    assert ids(pulled) == ["a"]
+    assert reasons(pulled) == {"?": "a file without a name"}
+
+
 def test_a_zip_with_a_damaged_directory_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.cif", cif(nacl()))
