@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymatgen.core import Element
 
+from atomsets_core.hashes import Digests, digests
 from atomsets_core.sources.base import Pulled
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import STRUCTURE_COLUMNS, IntArray, Structures, from_arrow, regrouped
@@ -114,9 +115,16 @@ class Catalogue:
             StorageError: the file doesn't exist any more or is damaged.
         """
         if not self._kept:
-            lines = _read_lines(self.store, self.name)
-            self._kept.append(lines if len(lines) == len(self.rows) else lines.take(self.rows))
+            self._kept.append(_read_lines(self.store, self.name, self.rows))
         return self._kept[0]
+
+    def digests(self) -> Digests:
+        """(n,) content hashes as 16 bytes each, without the lines.
+
+        Raises:
+            StorageError: the file doesn't exist any more or is damaged.
+        """
+        return digests(_column(self.store, self.name, "structure_hash", self.rows))
 
     def forget(self) -> None:
         """Free the memory of the lines, for as long as nobody asks for them."""
@@ -215,15 +223,22 @@ class Catalogue:
         return regrouped((block for _, block, _ in self.blocks()), size)
 
 
-def _read_lines(store: Store, name: str) -> Lines:
-    table = store.read_table(name, ["material_id", "structure_hash", "formula", "n_atoms"])
-
-    def texts(column: str) -> Texts:
-        return pd.array(table[column].combine_chunks(), dtype="str")
-
+def _read_lines(store: Store, name: str, rows: IntArray | None = None) -> Lines:
+    n_atoms = store.read_table(name, ["n_atoms"])["n_atoms"].to_numpy().astype(np.int64)
     return Lines(
-        texts("material_id"), texts("structure_hash"), texts("formula"), table["n_atoms"].to_numpy().astype(np.int64)
+        _column(store, name, "material_id", rows),
+        _column(store, name, "structure_hash", rows),
+        _column(store, name, "formula", rows),
+        n_atoms if rows is None else n_atoms[rows],
     )
+
+
+def _column(store: Store, name: str, column: str, rows: IntArray | None) -> Texts:
+    """One column of texts; one at a time, since it is held twice while its pieces become one."""
+    texts = store.read_table(name, [column])[column]
+    if rows is not None and len(rows) < len(texts):
+        texts = texts.take(pa.array(rows))
+    return pd.array(texts.combine_chunks(), dtype="str")
 
 
 def read(structures: Structures | Catalogue) -> Structures:

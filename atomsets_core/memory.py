@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import resource
 import sys
 from functools import lru_cache
@@ -27,7 +28,8 @@ def peak_mb() -> float:
 
 
 def release() -> None:
-    """Give back to the system what the allocators of Arrow and of the C library keep for later."""
+    """Give back to the system what young cycles hold and what the allocators of Arrow and the C library keep."""
+    gc.collect(1)
     pa.default_memory_pool().release_unused()
     if (library := _c_library()) is not None:
         library.malloc_trim(0)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from atomsets_core.bounds import check_parquet
 from atomsets_core.features import Features
-from atomsets_core.hashes import HashIndex
+from atomsets_core.hashes import Digests, HashIndex
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import IntArray, Refusal, list_array
 
@@ -202,13 +202,13 @@ class Located:
         return self.shard >= 0
 
 
-def locate(entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Sequence[str]) -> Located:
+def locate(entries: Iterable[ShardEntry], levels: Sequence[str], hashes: Sequence[str] | Digests) -> Located:
     """Where the features of some structures are; the first shard by key that holds one counts.
 
     Args:
         entries: the manifest of one parent; they may come one by one, and in any order.
         levels: that are needed.
-        hashes: (n,) of the structures; one may come twice.
+        hashes: (n,) of the structures, or `digests` of them; one may come twice.
     """
     index = HashIndex(hashes)
     light: list[ShardEntry] = []

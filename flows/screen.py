@@ -256,8 +256,8 @@ class CampaignRun:
         Returns:
             Where the features of each structure are; those that have none are in the ledger.
         """
-        lines = structures.lines
-        located = shards.locate(self.entries(), self.levels, lines.hashes)
+        hashes = structures.digests()
+        located = shards.locate(self.entries(), self.levels, hashes)
         missing = located.missing.copy()
         for entry, reason in stages.damaged_shards(self.features, located.entries):
             note(f"{reason}: it is made again")
@@ -265,13 +265,14 @@ class CampaignRun:
             missing |= located.shard == located.entries.index(entry)
         failures: dict[str, str] = {}
         if missing.any():
-            first = np.intersect1d(HashIndex(lines.hashes).first, np.flatnonzero(missing))
+            first = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
             failures = self._make_shards(dataset, structures.take(first))
-            located = shards.locate(self.entries(), self.levels, lines.hashes)
-        for row in np.flatnonzero(~located.found):
-            name, h = str(lines.material_id[row]), str(lines.hashes[row])
-            reason = located.refused.get(h) or failures.get(h) or "its shard could not be made"
-            self.refused.append((dataset, Refusal(name, "featurize", reason, h)))
+            located = shards.locate(self.entries(), self.levels, hashes)
+        if not located.found.all():
+            lost = structures.take(~located.found)
+            for name, h in zip(lost.material_id, lost.hashes, strict=True):
+                reason = located.refused.get(h) or failures.get(h) or "its shard could not be made"
+                self.refused.append((dataset, Refusal(str(name), "featurize", reason, str(h))))
         structures.forget()
         return located
 

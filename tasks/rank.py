@@ -149,7 +149,7 @@ class _Table:
     """Columns of every candidate that has a prediction; in the order of the candidates until it is sorted."""
 
     def __init__(self, store: Store, candidates: Catalogue, predictions: Sequence[str]) -> None:
-        index = HashIndex(candidates.lines.hashes)
+        index = HashIndex(candidates.digests())
         numbers = {name: np.full(len(index), np.nan) for name in NUMBERS}
         domain, known = np.zeros(len(index), dtype=bool), np.zeros(len(index), dtype=bool)
         self._remarks: dict[str, str] = {}
@@ -167,10 +167,12 @@ class _Table:
                 self._remarks.setdefault(hashes[row], table["remark"][row].as_py())
         ranked = np.flatnonzero(known[index.inverse])
         self._ranked = ranked
-        self._lines = candidates.lines if len(ranked) == len(candidates) else candidates.lines.take(ranked)
         content = index.inverse[ranked]
+        del index
         self.numbers = {name: numbers.pop(name)[content] for name in NUMBERS}
         self.in_domain = domain[content]
+        # Read now that the index is gone: both at once would be the most memory of the whole run.
+        self._lines = candidates.take(ranked).lines
         hull = candidates.columns(HULL)
         self._hull = (
             pd.to_numeric(hull.iloc[:, 0]).to_numpy(dtype=np.float64, na_value=np.nan)[ranked]

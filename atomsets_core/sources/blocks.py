@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.bounds import check_parquet
+from atomsets_core.hashes import Digests, position
 from atomsets_core.probing import probe_file
 from atomsets_core.sources import SourceError, pull
 from atomsets_core.sources.entries import ID_NAMES
@@ -48,17 +49,22 @@ class Block:
 
 @dataclass
 class Seen:
-    """Which texts came before: 16 bytes each in a set, about 100 MB a million."""
+    """Which texts came before: 16 bytes each, in sorted arrays of which each is longer than twice the next."""
 
-    known: set[bytes] = field(default_factory=set)
+    known: list[Digests] = field(default_factory=list)
 
     def new(self, texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
         """(n,) whether each text comes for the first time; remembers them all."""
-        out = np.empty(len(texts), dtype=bool)
-        for i, text in enumerate(texts):
-            key = hashlib.blake2b(text.encode(), digest_size=16).digest()
-            out[i] = key not in self.known
-            self.known.add(key)
+        keys = np.array([hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts], dtype="S16")
+        out = np.zeros(len(keys), dtype=bool)
+        own, first = np.unique(keys, return_index=True)
+        for known in self.known:
+            fresh = position(own, known) < 0
+            own, first = own[fresh], first[fresh]
+        out[first] = True
+        self.known.append(own)
+        while len(self.known) > 1 and len(self.known[-2]) <= 2 * len(self.known[-1]):
+            self.known[-2:] = [np.sort(np.concatenate(self.known[-2:]))]
         return out
 
 
