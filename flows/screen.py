@@ -343,13 +343,14 @@ class CampaignRun:
         Args:
             stage: shown.
             futures: of the tasks.
-            tolerate: give failures back instead of raising the first; a store that can't be written raises always.
+            tolerate: give failures back instead of raising the first; a store that can't be written or a scheduler that
+                is gone raises always.
         """
         bar, failed = Stage(stage, self.campaign.name, len(futures)), {}
         for future in as_completed(futures):
             result = future.result(raise_on_failure=False)
             if isinstance(result, Exception):
-                if not tolerate or isinstance(result, StorageError):
+                if not tolerate or isinstance(result, StorageError | cluster.SchedulerLostError):
                     raise result
                 failed[future] = result
             bar.advance()

@@ -29,6 +29,14 @@ LOOK_EVERY = 5.0
 logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
+GIVE_UP = 45.0
+"""Seconds after the first vain try to reach a scheduler after which no other is made: every task would wait anew."""
+
+
+class SchedulerLostError(RuntimeError):
+    """Nobody answers at the scheduler's address; trying once more is no use."""
+
+
 class OverdueError(WorkerLostError):
     """A piece of work that ran longer than it may; its worker was restarted."""
 
@@ -41,6 +49,7 @@ class _Connection:
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     lock: threading.Lock = field(default_factory=threading.Lock)
     opened: Client | None = None
+    failed: float | None = None
 
     def client(self) -> Client:
         with self.lock:
@@ -48,11 +57,28 @@ class _Connection:
                 self.opened = self._open()
             return self.opened
 
+    def _reach(self, address: str) -> Client:
+        """A client of a running scheduler.
+
+        Raises:
+            OSError: nobody answers there, which may be different in a moment.
+            SchedulerLostError: nobody has answered for a while.
+        """
+        lost = f"no Dask scheduler answers at {address}: see whether it runs; what is finished is kept"
+        if self.failed is not None and time.monotonic() - self.failed > GIVE_UP:
+            raise SchedulerLostError(lost)
+        started = time.monotonic()
+        try:
+            return Client(address, timeout="30s", set_as_default=False)
+        except OSError as error:
+            self.failed = self.failed or started
+            raise ConnectionError(lost) from error
+
     def _open(self) -> Client:
         # Not as context managers: entering sets a context variable of the task that happens to come first.
         cluster = self.start()
         if isinstance(cluster, str):
-            client = Client(cluster, timeout="30s", set_as_default=False)
+            client = self._reach(cluster)
         else:
             self.stack.callback(cluster.close)
             client = Client(cluster, set_as_default=False)

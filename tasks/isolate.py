@@ -18,7 +18,7 @@ from atomsets_core import stages
 from atomsets_core.shards import find_entry, shard_key
 from atomsets_core.storage import StorageError, Store
 from tasks import cluster
-from tasks.cluster import OverdueError
+from tasks.cluster import OverdueError, SchedulerLostError
 from tasks.retries import PASSING
 
 SHORTEST = 1 / 8
@@ -100,7 +100,7 @@ class _Making:
             done = cluster.run(stages.featurize_shard, *arguments, heavy=True, limit=limit)
         except (KilledWorker, OverdueError) as error:
             return error
-        except (StorageError, *PASSING):
+        except (StorageError, SchedulerLostError, *PASSING):
             raise
         except Exception as error:
             return error

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -169,3 +170,23 @@ def test_a_local_worker_keeps_freed_memory():
         assert cluster.run(os.environ.get, "OMP_NUM_THREADS") == "1"
         assert cluster.run(torch.get_num_threads) == 1
         assert [worker["nthreads"] for worker in cluster.workers().values()] == [1]
+
+
+def test_a_scheduler_that_does_not_answer_is_given_up(monkeypatch):
+    asked, clock = [], [0.0]
+
+    def nobody(address, **_options):
+        asked.append(address)
+        clock[0] += 30.0
+        raise OSError("timed out")
+
+    monkeypatch.setattr(cluster, "Client", nobody)
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with cluster.connect(lambda: "tcp://nowhere:8786"):
+        for _ in range(2):
+            with pytest.raises(ConnectionError, match="no Dask scheduler answers at tcp://nowhere:8786"):
+                cluster.run(abs, 1)
+        for _ in range(5):
+            with pytest.raises(cluster.SchedulerLostError, match="no Dask scheduler answers"):
+                cluster.run(abs, 1)
+    assert asked == ["tcp://nowhere:8786"] * 2
