@@ -71,7 +71,7 @@ class _Connection:
         try:
             return Client(address, timeout="30s", set_as_default=False)
         except OSError as error:
-            self.failed = self.failed or started
+            self.failed = started if self.failed is None else self.failed
             raise ConnectionError(lost) from error
 
     def _open(self) -> Client:
