@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from atomsets_core.catalogue import Catalogue
 from atomsets_core.estimators import transform_target
 from atomsets_core.hashes import HashIndex
+from atomsets_core.memory import release
 from atomsets_core.ranking import acquisition, diverse_shortlist
 from atomsets_core.stages import gather_features
 from atomsets_core.storage import Store
@@ -150,6 +151,7 @@ class _Table:
 
     def __init__(self, store: Store, candidates: Catalogue, predictions: Sequence[str]) -> None:
         index = HashIndex(candidates.digests())
+        release()
         numbers = {name: np.full(len(index), np.nan) for name in NUMBERS}
         domain, known = np.zeros(len(index), dtype=bool), np.zeros(len(index), dtype=bool)
         self._remarks: dict[str, str] = {}
@@ -172,6 +174,7 @@ class _Table:
         self.numbers = {name: numbers.pop(name)[content] for name in NUMBERS}
         self.in_domain = domain[content]
         # Read now that the index is gone: both at once would be the most memory of the whole run.
+        release()
         self._lines = candidates.take(ranked).lines
         hull = candidates.columns(HULL)
         self._hull = (
