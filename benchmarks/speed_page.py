@@ -248,13 +248,18 @@ def memory(result: dict[str, Any]) -> list[str]:
         peaks = ", ".join(f"{name} {values[0]:,} to {values[-1]:,}" for name, values in every.items())
         counts = row["counts"]
         lines.append(f"| {counts['pulled']:,} | {counts['ranked']:,} | {row['seconds']:.0f} | {stages} | {peaks} |")
+    small, large = (max(run["peaks_mb"][COMMAND]) for run in (runs[0], runs[-1]))
+    growth = (
+        f"{runs[-1]['counts']['pulled'] / runs[0]['counts']['pulled']:.0f} times the candidates change the largest "
+    )
     return [
         *lines,
         "",
+        f"{growth}peak of the command by {large - small:+,} MB ({large / small - 1:+.1%}). "
         f"{len(runs[-1]['peaks_mb'][COMMAND])} runs of each size, times of the fastest. Features never are in "
         "memory but for one shard a worker, structures but for a block. A line of each candidate, some 90 bytes, is in "
         "the command's process while candidates are selected, looked up and ranked, with some 100 bytes of numbers of "
-        "its prediction; at these sizes that stays below what explaining the shortlist takes.",
+        "its prediction; at these sizes that hardly passes what explaining the shortlist takes.",
     ]
 
 
