@@ -62,7 +62,7 @@ class _Probe:
             process = self._process
             if process is None or process.poll() is not None:
                 process = self._process = subprocess.Popen(  # noqa: S603 - this module, by the same interpreter
-                    [sys.executable, "-m", __name__],
+                    [sys.executable, "-P", "-m", __name__],  # -P: nothing is imported from the folder we are in
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -81,8 +81,12 @@ class _Probe:
                     return
             code = process.wait()
             self._stop()
-            if code:
+            if code < 0:
                 raise ValueError(DIED)
+            if code:
+                raise RuntimeError(
+                    f"Parquet can't be read: `{sys.executable} -m atomsets_core.probing` ends with {code}"
+                )
         raise ValueError(DIED)
 
     def _stop(self) -> None:
@@ -118,7 +122,7 @@ def probe_content(content: bytes) -> None:
 
 def _read_all(source: Any, size: int) -> None:
     with (
-        contextlib.suppress(ValueError, OSError, pa.ArrowException),
+        contextlib.suppress(ValueError, OSError, MemoryError, pa.ArrowException),
         pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20) as file,
     ):
         rows = check_parquet(file, size, largest=1 << 60)

@@ -234,6 +234,8 @@ class Store:
         try:
             return read_parquet(source, size, columns)
         except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise StorageError(f"{self.url(name)} can't be read: {error.strerror or error}") from error
             raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
 
     def write_table(self, name: str, table: pa.Table, **options: Any) -> bytes:

@@ -86,3 +86,13 @@ def test_the_process_may_have_gone(tmp_path):
     assert probe._process.wait() == 0
     probe.content(table())
     probe._stop()
+
+
+def test_nothing_is_imported_from_the_folder_we_are_in(tmp_path, monkeypatch):
+    for name in ("json", "pyarrow", "contextlib", "atomsets_core"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    probe = probing._Probe()
+    probe.content(table())
+    probe._stop()
+    assert not (tmp_path / "ran").exists()
