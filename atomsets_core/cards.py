@@ -32,11 +32,14 @@ OVERLAP = {
         "property. Scores for formation energy itself would be flattered by that.",
     ),
     **dict.fromkeys(
-        ("chgnet", "sevennet"),
+        ("chgnet", "sevennet", "chgnet-response", "sevennet-response"),
         "The parent was trained on MPtrj: energies, forces and stresses of 1.58 million relaxation steps of 146,000 "
         "Materials Project structures. It may have seen these structures, with their energies, and never saw any other "
         "property but magnetic moments (CHGNet). Scores for energies would be flattered by that.",
     ),
+    "composition": "The parent of compositions was trained on formation energies, PBE gaps and volumes of 37,664 "
+    "Materials Project crystals (mp-2018.6.1), one of each composition. It may have seen these compositions, with "
+    "these three. Scores for computed formation energies or gaps would be flattered by that.",
 }
 """What the labels and structures of a parent's training share with the user's, by parent."""
 

@@ -26,8 +26,8 @@ from atomsets_core.baselines import composition_statistics, random_forest
 from atomsets_core.compositions import as_compositions
 from atomsets_core.datasets import Dataset, Task, load_dataset
 from atomsets_core.features import Features
-from atomsets_core.parents import load_parent
-from atomsets_core.selection import BATCH_SIZE, FOR_COMPOSITIONS, FOR_STRUCTURES, epochs_for, gathered
+from atomsets_core.parents import composition, load_parent
+from atomsets_core.selection import BATCH_SIZE, candidates_for, epochs_for, gathered
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import parse_features
 from atomsets_core.stacking import AutoAtomSets
@@ -37,9 +37,6 @@ from atomsets_core.structures import Structures
 from atomsets_core.training import TrainingOptions, apply, train
 
 FloatArray = npt.NDArray[np.float64]
-
-RECIPE_VERSION = 1
-"""Raised when a variant gives other predictions for the same data and seed; stored folds of older ones are redone."""
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
 
@@ -54,6 +51,7 @@ class Variant:
         features: specifications of the features that have to be made; of each those for the kind of inputs are taken.
         only_structures: needs coordinates.
         only_values: can't do classes.
+        version: raised when it gives other predictions for the same data and seed; results of another are not added to.
     """
 
     name: str
@@ -61,6 +59,7 @@ class Variant:
     features: tuple[str, ...] = ()
     only_structures: bool = False
     only_values: bool = False
+    version: int = 1
 
     def fits(self, task: Task) -> bool:
         """Whether it can be run on a task."""
@@ -70,8 +69,8 @@ class Variant:
 VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant("auto", "default recipe: AtomSets chosen inside the fold, stacked with trees"),
-        Variant("auto-networks", "the networks of the default recipe alone"),
+        Variant("auto", "default recipe: AtomSets chosen inside the fold, stacked with trees", version=2),
+        Variant("auto-networks", "the networks of the default recipe alone", version=2),
         Variant("AtomSets-V0", "AtomSets-V0, one network", ("megnet:V0",)),
         *(
             Variant(f"AtomSets-{level}", f"AtomSets-{level}, one network", (f"megnet:{level}",), only_structures=True)
@@ -87,11 +86,11 @@ VARIANTS = {
 }
 
 
-def specifications(variant: str, task: Task) -> tuple[str, ...]:
-    """Specifications of the features a variant needs of a task's structures; compositions need no store."""
+def specifications(variant: str, task: Task, n: int) -> tuple[str, ...]:
+    """Specifications of the features a variant needs of a task's n structures; compositions need no store."""
     if task.compositions:
         return ()
-    return FOR_STRUCTURES if variant.startswith("auto") else VARIANTS[variant].features
+    return candidates_for(n, compositions=False) if variant.startswith("auto") else VARIANTS[variant].features
 
 
 def prepare(
@@ -136,13 +135,16 @@ def run_fold(
     inputs = _Inputs.load(dataset, store_url, variant)
     fitted = _fit(variant, dataset, inputs, train_rows, seed)
     predicted = _with_fallback(fitted, dataset, inputs, train_rows, test_rows, seed)
+    truth, new = dataset.y[test_rows], unseen(variant, dataset, test_rows)
     return {
         "fold": fold,
         "n_train": len(train_rows),
         "n_test": len(test_rows),
         "n_test_official": len(dataset.test_ids[fold]),
         "n_fallback": int((~inputs.present[test_rows]).sum()),
-        "scores": score(dataset.task, dataset.y[test_rows], predicted),
+        "scores": score(dataset.task, truth, predicted),
+        "n_unseen": int(new.sum()),
+        "scores_unseen": score(dataset.task, truth[new], predicted[new]) if len(np.unique(truth[new])) > 1 else {},
         "parameters": fitted.parameters,
         "report": fitted.report,
         "cpu_seconds": round(time.process_time() - cpu, 1),
@@ -151,6 +153,17 @@ def run_fold(
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
         "predictions": dict(zip(dataset.ids[test_rows].tolist(), predicted.tolist(), strict=True)),
     }
+
+
+def unseen(variant: str, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """(rows,) whether the parent of compositions, if used, was trained on no crystal of the composition.
+
+    What it was trained on, a computed gap say, is not the label, but may be close to it.
+    """
+    if not (dataset.task.compositions and variant.startswith("auto")):
+        return np.zeros(len(rows), dtype=bool)
+    batch = as_compositions([_formulas(dataset)[row] for row in rows])
+    return ~composition.load().has_seen(batch)
 
 
 def hardware() -> dict[str, Any]:
@@ -208,7 +221,8 @@ class _Inputs:
         """From the store, or at once for compositions."""
         every = np.arange(len(dataset))
         if dataset.task.compositions:
-            names = FOR_COMPOSITIONS if variant.startswith("auto") else VARIANTS[variant].features
+            auto = variant.startswith("auto")
+            names = candidates_for(len(dataset), compositions=True) if auto else VARIANTS[variant].features
             if not names:
                 return cls(None, every)
             names, batch = available(names)[0], as_compositions(_formulas(dataset))
@@ -217,7 +231,7 @@ class _Inputs:
             if features.refused or len(features) != len(dataset):
                 raise ValueError(f"{dataset.task.name}: {features.refused[0].reason}")
             return cls(features, every)
-        names = available(specifications(variant, dataset.task))[0]
+        names = available(specifications(variant, dataset.task, len(dataset)))[0]
         if not names:
             return cls(None, every)
         spec, store, parts = parse_features(union(names)), Store(store_url), {}

@@ -32,18 +32,26 @@ TRANSFORMS = ("none", "log10")
 
 FloatArray = npt.NDArray[np.float64]
 
-FOR_STRUCTURES = (
-    "chgnet:site,sevennet:s1,chgnet-response:spring+elastic,sevennet-response:spring+elastic",
-    "chgnet:site,sevennet:s1",
-    "megnet:V0+V1+V2+V3",
-)
-"""Candidates, the richest first. Hidden vectors of two potentials, and the stiffness their energies have."""
+FOR_STRUCTURES = {
+    "chgnet:site,sevennet:s1,chgnet-response:spring+elastic,sevennet-response:spring+elastic": 3_000,
+    "chgnet:site,sevennet:s1,chgnet-response:elastic,sevennet-response:elastic": 20_000,
+    "chgnet:site,sevennet:s1": None,
+    "megnet:V0+V1+V2+V3": None,
+}
+"""Candidates, the richest first: hidden vectors of two potentials, and the stiffness their energies have. Those with a
+number are for so many structures at most: springs of all atoms take half a second of a core a structure, elasticity a
+sixth of one."""
 
-FOR_COMPOSITIONS = ("megnet:V0,magpie,oliynyk,amount", "megnet:V0,amount")
-"""Candidates for formulas: learned and tabulated element vectors, and how much there is of each element."""
+FOR_COMPOSITIONS = ("composition:properties,megnet:V0,magpie,oliynyk,amount", "megnet:V0,amount")
+"""Candidates for formulas: what crystals of the composition are like, learned and tabulated element vectors, and how
+much there is of each element."""
 
 NETWORK: dict[str, Any] = {"phi": (128,), "rho": (128,), "pooling": ("mean", "max", "min"), "activation": "silu"}
 """Of every model the recipe makes."""
+
+DROPOUT = 0.5
+"""Of classifiers, which grow too sure of themselves without: on metals and insulators the log loss of left-out rows is
+0.42 then, and 0.22 with it (`docs/models.md`)."""
 
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 64, 3e-3, 1e-4
 
@@ -66,6 +74,18 @@ class Choice:
     features: str
     parameters: dict[str, Any]
     report: list[dict[str, Any]]
+
+
+def candidates_for(n: int, *, compositions: bool) -> tuple[str, ...]:
+    """The candidates for n structures, or formulas."""
+    if compositions:
+        return FOR_COMPOSITIONS
+    return tuple(name for name, most in FOR_STRUCTURES.items() if most is None or n <= most)
+
+
+def network_for(task: str) -> dict[str, Any]:
+    """Options of the networks of "regression" or "classification"."""
+    return {**NETWORK, "dropout": DROPOUT} if task == "classification" else dict(NETWORK)
 
 
 def epochs_for(n: int, batch_size: int = BATCH_SIZE) -> int:
@@ -113,7 +133,7 @@ def choose(
     picked = np.sort(rng.permutation(len(y))[:rows])
     if len(picked) < 8:
         raise ValueError(f"{len(picked)} labelled rows are too few to choose anything on; name the features")
-    names = candidates or (FOR_COMPOSITIONS if _of_compositions(batch) else FOR_STRUCTURES)
+    names = candidates or candidates_for(len(batch), compositions=_of_compositions(batch))
     report: list[dict[str, Any]] = []
     usable = _usable(names, batch, picked, report)
     if not usable:
@@ -140,7 +160,12 @@ def choose(
     tried = [row for row in report if "error" in row]
     best = _prefer(errors)
     tried[best]["chosen"] = True
-    parameters = {**NETWORK, "epochs": epochs_for(len(y)), "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE}
+    parameters = {
+        **network_for(task),
+        "epochs": epochs_for(len(y)),
+        "learning_rate": LEARNING_RATE,
+        "batch_size": BATCH_SIZE,
+    }
     if task == "regression":
         parameters["loss"] = "absolute"
         if len(transforms) > 1:
@@ -252,7 +277,9 @@ def _errors(
         classes = np.unique(y)
         target, loss = (y[:, None] == classes).astype(np.float64), "cross_entropy"
     torch.manual_seed(seed)
-    network = AtomSetsNetwork(members, data.sites.shape[1], data.structure.shape[1], outputs=target.shape[1], **NETWORK)
+    network = AtomSetsNetwork(
+        members, data.sites.shape[1], data.structure.shape[1], outputs=target.shape[1], **network_for(task)
+    )
     options = TrainingOptions(epochs, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, loss, seed)
     train(network, data, target, np.tile(~held, (members, 1)), options)
     outputs = apply(network, data)[:, held]

@@ -8,7 +8,7 @@ with few rows it can't do worse than a mean of learners (Breiman, Mach. Learn. 2
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -34,12 +34,12 @@ from atomsets_core.features import Features
 from atomsets_core.selection import (
     BATCH_SIZE,
     LEARNING_RATE,
-    NETWORK,
     TRANSFORMS,
     WEIGHT_DECAY,
     Choice,
     choose,
     gathered,
+    network_for,
 )
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import FeatureSpec, as_batch, parse_features
@@ -150,8 +150,8 @@ class AutoAtomSets(BaseEstimator):
         if self.heads:
             columns = head_tables(features, self.spec_)
             for name, models in self.heads_.items():
-                each = [_predict(model, columns[HEADS[name].table]) for model in models]
-                predicted[name] = self._inverse(np.mean(each, axis=0))
+                for reading, each in _readings(name, models, columns[HEADS[name].table]).items():
+                    predicted[reading] = self._inverse(np.mean(each, axis=0))
         return np.sum([weight * predicted[name] for name, weight in self.weights_.items()], axis=0)
 
     def _prepare(self, y: npt.NDArray[Any]) -> FloatArray:
@@ -195,7 +195,7 @@ class AutoAtomSets(BaseEstimator):
             used[member, splits[member % len(splits)][1]] = False
         torch.manual_seed(self.seed)
         self.network_ = AtomSetsNetwork(
-            members, data.sites.shape[1], data.structure.shape[1], outputs=target.shape[1], **NETWORK
+            members, data.sites.shape[1], data.structure.shape[1], outputs=target.shape[1], **network_for(self.task)
         ).to(resolve_device(self.device))
         loss = "cross_entropy" if self.task == "classification" else "absolute"
         options = TrainingOptions(
@@ -213,14 +213,14 @@ class AutoAtomSets(BaseEstimator):
         self.heads_: dict[str, list[Any]] = {}
         learned: dict[str, FloatArray] = {}
         for name, head in HEADS.items():
-            table, predicted = columns[head.table], np.empty_like(target)
+            table = columns[head.table]
             self.heads_[name] = []
             for rows, unseen in splits:
                 model = (head.classifier if self.task == "classification" else head.regressor)(self.seed)
                 self.heads_[name].append(model.fit(table[rows], labels[rows]))
-                predicted[unseen] = _predict(model, table[unseen])
-            learned[name] = self._inverse(predicted)
-        return learned
+                for reading, (values,) in _readings(name, [model], table[unseen]).items():
+                    learned.setdefault(reading, np.empty_like(target))[unseen] = values
+        return {reading: self._inverse(values) for reading, values in learned.items()}
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,8 @@ HEADS = {
     ),
     "trees": Head(
         "everything",
-        lambda seed: ExtraTreesRegressor(60, max_features=0.2, random_state=seed),
-        lambda seed: ExtraTreesClassifier(80, max_features=0.15, random_state=seed),
+        lambda seed: ExtraTreesRegressor(120, max_features=0.2, random_state=seed),
+        lambda seed: ExtraTreesClassifier(200, max_features=0.3, random_state=seed),
     ),
     "boosting": Head(
         "everything",
@@ -290,11 +290,22 @@ TABULATED = ("magpie", "oliynyk")
 """Tables of measured properties of the elements, whose statistics mean something too."""
 
 
-def _predict(model: Any, table: Float32Array) -> FloatArray:
-    """(n, outputs) values or probabilities."""
-    if hasattr(model, "predict_proba"):
-        return np.asarray(model.predict_proba(table), dtype=np.float64)
-    return np.asarray(model.predict(table), dtype=np.float64)[:, None]
+def _readings(name: str, models: Sequence[Any], table: Float32Array) -> dict[str, list[FloatArray]]:
+    """Reading -> (n, outputs) values or probabilities of each model.
+
+    Trees that are grown to single rows are samples of what the target may be. Their mean has the least squared error,
+    their median the least absolute one, which is another matter where many values are the same: of a material that is
+    more likely a metal than not, the median says that its gap is 0. Which of them counts is left to the mixture.
+    """
+    if hasattr(models[0], "predict_proba"):
+        return {name: [np.asarray(model.predict_proba(table), dtype=np.float64) for model in models]}
+    if not hasattr(models[0], "estimators_"):
+        return {name: [np.asarray(model.predict(table), dtype=np.float64)[:, None] for model in models]}
+    each = [np.stack([tree.predict(table) for tree in model.estimators_]) for model in models]
+    return {
+        name: [trees.mean(axis=0)[:, None] for trees in each],
+        f"{name}, median": [np.median(trees, axis=0)[:, None] for trees in each],
+    }
 
 
 def _mix(

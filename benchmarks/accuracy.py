@@ -39,8 +39,8 @@ OVERLAP = {
     False: "The parents never saw a label of this task. They saw most of its structures, relaxed by the Materials "
     "Project, with their energies; CHGNet and SevenNet with forces and stresses too, of which stiffness is a "
     "derivative.",
-    True: "No parent saw any of these labels, nor a structure: only element vectors are used, and those of MEGNet were "
-    "learned from formation energies.",
+    True: "No parent saw any of these labels. The default recipe is told what the parent of compositions expects of a "
+    "crystal: formation energy, gap, volume, learned from computed crystals of the Materials Project",
 }
 E_FORM = (
     "The MEGNet parent was trained on formation energies of most of these crystals, CHGNet and SevenNet on total "
@@ -127,9 +127,26 @@ def section(name: str, mine: list[dict[str, Any]], entries: list[dict[str, str]]
     count = f"{mine[0]['rows']:,} of {mine[0]['rows_official']:,} rows"
     partial = "" if mine[0]["rows"] == mine[0]["rows_official"] else " The missing rows make it no leaderboard score."
     overlap = E_FORM if name == "mp2018_e_form" else OVERLAP[task.compositions]
+    if task.compositions:
+        overlap += unseen(mine, score) or "."
     columns = "|---|---|---|---|" if task.classes else "|---|---|---|"
     table = "\n".join([f"| model | {head} | CPU minutes |", columns, *(text for _, text in rows)])
     return f"## {name}\n\n{count}.{partial} {overlap}\n\n`atomsets benchmark {name} --data DIR`\n\n{table}"
+
+
+def unseen(mine: list[dict[str, Any]], score: str) -> str:
+    """The end of a sentence: how many rows are of compositions that were not among these, and the error on them."""
+    found = [r for r in mine if r["variant"] == "auto" and r.get("unseen")]
+    if not found:
+        return ""
+    of, every = found[0]["unseen"], found[0]["rows"]
+    if of["rows"] == every:
+        return ", none of these compositions among them."
+    name = "ROC-AUC of labels" if score != "mae" else "MAE"
+    return (
+        f", {every - of['rows']:,} of these {every:,} compositions among them; on the {of['rows']:,} others its "
+        f"{name} is {of['mean'][score]:.4g}."
+    )
 
 
 def curve(name: str, results: list[dict[str, Any]]) -> str:

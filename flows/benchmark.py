@@ -11,7 +11,7 @@ from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from atomsets_core.datasets import Dataset, load_dataset
-from atomsets_core.evaluation import RECIPE_VERSION, VARIANTS, available, specifications, union
+from atomsets_core.evaluation import VARIANTS, available, specifications, union
 from atomsets_core.sources import SourceError
 from atomsets_core.specification import parse_features
 from atomsets_core.storage import StorageError, Store
@@ -85,7 +85,7 @@ def benchmark(
 
 def _prepare(dataset: Dataset, variant: str, data: str, features: str) -> float:
     """Make the features that are missing; the CPU seconds it took."""
-    names = specifications(variant, dataset.task)
+    names = specifications(variant, dataset.task, len(dataset))
     if not names:
         return 0.0
     names, missing = available(names)
@@ -118,7 +118,7 @@ def _open(store: Store, name: str, dataset: Dataset, variant: str, seed: int, li
         "variant": variant,
         "seed": seed,
         "train_rows": limit,
-        "recipe_version": RECIPE_VERSION,
+        "recipe_version": VARIANTS[variant].version,
         "data_sha256": dataset.sha256,
     }
     new: dict[str, Any] = {
@@ -158,6 +158,16 @@ def _summed(result: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
         "whole": dataset.whole,
         "mean": {name: float(np.mean(values)) for name, values in scores.items()},
         "std": {name: float(np.std(values)) for name, values in scores.items()},
+        "unseen": _unseen(folds),
         "cpu_seconds": round(result["feature_cpu_seconds"] + sum(fold["cpu_seconds"] for fold in folds.values()), 1),
         "folds": folds,
     }
+
+
+def _unseen(folds: dict[str, Any]) -> dict[str, Any]:
+    """Test rows whose composition no parent was trained on, and the mean of every score on them over the folds."""
+    known = [fold for fold in folds.values() if fold.get("scores_unseen")]
+    if not known:
+        return {}
+    mean = {name: float(np.mean([fold["scores_unseen"][name] for fold in known])) for name in known[0]["scores_unseen"]}
+    return {"rows": sum(fold["n_unseen"] for fold in known), "mean": mean}

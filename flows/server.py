@@ -46,9 +46,16 @@ def start_early() -> threading.Thread:
             from prefect.server.api.server import SubprocessASGIServer
 
             server = SubprocessASGIServer()
+            run = server._run_uvicorn_command
+
+            def watched():  # type: ignore[no-untyped-def]
+                # At once, not when it answers: this process may be killed while the server still starts.
+                process = run()
+                _end_with_this_process(process.pid)
+                return process
+
+            server._run_uvicorn_command = watched  # type: ignore[method-assign]
             server.start()
-            if server.server_process is not None:
-                _end_with_this_process(server.server_process.pid)
 
     thread = threading.Thread(target=_ignoring_errors(start), daemon=True)
     thread.start()
@@ -58,11 +65,13 @@ def start_early() -> threading.Thread:
 def _end_with_this_process(pid: int) -> None:
     """Have the temporary server end when this process does, by SIGKILL too, after which nobody else would end it.
 
-    A shell waits for a pipe to close, which the system does when this process is gone.
+    A shell waits for a pipe to close, which the system does when this process is gone. A server that has not gone ten
+    seconds after it was asked to (it may still be starting) is killed.
     """
     if not Path(f"/proc/{pid}/cmdline").exists():
         return
-    then = f"read -r _; grep -q uvicorn /proc/{pid}/cmdline 2>/dev/null && kill {pid}"
+    still = f"grep -q uvicorn /proc/{pid}/cmdline 2>/dev/null"
+    then = f"read -r _; {still} && kill {pid} && sleep 10 && {still} && kill -9 {pid}"
     command = ["/bin/sh", "-c", then]
     # In a session of its own, so that Ctrl-C doesn't end it first; its pipe stays open as long as the object lives.
     watcher = subprocess.Popen(  # noqa: S603

@@ -1,6 +1,6 @@
 """Frozen pretrained networks that features come from, one file each; beside them the tables of element vectors."""
 
-from atomsets_core.parents import chgnet, element_tables, megnet, response, sevennet, trained
+from atomsets_core.parents import chgnet, composition, element_tables, megnet, response, sevennet, trained
 from atomsets_core.parents.base import (
     Parent,
     element_levels,
@@ -20,6 +20,7 @@ register_parent(megnet.NAME, megnet.load)
 register_parent(f"{megnet.NAME}-bf16", megnet.load_bf16)
 register_parent(chgnet.NAME, chgnet.load)
 register_parent(sevennet.NAME, sevennet.load)
+register_parent(composition.NAME, composition.load)
 register_parent("chgnet-response", response.load_chgnet)
 register_parent("sevennet-response", response.load_sevennet)
 for _name, _loader in element_tables.loaders().items():

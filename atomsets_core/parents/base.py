@@ -26,9 +26,9 @@ from atomsets_core.structures import IntArray, Refusal, Structures, ragged_rows
 Levels = Mapping[str, npt.NDArray[np.float32]]
 """Level -> values of one batch: (n_atoms, width) on sites, (n_structures, width) on structures."""
 
-Compute = Callable[[Structures, Sequence[str], list[Refusal]], Iterator[tuple[IntArray, Levels]]]
-"""A network at work: from structures and the levels asked for to the rows and levels of batch after batch, in any
-order; the list gets the refused."""
+Compute = Callable[[Any, Sequence[str], list[Refusal]], Iterator[tuple[IntArray, Levels]]]
+"""A network at work: from structures (compositions, where it needs no more) and the levels asked for to the rows and
+levels of batch after batch, in any order; the list gets the refused."""
 
 GraphBatches = Callable[[Structures, list[Refusal]], Iterator[tuple[IntArray, CrystalGraphs]]]
 """Graphs of the structures in batches, as `graphs.graph_batches` gives them; the list gets the refused."""
@@ -46,8 +46,8 @@ class Parent(Protocol):
         site_levels: level -> width of the vector it gives each site.
         structure_levels: level -> width of the vector it gives each structure.
         default_levels: the site levels a model uses unless told otherwise.
-        element_levels: site levels that depend on the element alone and so can be had without coordinates, for
-            compositions and disordered structures too; a parent without the attribute has none.
+        element_levels: levels that need no coordinates, and so can be had for compositions and disordered structures
+            too; a parent without the attribute has none.
     """
 
     @property
@@ -159,6 +159,7 @@ def featurize_batches(
     compute: Compute | None = None,
     embedding: Mapping[str, npt.NDArray[np.float32]] | None = None,
     of_rows: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    needs_coordinates: bool = True,
     untrained: frozenset[int] = frozenset(),
 ) -> Features:
     """What `Parent.featurize` has to do around a network: refusals, batches, and the arrays put together.
@@ -172,6 +173,7 @@ def featurize_batches(
         embedding: site level -> (n, width) table by atomic number. If no other level is asked for, no graph is made,
             and no structure is refused for its geometry; compositions will do.
         of_rows: the same for levels that are already known: site level -> (n_atoms.sum(), width) of the request.
+        needs_coordinates: False for a network that reads compositions; `compute` is given what was given here then.
         untrained: atomic numbers that the network takes but was not trained on; structures with one are flagged.
 
     Raises:
@@ -189,7 +191,7 @@ def featurize_batches(
         for level in wanted:
             values = known[level][chosen] if level in known else tables[level][structures.numbers[chosen]]
             parts[level].append(np.asarray(values, dtype=np.float32))
-    elif isinstance(structures, Compositions) or compute is None:
+    elif compute is None or (needs_coordinates and isinstance(structures, Compositions)):
         geometric = next(level for level in wanted if level not in tables and level not in known)
         can = ", ".join([*tables, *known]) or "none of its levels can"
         raise ValueError(f"{parent.name}:{geometric} needs coordinates; from compositions alone can be had: {can}")

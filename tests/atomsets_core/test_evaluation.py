@@ -85,7 +85,19 @@ def test_every_variant_says_what_it_needs():
     for name, variant in VARIANTS.items():
         for task in TASKS.values():
             if variant.fits(task):
-                assert bool(specifications(name, task)) == (
+                assert bool(specifications(name, task, 100)) == (
                     not task.compositions and name not in {"random-forest", "megnet-scratch"}
                 )
     assert not VARIANTS["MLP-v"].fits(TASKS["matbench_glass"])
+
+
+def test_rows_of_compositions_that_no_parent_saw_are_scored_by_themselves(monkeypatch):
+    data = dataset(False)
+    monkeypatch.setattr(evaluation, "load_dataset", lambda *_: data)
+    found = run_fold("task", "", "", "auto", 0, 0)
+    test = data.folds[0][1]
+    new = ~evaluation.composition.load().has_seen(evaluation.as_compositions(list(data.inputs[test])))
+    assert 0 < found["n_unseen"] == new.sum() < len(test)
+    predicted = np.array(list(found["predictions"].values()))
+    assert found["scores_unseen"] == score(data.task, data.y[test][new], predicted[new])
+    assert run_fold("task", "", "", "random-forest", 0, 0)["n_unseen"] == 0

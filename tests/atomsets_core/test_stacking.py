@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.ensemble import ExtraTreesRegressor
 
 from atomsets_core import selection
-from atomsets_core.selection import choose, epochs_for
+from atomsets_core.selection import candidates_for, choose, epochs_for
 from atomsets_core.specification import parse_features
-from atomsets_core.stacking import AutoAtomSets, _least_deviation_weights, _mixture_weights
+from atomsets_core.stacking import AutoAtomSets, _least_deviation_weights, _mixture_weights, _readings
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,34 @@ def test_probabilities_add_up_and_classes_keep_their_names(formulas, monkeypatch
     assert model.classes_.tolist() == ["other", "salt"]
     assert np.allclose(probability.sum(axis=1), 1)
     assert np.mean(model.predict(formulas) == labels) > 0.95
+
+
+def test_trees_are_read_by_mean_and_by_median():
+    rng = np.random.default_rng(0)
+    table = np.zeros((200, 1), dtype=np.float32)
+    y = rng.permutation(np.where(np.arange(200) < 140, 0.0, 3.0))  # seven of ten are metals, whatever is asked
+    trees = ExtraTreesRegressor(400, bootstrap=True, max_samples=3, random_state=0).fit(table, y)
+    found = _readings("trees", [trees], table[:1])
+    assert list(found) == ["trees", "trees, median"]
+    assert found["trees"][0] == pytest.approx(0.9, abs=0.15)
+    assert found["trees, median"][0] in (0.0, 1.0)  # of three rows most often one or none is an insulator
+
+
+def test_the_better_reading_is_what_counts(formulas, monkeypatch):
+    monkeypatch.setattr(selection, "STEPS", 20)
+    rng = np.random.default_rng(0)
+    y = np.where(rng.uniform(size=len(formulas)) < 0.7, 0.0, rng.uniform(2, 5, len(formulas)))
+    model = AutoAtomSets(features="megnet:V0", folds=3).fit(formulas, y)
+    assert model.errors_["trees, median"] < model.errors_["trees"]
+    assert model.weights_["trees"] + model.weights_["trees on amounts"] + model.weights_["boosting"] < 0.2
+    again = AutoAtomSets(features="megnet:V0", folds=3).fit(formulas, y)
+    assert np.array_equal(model.predict(formulas), again.predict(formulas))
+
+
+def test_what_takes_long_is_for_few_structures():
+    few, more, many = (candidates_for(n, compositions=False) for n in (1_000, 10_000, 100_000))
+    assert "spring" in few[0]
+    assert few[1:] == more
+    assert more[1:] == many
+    assert not any("response" in name for name in many)
+    assert len({candidates_for(n, compositions=True) for n in (100, 10**6)}) == 1
