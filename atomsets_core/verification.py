@@ -207,6 +207,9 @@ def _model(store: Store, summary: dict[str, Any], damaged: set[str]) -> Iterator
         AtomSetsRegressor.load(store, folder)
     except StorageError as error:
         yield Finding(folder, f"can't be loaded: {error}", files)
+    except (ValueError, FileNotFoundError) as error:
+        # Its parent, not the file: nothing here is damaged, and nothing must be repaired.
+        raise StorageError(f"{store.url(folder)}: the model can't be checked on this machine: {error}") from error
 
 
 def _rows(store: Store, features: Store, summary: dict[str, Any], damaged: set[str]) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ from atomsets_core.evaluation import VARIANTS
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "accuracy"
 PAGE = ROOT / "docs" / "accuracy.md"
+README = ROOT / "README.md"
 CURVES = {
     "mp2018_e_form": (100, 300, 1000, 3000, 10_000, 40_000),
     "matbench_log_kvrh": (100, 300, 1000, 3000),
@@ -62,6 +64,13 @@ def main() -> None:
         if options.published is None:
             parser.error("write-docs needs --published")
         PAGE.write_text(page(options.published))
+        README.write_text(
+            re.sub(
+                r"(?s)(<!-- accuracy -->\n).*?(<!-- end of accuracy -->)",
+                lambda match: f"{match[1]}{summary(options.published)}\n{match[2]}",
+                README.read_text(),
+            )
+        )
         return
     if options.data is None:
         parser.error(f"{options.action} needs --data")
@@ -92,11 +101,40 @@ def wanted(options: argparse.Namespace) -> Iterable[list[str]]:
                 yield [task, "--variant", variant]
 
 
+def stored(published: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Our results and the published entries."""
+    with published.open(newline="") as file:
+        return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))], list(csv.DictReader(file))
+
+
+def summary(published: Path) -> str:
+    """A line for each task of Matbench that the default recipe has done."""
+    results, entries = stored(published)
+    lines = [
+        "| task | rows | AtomSets, default recipe | best published | random forest | CPU minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, task in TASKS.items():
+        of = {r["variant"]: r for r in results if r["task"] == name and r["complete"]}
+        theirs = [e for e in entries if e["task"] == name and e["algorithm"] != "Dummy"]
+        if not theirs or not {"auto", "random-forest"} <= set(of):
+            continue
+        score = "rocauc_of_labels" if task.classes else "mae"
+        best = (max if task.classes else min)(theirs, key=lambda e: float(e["mean"]))
+        ours, forest = of["auto"], of["random-forest"]
+        what = "ROC-AUC of labels" if task.classes else task.unit
+        some = "" if ours["rows"] == ours["rows_official"] else f" of {ours['rows_official']:,}"
+        lines.append(
+            f"| {name.removeprefix('matbench_')}, {what} | {ours['rows']:,}{some} | {ours['mean'][score]:.4g} | "
+            f"{float(best['mean']):.4g} ({best['algorithm']}) | {forest['mean'][score]:.4g} | "
+            f"{ours['cpu_seconds'] / 60:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def page(published: Path) -> str:
     """The whole page."""
-    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    with published.open(newline="") as file:
-        entries = list(csv.DictReader(file))
+    results, entries = stored(published)
     parts = [HEAD]
     for name in TASKS:
         mine = [r for r in results if r["task"] == name and r["train_rows"] is None and r["folds"]]

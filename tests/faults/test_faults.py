@@ -12,8 +12,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from atomsets_core.storage import Store
+from atomsets_core import specification
+from atomsets_core.storage import StorageError, Store
 from atomsets_core.units import units_of
+from atomsets_core.verification import verify
 from tests.faults.damage import FILES, KINDS, Damages
 from tests.faults.kills import Kills
 from tests.faults.mini import differences
@@ -134,3 +136,13 @@ def test_verify_repairs_what_is_damaged_and_nothing_else(kills: Kills, tmp_path:
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert differences(out, kills.undisturbed) == []
     assert Store(out).exists("report.html")
+
+
+@pytest.mark.slow
+def test_a_parent_that_is_not_here_is_no_damage(kills: Kills, monkeypatch: pytest.MonkeyPatch):
+    def unknown(name: str) -> None:
+        raise ValueError(f"no parent named {name!r}")
+
+    monkeypatch.setattr(specification, "load_parent", unknown)
+    with pytest.raises(StorageError, match="can't be checked on this machine: no parent named 'megnet'"):
+        verify(Store(kills.undisturbed))
