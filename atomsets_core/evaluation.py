@@ -38,6 +38,9 @@ from atomsets_core.training import TrainingOptions, apply, train
 
 FloatArray = npt.NDArray[np.float64]
 
+FEWEST_ALONE = 30
+"""Passes over the data of a network that is by itself; ensembles of the recipe do with fewer."""
+
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
 
 
@@ -304,7 +307,7 @@ def _one_network(features: str, dataset: Dataset, inputs: _Inputs, rows: npt.NDA
     torch.manual_seed(seed)
     network = AtomSetsNetwork(1, data.sites.shape[1], data.structure.shape[1])
     loss = "logistic" if classes else "absolute"
-    options = TrainingOptions(epochs_for(len(rows)), BATCH_SIZE, 1e-3, 0.0, loss, seed)
+    options = TrainingOptions(max(epochs_for(len(rows)), FEWEST_ALONE), BATCH_SIZE, 1e-3, 0.0, loss, seed)
     train(network, data, target, np.ones((1, len(rows)), dtype=bool), options)
 
     def predict(wanted: npt.NDArray[np.int64]) -> FloatArray:
@@ -332,7 +335,7 @@ def _megnet(dataset: Dataset, rows: npt.NDArray[np.int64], seed: int) -> _Fitted
     from atomsets_core.graph_networks import MEGNetRegressor
 
     positive = bool((dataset.y[rows] > 0).all())
-    epochs = epochs_for(len(rows), 32)
+    epochs = max(epochs_for(len(rows), 32), FEWEST_ALONE)
     model = MEGNetRegressor(epochs=epochs, transform="log10" if positive else "none", seed=seed)
     structures = dataset.inputs
     if not isinstance(structures, Structures):

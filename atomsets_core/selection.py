@@ -32,10 +32,12 @@ TRANSFORMS = ("none", "log10")
 
 FloatArray = npt.NDArray[np.float64]
 
+POTENTIALS = "chgnet:a1+site+a4,sevennet:s1+s2"
+
 FOR_STRUCTURES = {
-    "chgnet:site,sevennet:s1,chgnet-response:spring+elastic,sevennet-response:spring+elastic": 3_000,
-    "chgnet:site,sevennet:s1,chgnet-response:elastic,sevennet-response:elastic": 20_000,
-    "chgnet:site,sevennet:s1": None,
+    f"{POTENTIALS},chgnet-response:spring+elastic,sevennet-response:spring+elastic": 3_000,
+    f"{POTENTIALS},chgnet-response:elastic,sevennet-response:elastic": 20_000,
+    POTENTIALS: None,
     "megnet:V0+V1+V2+V3": None,
 }
 """Candidates, the richest first: hidden vectors of two potentials, and the stiffness their energies have. Those with a
@@ -46,7 +48,7 @@ FOR_COMPOSITIONS = ("composition:properties,megnet:V0,magpie,oliynyk,amount", "m
 """Candidates for formulas: what crystals of the composition are like, learned and tabulated element vectors, and how
 much there is of each element."""
 
-NETWORK: dict[str, Any] = {"phi": (128,), "rho": (128,), "pooling": ("mean", "max", "min"), "activation": "silu"}
+NETWORK: dict[str, Any] = {"phi": (256, 256), "rho": (128,), "pooling": ("mean", "max", "min"), "activation": "silu"}
 """Of every model the recipe makes."""
 
 DROPOUT = 0.5
@@ -55,10 +57,10 @@ DROPOUT = 0.5
 
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 64, 3e-3, 1e-4
 
-STEPS = 1500
+STEPS = 2000
 """Gradient steps of a training on few rows; on many it is `FEWEST_EPOCHS` passes."""
 
-FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
+FEWEST_EPOCHS, MOST_EPOCHS = 15, 120
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ FLOOR_SHARE = 0.01
 """When so many training values are the smallest one (a gap of 0), nothing below it is predicted."""
 
 NETWORKS = "AtomSets"
-SMALL = 2000
-"""Training rows below which twice as many networks are trained."""
+NETWORKS_A_FOLD = 2
+"""Unless told otherwise."""
 
 
 class AutoAtomSets(BaseEstimator):
@@ -65,7 +65,7 @@ class AutoAtomSets(BaseEstimator):
     Args:
         task: "regression" or "classification".
         features: "auto", or a specification that is not to be chosen.
-        members: networks in the ensemble, a multiple of `folds`; None for one a fold, two on few rows.
+        members: networks in the ensemble, a multiple of `folds`; None for two a fold.
         folds: parts the training rows are cut into; rows of one formula stay together.
         heads: whether tree ensembles are stacked with the networks.
         seed: of everything.
@@ -189,7 +189,7 @@ class AutoAtomSets(BaseEstimator):
     ) -> FloatArray:
         """Train the ensemble; (n, outputs) out-of-fold predictions in the unit of the target."""
         data = gathered(features, self.spec_)
-        members = self.members or len(splits) * (2 if len(target) < SMALL else 1)
+        members = self.members or NETWORKS_A_FOLD * len(splits)
         used = np.ones((members, len(target)), dtype=bool)
         for member in range(members):
             used[member, splits[member % len(splits)][1]] = False
