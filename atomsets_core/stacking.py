@@ -55,8 +55,6 @@ FLOOR_SHARE = 0.01
 """When so many training values are the smallest one (a gap of 0), nothing below it is predicted."""
 
 NETWORKS = "AtomSets"
-NETWORKS_A_FOLD = 2
-"""Unless told otherwise."""
 
 
 class AutoAtomSets(BaseEstimator):
@@ -65,7 +63,7 @@ class AutoAtomSets(BaseEstimator):
     Args:
         task: "regression" or "classification".
         features: "auto", or a specification that is not to be chosen.
-        members: networks in the ensemble, a multiple of `folds`; None for two a fold.
+        members: networks in the ensemble, a multiple of `folds`; None for one a fold.
         folds: parts the training rows are cut into; rows of one formula stay together.
         heads: whether tree ensembles are stacked with the networks.
         seed: of everything.
@@ -84,7 +82,7 @@ class AutoAtomSets(BaseEstimator):
         *,
         features: str = "auto",
         members: int | None = None,
-        folds: int = 5,
+        folds: int = 10,
         heads: bool = True,
         seed: int = 0,
         device: str = "auto",
@@ -189,7 +187,7 @@ class AutoAtomSets(BaseEstimator):
     ) -> FloatArray:
         """Train the ensemble; (n, outputs) out-of-fold predictions in the unit of the target."""
         data = gathered(features, self.spec_)
-        members = self.members or NETWORKS_A_FOLD * len(splits)
+        members = self.members or len(splits)
         used = np.ones((members, len(target)), dtype=bool)
         for member in range(members):
             used[member, splits[member % len(splits)][1]] = False
@@ -246,8 +244,8 @@ HEADS = {
     ),
     "trees": Head(
         "everything",
-        lambda seed: ExtraTreesRegressor(120, max_features=0.2, random_state=seed),
-        lambda seed: ExtraTreesClassifier(200, max_features=0.3, random_state=seed),
+        lambda seed: ExtraTreesRegressor(60, max_features=0.2, random_state=seed),
+        lambda seed: ExtraTreesClassifier(100, max_features=0.3, random_state=seed),
     ),
     "boosting": Head(
         "everything",
