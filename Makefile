@@ -7,6 +7,8 @@
 # make audit   known vulnerabilities of the pinned versions; needs a network
 # make docs    the documentation site, into site/
 PYTHON ?= python3
+# Test files that run at the same time; each may start a server and a cluster of its own.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -16,7 +18,7 @@ screen: $(VENV)/.run
 	$(BIN)/atomsets screen
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
