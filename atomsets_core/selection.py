@@ -141,7 +141,7 @@ def choose(
         raise ValueError(f"no candidate can be used: {report[0]['left_out']}")
     # Compared on the rows that every candidate has.
     common = sorted(set.intersection(*(set(rows_of.tolist()) for _, rows_of, _ in usable)))
-    scales = _transforms(y[common], task, transforms)
+    scales = _transforms(y, task, transforms)  # of all rows: what is chosen is learned on all
     epochs, errors = epochs or epochs_for(int(len(common) * (1 - validation))) // 2, []
     for spec, rows_of, features in usable:
         data = gathered(features[np.searchsorted(rows_of, common)], spec)

@@ -135,7 +135,7 @@ def summary(published: Path) -> str:
 def page(published: Path) -> str:
     """The whole page."""
     results, entries = stored(published)
-    parts = [HEAD]
+    parts = [HEAD, standing(results, entries)]
     for name in TASKS:
         mine = [r for r in results if r["task"] == name and r["train_rows"] is None and r["folds"]]
         if mine:
@@ -143,6 +143,31 @@ def page(published: Path) -> str:
     curves = [r for r in results if r["folds"] and "0" in r["folds"]]
     parts += [text for task in CURVES if (text := curve(task, [r for r in curves if r["task"] == task]))]
     return "\n\n".join(parts) + "\n"
+
+
+def standing(results: list[dict[str, Any]], entries: list[dict[str, str]]) -> str:
+    """Where the default recipe is ahead of every published entry, where not, and what an old result is of."""
+    ahead, behind, old = [], [], []
+    for r in results:
+        theirs = [e for e in entries if e["task"] == r["task"] and e["algorithm"] != "Dummy"]
+        if r["variant"] != "auto" or not r["complete"] or not theirs:
+            continue
+        classes = TASKS[r["task"]].classes
+        ours = r["mean"]["rocauc_of_labels" if classes else "mae"]
+        best = (max if classes else min)(theirs, key=lambda e: float(e["mean"]))
+        if ours > float(best["mean"]) if classes else ours < float(best["mean"]):
+            ahead.append(r["task"])
+        else:
+            better = sum(float(e["mean"]) > ours if classes else float(e["mean"]) < ours for e in theirs)
+            behind.append(f"{r['task']} (behind {better} of {len(theirs)} entries, the best {best['algorithm']})")
+        if r["recipe_version"] != VARIANTS["auto"].version:
+            old.append(r["task"])
+    lines = [
+        f"Ahead of every published entry: {', '.join(ahead) or 'nowhere'}. Not ahead: {', '.join(behind) or 'none'}."
+    ]
+    if old:
+        lines.append(f"Measured with an older version of the recipe: {', '.join(old)}.")
+    return "\n".join(lines)
 
 
 def section(name: str, mine: list[dict[str, Any]], entries: list[dict[str, str]]) -> str:

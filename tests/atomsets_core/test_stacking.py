@@ -66,6 +66,13 @@ def test_log_is_only_tried_on_positive_values(formulas):
     assert [row["transform"] for row in report] == ["none", "log10"]
 
 
+def test_log_is_not_tried_where_a_row_that_is_not_looked_at_is_zero(formulas):
+    y = np.linspace(1, 2, len(formulas))
+    y[next(i for i in range(len(y)) if i not in np.random.default_rng(0).permutation(len(y))[:20])] = 0.0
+    report = choose(formulas, y, candidates=["megnet:V0"], transforms=("none", "log10"), rows=20, epochs=2).report
+    assert [row["transform"] for row in report] == ["none"]
+
+
 def test_what_cannot_be_used_is_left_out_with_the_reason(formulas):
     y = np.linspace(0, 1, len(formulas))
     choice = choose(formulas, y, candidates=["megnet:V1", "megnet:V0"], epochs=2)
