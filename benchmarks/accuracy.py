@@ -129,8 +129,9 @@ def summary(published: Path) -> str:
         ours, forest = of["auto"], of["random-forest"]
         what = "ROC-AUC of labels" if task.classes else task.unit
         some = "" if ours["rows"] == ours["rows_official"] else f" of {ours['rows_official']:,}"
+        old = "" if ours["recipe_version"] == VARIANTS["auto"].version else " (older version of the recipe)"
         lines.append(
-            f"| {name.removeprefix('matbench_')}, {what} | {ours['rows']:,}{some} | {ours['mean'][score]:.4g} | "
+            f"| {name.removeprefix('matbench_')}, {what} | {ours['rows']:,}{some} | {ours['mean'][score]:.4g}{old} | "
             f"{float(best['mean']):.4g} ({best['algorithm']}) | {forest['mean'][score]:.4g} | "
             f"{minutes(ours):.0f} |"
         )
