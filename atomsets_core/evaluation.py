@@ -165,8 +165,7 @@ def unseen(variant: str, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.N
     """
     if not (dataset.task.compositions and variant.startswith("auto")):
         return np.zeros(len(rows), dtype=bool)
-    batch = as_compositions([_formulas(dataset)[row] for row in rows])
-    return ~composition.load().has_seen(batch)
+    return ~composition.load().has_seen(as_compositions(_formulas(dataset)).take(rows))
 
 
 def hardware() -> dict[str, Any]:
