@@ -21,7 +21,7 @@ from atomsets_core.parents.trained import is_parent_folder, overlap_of
 from atomsets_core.storage import Store
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen", "maml")
-CARRIERS = {"chgnet": "chgnet", "sevennet": "sevenn"}
+CARRIERS = {"chgnet": "chgnet", "sevennet": "sevenn", "sevennet-l3i5": "sevenn"}
 """Package that carries the weights of a parent, besides those of `PACKAGES`."""
 
 OVERLAP = {
@@ -32,7 +32,14 @@ OVERLAP = {
         "property. Scores for formation energy itself would be flattered by that.",
     ),
     **dict.fromkeys(
-        ("chgnet", "sevennet", "chgnet-response", "sevennet-response"),
+        (
+            "chgnet",
+            "sevennet",
+            "sevennet-l3i5",
+            "chgnet-response",
+            "sevennet-response",
+            "sevennet-l3i5-response",
+        ),
         "The parent was trained on MPtrj: energies, forces and stresses of 1.58 million relaxation steps of 146,000 "
         "Materials Project structures. It may have seen these structures, with their energies, and never saw any other "
         "property but magnetic moments (CHGNet). Scores for energies would be flattered by that.",

@@ -8,7 +8,7 @@ one call for all structures, theirs one call a structure, as their documentation
 - megnet: matgl's `MEGNet.predict_structure`, its network with random weights and the sizes and cutoff of ours (matgl
   carries no weights of this model; the time doesn't depend on them);
 - chgnet: `CHGNet.predict_structure(structure, task="e", return_atom_feas=True)`;
-- sevennet: the energy from `SevenNetCalculator`, which always computes forces and stress too.
+- sevennet, sevennet-l3i5: the energy from `SevenNetCalculator`, which always computes forces and stress too.
 
 A package that is missing is skipped. --write-docs puts the table into docs/parents.md.
 """
@@ -25,6 +25,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from atomsets_core.sources.embedded import load_flla
 from atomsets_core.structures import Structures
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "parents.md"
-PACKAGES = {"megnet": "matgl", "chgnet": "chgnet", "sevennet": "sevenn"}
+PACKAGES = {"megnet": "matgl", "chgnet": "chgnet", "sevennet": "sevenn", "sevennet-l3i5": "sevenn"}
 
 
 def main() -> None:
@@ -147,11 +148,11 @@ def chgnet_peer() -> Callable[[Structure], object]:
     return lambda structure: network.predict_structure(structure, task="e", return_atom_feas=True)
 
 
-def sevenn_peer() -> Callable[[Structure], object]:
+def sevenn_peer(network: str) -> Callable[[Structure], object]:
     """The ASE calculator of sevenn."""
     from sevenn.calculator import SevenNetCalculator
 
-    calculator = SevenNetCalculator("7net-0", device="cpu")
+    calculator = SevenNetCalculator(network, device="cpu")
 
     def energy(structure: Structure) -> float:
         atoms = structure.to_ase_atoms()
@@ -161,7 +162,12 @@ def sevenn_peer() -> Callable[[Structure], object]:
     return energy
 
 
-PEERS = {"megnet": matgl_peer, "chgnet": chgnet_peer, "sevennet": sevenn_peer}
+PEERS: dict[str, Callable[[], Callable[[Structure], object]]] = {
+    "megnet": matgl_peer,
+    "chgnet": chgnet_peer,
+    "sevennet": partial(sevenn_peer, "7net-0"),
+    "sevennet-l3i5": partial(sevenn_peer, "7net-l3i5"),
+}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -19,10 +19,12 @@ from atomsets_core.parents.base import (
 register_parent(megnet.NAME, megnet.load)
 register_parent(f"{megnet.NAME}-bf16", megnet.load_bf16)
 register_parent(chgnet.NAME, chgnet.load)
-register_parent(sevennet.NAME, sevennet.load)
+register_parent("sevennet", sevennet.load)
+register_parent("sevennet-l3i5", sevennet.load_l3i5)
 register_parent(composition.NAME, composition.load)
 register_parent("chgnet-response", response.load_chgnet)
 register_parent("sevennet-response", response.load_sevennet)
+register_parent("sevennet-l3i5-response", response.load_sevennet_l3i5)
 for _name, _loader in element_tables.loaders().items():
     register_parent(_name, _loader)
 register_finder(trained.is_parent_folder, trained.load_folder)

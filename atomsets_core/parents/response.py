@@ -303,3 +303,8 @@ def load_chgnet(device: str = "cpu") -> Response:
 def load_sevennet(device: str = "cpu") -> Response:
     """Stiffness from SevenNet-0's energy."""
     return Response(load_parent("sevennet", device), "s1")
+
+
+def load_sevennet_l3i5(device: str = "cpu") -> Response:
+    """Stiffness from SevenNet-l3i5's energy."""
+    return Response(load_parent("sevennet-l3i5", device), "s1")

@@ -16,7 +16,8 @@ The numbers of degree 1 and 2 turn with the crystal, so only the 128 of degree 0
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,29 +33,23 @@ from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
 from atomsets_core.structures import Structures
 
-NAME = "sevennet"
 CODE_VERSION = "1"
 """Part of the digest: raised when the meaning of the numbers below changes."""
 
 INSTALL = "'atomsets-screening[parents]'"
-WEIGHTS = "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth"
 
 ARCHITECTURE = {
-    "version": "0.9.1",
     "cutoff": 5.0,
     "channel": 128,
-    "lmax": 2,
     "is_parity": False,
     "num_convolution_layer": 5,
-    "irreps_manual": ["128x0e", *["128x0e+64x1e+32x2e"] * 4, "128x0e"],
-    "cutoff_function": {"cutoff_function_name": "XPLOR", "cutoff_on": 4.5, "poly_cut_p_value": 6},
     "radial_basis": {"radial_basis_name": "bessel", "bessel_basis_num": 8},
     "self_connection_type": "linear",
     "_normalize_sph": True,
     "readout_as_fcn": False,
     "act_radial": "silu",
 }
-"""What the checkpoint says of itself and the code below takes for granted."""
+"""What every checkpoint says of itself and the code below takes for granted."""
 
 CUTOFF = 5.0
 """Angstrom, of the bonds."""
@@ -62,12 +57,15 @@ CUTOFF = 5.0
 CUTOFF_ON = 4.5
 """Angstrom, where the XPLOR switching function begins to take the bonds to zero."""
 
-CHANNELS = (128, 64, 32)
-"""Vectors of degree 0, 1 and 2 that an atom has."""
+POWER = 6
+"""Of the polynomial that takes the bonds to zero in newer networks."""
+
+SCALARS = 128
+"""Numbers of degree 0 that an atom has."""
 
 N_LAYERS = 5
-LAYER_LEVELS = {f"s{k}": CHANNELS[0] for k in range(N_LAYERS)}
-SITE_LEVELS = {"embedding": CHANNELS[0], **LAYER_LEVELS}
+LAYER_LEVELS = {f"s{k}": SCALARS for k in range(N_LAYERS)}
+SITE_LEVELS = {"embedding": SCALARS, **LAYER_LEVELS}
 STRUCTURE_LEVELS = {"energy": 1}
 
 MAX_BONDS = 20_000
@@ -81,35 +79,108 @@ SILU_SCALE = 1.6791767923989418
 a fixed seed, and the weights were trained with that value."""
 
 
+@dataclass(frozen=True)
+class Network:
+    """One of the published networks.
+
+    Attributes:
+        name: of the parent.
+        weights: file in the package.
+        channels: vectors of degree 0, 1, ... that an atom has.
+        architecture: what the checkpoint says of itself beyond `ARCHITECTURE`.
+        switch: (lengths) -> (lengths) what takes the bonds to zero at the cutoff.
+    """
+
+    name: str
+    weights: str
+    channels: tuple[int, ...]
+    architecture: dict[str, Any] = field(hash=False)
+    switch: Callable[[Tensor], Tensor]
+
+    @property
+    def lmax(self) -> int:
+        """Highest degree of an atom's vectors, and of the harmonics of a bond."""
+        return len(self.channels) - 1
+
+    def file(self) -> Path:
+        """Where the installed `sevenn` keeps the weights (found without importing it)."""
+        return installed_file("sevenn", self.weights, INSTALL)
+
+
+def _xplor(length: Tensor) -> Tensor:
+    """(c^2 - d^2)^2 (c^2 + 2 d^2 - 3 o^2) / (c^2 - o^2)^3 beyond o = 4.5 A."""
+    square, on, off = length**2, CUTOFF_ON**2, CUTOFF**2
+    switch = (off - square) ** 2 * (off + 2 * square - 3 * on) / (off - on) ** 3
+    return torch.where(length < CUTOFF_ON, 1.0, switch)
+
+
+def _polynomial(length: Tensor) -> Tensor:
+    """1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2) with x = d/c and p = 6 (Gasteiger et al. 2020).
+
+    Written as (1 - x)^3 times the sum of (k+1)(k+2)/2 x^k for k < p, which loses no digits near the cutoff.
+    """
+    x = length / CUTOFF
+    total = torch.zeros_like(x)
+    for k in reversed(range(POWER)):
+        total = total * x + (k + 1) * (k + 2) / 2
+    return (1 - x) ** 3 * total
+
+
+SEVENNET_0 = Network(
+    "sevennet",
+    "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+    (128, 64, 32),
+    {
+        "version": "0.9.1",
+        "lmax": 2,
+        "irreps_manual": ["128x0e", *["128x0e+64x1e+32x2e"] * 4, "128x0e"],
+        "cutoff_function": {"cutoff_function_name": "XPLOR", "cutoff_on": 4.5, "poly_cut_p_value": 6},
+    },
+    _xplor,
+)
+SEVENNET_L3I5 = Network(
+    "sevennet-l3i5",
+    "pretrained_potentials/SevenNet_l3i5/checkpoint_l3i5.pth",
+    (128, 64, 32, 32),
+    {
+        "version": "0.9.2",
+        "lmax": 3,
+        "irreps_manual": ["128x0e", *["128x0e+64x1e+32x2e+32x3e"] * 4, "128x0e"],
+        "cutoff_function": {"cutoff_function_name": "poly_cut", "poly_cut_p_value": 6},
+    },
+    _polynomial,
+)
+
+
 def load(device: str = "cpu") -> SevenNet:
-    """The parent with the published weights, on a torch device.
+    """SevenNet-0 with the published weights, on a torch device.
 
     Raises:
         FileNotFoundError: the package `sevenn`, which carries the weights, is not installed.
         ValueError: the installed weights are of another architecture.
     """
-    return SevenNet(read_weights(), device)
+    return SevenNet(read_weights(SEVENNET_0), SEVENNET_0, device)
 
 
-def weights_file() -> Path:
-    """Where the installed `sevenn` keeps the weights (found without importing it)."""
-    return installed_file("sevenn", WEIGHTS, INSTALL)
+def load_l3i5(device: str = "cpu") -> SevenNet:
+    """SevenNet-l3i5; see `load`."""
+    return SevenNet(read_weights(SEVENNET_L3I5), SEVENNET_L3I5, device)
 
 
-@lru_cache(maxsize=1)
-def read_weights() -> dict[str, np.ndarray]:
+@lru_cache(maxsize=2)
+def read_weights(network: Network) -> dict[str, np.ndarray]:
     """The parameters by the names of the checkpoint, and "elements": the atomic numbers in the order of its species.
 
     Only tensors and plain numpy arrays are unpickled: the training settings in the file hold a few of the latter.
     """
-    path = weights_file()
+    path = network.file()
     rebuild_array = np.empty(0).__reduce__()[0]
     float32 = np.dtype(np.float32)
     allowed: list[Any] = [(rebuild_array, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, type(float32)]
     with torch.serialization.safe_globals(allowed):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     config = checkpoint["config"]
-    for key, value in ARCHITECTURE.items():
+    for key, value in (ARCHITECTURE | network.architecture).items():
         if config.get(key) != value:
             raise ValueError(f"{path}: {key} is {config.get(key)!r}, this code is written for {value!r}")
     weights = {name: tensor.float().numpy() for name, tensor in checkpoint["model_state_dict"].items()}
@@ -127,15 +198,15 @@ class SevenNet:
     - energy (1): predicted total energy, eV/atom, on the scale of uncorrected GGA/GGA+U of the Materials Project.
     """
 
-    name = NAME
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("s1",)
     element_levels = ("embedding",)
 
-    def __init__(self, weights: dict[str, np.ndarray], device: str = "cpu") -> None:
+    def __init__(self, weights: dict[str, np.ndarray], network: Network, device: str = "cpu") -> None:
+        self.network, self.name = network, network.name
         self.device = torch.device(device)
-        self.digest = weights_digest(NAME, CODE_VERSION, weights)
+        self.digest = weights_digest(self.name, CODE_VERSION, weights)
         self._piece = PIECE if self.device.type == "cpu" else MAX_BONDS
         self._w = w = {name: torch.from_numpy(value).to(self.device) for name, value in weights.items()}
         elements = weights["elements"].astype(np.int64)
@@ -144,8 +215,8 @@ class SevenNet:
         species = np.zeros(elements.max() + 1, dtype=np.int64)
         species[elements] = np.arange(len(elements))
         self._species = torch.from_numpy(species).to(self.device)
-        self._embedding = _linear(w["onehot_to_feature_x.linear.weight"], len(elements), CHANNELS[0])
-        self._layers = [_Layer(w, k) for k in range(N_LAYERS)]
+        self._embedding = _linear(w["onehot_to_feature_x.linear.weight"], len(elements), SCALARS)
+        self._layers = [_Layer(network, w, k) for k in range(N_LAYERS)]
 
     @torch.inference_mode()
     def featurize(self, structures: Structures | Compositions, levels: Sequence[str] | None = None) -> Features:
@@ -176,7 +247,7 @@ class SevenNet:
         """
         depth = {"embedding": -1, "energy": N_LAYERS - 1, **{level: k for k, level in enumerate(LAYER_LEVELS)}}
         deepest = max(depth[level] for level in wanted)
-        graph = _Graph(graphs, self._species, self.device)
+        graph = _Graph(graphs, self._species, self.network.lmax, self.device)
         radial = self._radial_basis(graph.lengths)
         atoms = [self._embedding[graph.species][:, None]]
         out = {"embedding": atoms[0][:, 0]}
@@ -188,13 +259,8 @@ class SevenNet:
         return {level: out[level] for level in wanted}
 
     def _radial_basis(self, length: Tensor) -> Tensor:
-        """(n, 8) from lengths (n,) in Angstrom: (2/c) sin(f d) / d, switched off by XPLOR between 4.5 A and the cutoff.
-
-        The switch is (c^2 - d^2)^2 (c^2 + 2 d^2 - 3 o^2) / (c^2 - o^2)^3 beyond o = 4.5 A.
-        """
-        square, on, off = length**2, CUTOFF_ON**2, CUTOFF**2
-        switch = (off - square) ** 2 * (off + 2 * square - 3 * on) / (off - on) ** 3
-        scale = torch.where(length < CUTOFF_ON, 1.0, switch) * (2 / CUTOFF) / length
+        """(n, 8) from lengths (n,) in Angstrom: (2/c) sin(f d) / d, switched off towards the cutoff c."""
+        scale = self.network.switch(length) * (2 / CUTOFF) / length
         return torch.sin(length[:, None] * self._w["edge_embedding.basis_function.coeffs"]) * scale[:, None]
 
     def _interact(
@@ -213,14 +279,14 @@ class SevenNet:
             The new atoms, for each degree, or for degree 0 alone.
         """
         mixed = [x @ kernel for x, kernel in zip(atoms, layer.mix_in, strict=False)]
-        summed = self._convolve(layer, graph, radial, mixed, 0 if scalars_only else 2)
-        width = CHANNELS[0] if scalars_only else None
+        summed = self._convolve(layer, graph, radial, mixed, 0 if scalars_only else self.network.lmax)
+        width = SCALARS if scalars_only else None
         scalars = (summed[0] @ layer.mix_out[0][:, :width]).add_(atoms[0] @ layer.keep[0][:, :width])
-        new = [silu(scalars[..., : CHANNELS[0]]).mul_(SILU_SCALE)]
+        new = [silu(scalars[..., :SCALARS]).mul_(SILU_SCALE)]
         if scalars_only:
             return new
-        gates = silu(scalars[..., CHANNELS[0] :]).mul_(SILU_SCALE).split(CHANNELS[1:], dim=-1)
-        for degree, gate in zip((1, 2), gates, strict=True):
+        gates = silu(scalars[..., SCALARS:]).mul_(SILU_SCALE).split(self.network.channels[1:], dim=-1)
+        for degree, gate in enumerate(gates, start=1):
             x = summed[degree] @ layer.mix_out[degree]
             if degree < len(atoms):
                 x += atoms[degree] @ layer.keep[degree]
@@ -251,8 +317,7 @@ class SevenNet:
         by_length = len(hidden) <= MAX_BONDS
         weights = [hidden @ source.radial if by_length else None for source in sources]
         totals = [
-            torch.zeros(len(graph.species), source.rows, CHANNELS[source.degree], device=self.device)
-            for source in sources
+            torch.zeros(len(graph.species), source.rows, source.channels, device=self.device) for source in sources
         ]
         for piece in graph.pieces(self._piece):
             centre, neighbour, length = graph.centre[piece], graph.neighbour[piece], graph.length[piece]
@@ -263,7 +328,7 @@ class SevenNet:
                     weight_of_bond = hidden.index_select(0, length) @ source.radial
                 else:
                     weight_of_bond = weight.index_select(0, length)
-                by_path = weight_of_bond.view(-1, source.n_paths, CHANNELS[source.degree])
+                by_path = weight_of_bond.view(-1, source.n_paths, source.channels)
                 message *= by_path.index_select(1, source.path_of_row)
                 total.index_add_(0, centre, message)
         return [
@@ -281,8 +346,8 @@ class SevenNet:
     def _energy(self, graph: _Graph, scalars: Tensor) -> Tensor:
         """(n_structures, 1), eV/atom, from the scalars (n_atoms, 128) of the last layer."""
         w = self._w
-        hidden = scalars @ _linear(w["reduce_input_to_hidden.linear.weight"], CHANNELS[0], CHANNELS[0] // 2)
-        energy = hidden @ _linear(w["reduce_hidden_to_energy.linear.weight"], CHANNELS[0] // 2, 1)
+        hidden = scalars @ _linear(w["reduce_input_to_hidden.linear.weight"], SCALARS, SCALARS // 2)
+        energy = hidden @ _linear(w["reduce_hidden_to_energy.linear.weight"], SCALARS // 2, 1)
         scale, shift = (w[f"rescale_atomic_energy.{name}"][graph.species, None] for name in ("scale", "shift"))
         total = torch.zeros(len(graph.n_atoms), 1, dtype=torch.float64, device=self.device)
         total.index_add_(0, graph.structure, (energy * scale + shift).double())
@@ -295,27 +360,28 @@ class _Layer:
     Attributes:
         mix_in, mix_out, keep: for each degree a matrix: before the convolution, after it, and of the self connection.
             The constant that the sum over neighbours is divided by is part of mix_out.
-        sources: for the highest degree wanted of the messages, 0 or 2, one `_Source` for each degree of the atoms.
+        sources: for the highest degree wanted of the messages, 0 or all, one `_Source` for each degree of the atoms.
     """
 
-    def __init__(self, w: dict[str, Tensor], k: int) -> None:
+    def __init__(self, network: Network, w: dict[str, Tensor], k: int) -> None:
+        channels = network.channels
         self._radial = [w[f"{k}_convolution.weight_nn.layer{i}.weight"] for i in range(3)]
         # Layer 0 sees scalars only, the last layer makes scalars only.
-        inputs = CHANNELS if k > 0 else CHANNELS[:1]
-        highest = 2 if k < N_LAYERS - 1 else 0
-        gated = sum(CHANNELS[1:]) if highest else 0
-        outputs = (CHANNELS[0] + gated, *CHANNELS[1:])[: highest + 1]
-        paths = _paths(len(inputs) - 1, highest)
-        from_paths = [sum(CHANNELS[l1] for l1, _, l3 in paths if l3 == degree) for degree in range(highest + 1)]
+        inputs = channels if k > 0 else channels[:1]
+        highest = network.lmax if k < N_LAYERS - 1 else 0
+        gated = sum(channels[1:]) if highest else 0
+        outputs = (channels[0] + gated, *channels[1:])[: highest + 1]
+        paths = _paths(len(inputs) - 1, network.lmax, highest)
+        from_paths = [sum(channels[l1] for l1, _, l3 in paths if l3 == degree) for degree in range(highest + 1)]
         self.mix_in = _linears(w[f"{k}_self_interaction_1.linear.weight"], inputs, inputs)
         self.mix_out = _linears(w[f"{k}_self_interaction_2.linear.weight"], tuple(from_paths), outputs)
         self.mix_out = [kernel / w[f"{k}_convolution.denominator"] for kernel in self.mix_out]
         self.keep = _linears(w[f"{k}_self_connection_intro.linear.weight"], inputs, outputs)
-        columns = self._radial[2].split([CHANNELS[l1] for l1, _, _ in paths], dim=1)
+        columns = self._radial[2].split([channels[l1] for l1, _, _ in paths], dim=1)
         radial = {path: kernel / math.sqrt(kernel.shape[0]) for path, kernel in zip(paths, columns, strict=True)}
-        couplings = {path: _coupling(w, path) for path in paths}
+        couplings = {path: _coupling(w, path, network.lmax) for path in paths}
         self.sources = {
-            limit: [_Source(degree, limit, radial, couplings) for degree in range(len(inputs))]
+            limit: [_Source(degree, channels[degree], limit, radial, couplings) for degree in range(len(inputs))]
             for limit in {0, highest}
         }
 
@@ -330,10 +396,10 @@ class _Source:
     """All paths that start from atom vectors of one degree, their messages stacked in rows.
 
     Attributes:
-        degree: l1 of the paths.
+        degree: l1 of the paths; channels, vectors of that degree.
         n_paths, rows: how many paths, and rows of their messages: 2 l3 + 1 each.
-        coupling: (9, rows * (2 l1 + 1)), from the harmonics of a bond to the matrix that turns the vectors of its
-            neighbour into the rows.
+        coupling: (harmonics, rows * (2 l1 + 1)), from the harmonics of a bond to the matrix that turns the vectors of
+            its neighbour into the rows.
         radial: (64, n_paths * channels), from the hidden layer of the radial network to the weights.
         path_of_row: (rows,), number of the path.
         rows_of_degree: for each degree l3 the slices of its paths' rows.
@@ -342,12 +408,13 @@ class _Source:
     def __init__(
         self,
         degree: int,
+        channels: int,
         highest: int,
         radial: dict[tuple[int, int, int], Tensor],
         couplings: dict[tuple[int, int, int], Tensor],
     ) -> None:
         paths = [path for path in radial if path[0] == degree and path[2] <= highest]
-        self.degree, self.n_paths = degree, len(paths)
+        self.degree, self.channels, self.n_paths = degree, channels, len(paths)
         self.radial = torch.cat([radial[path] for path in paths], dim=1)
         stacked = torch.cat([couplings[path] for path in paths], dim=1)
         self.rows = stacked.shape[1]
@@ -369,16 +436,16 @@ class _Graph:
         structure: (n_atoms,), number of the structure; n_atoms (n_structures,) its atoms.
         centre, neighbour: (n_bonds,).
         length: (n_bonds,), which of the distinct `lengths` (Angstrom) a bond has.
-        harmonics: (n_bonds, 9), of the bond's direction.
+        harmonics: (n_bonds, (lmax + 1)^2), of the bond's direction.
     """
 
-    def __init__(self, graphs: CrystalGraphs, species_of_element: Tensor, device: torch.device) -> None:
+    def __init__(self, graphs: CrystalGraphs, species_of_element: Tensor, lmax: int, device: torch.device) -> None:
         if graphs.vector is None:
             raise ValueError("sevennet needs a graph with vectors: graph_batches(..., vectors=True)")
         lengths, length = np.unique(graphs.distance, return_inverse=True)
         direction = graphs.vector / np.linalg.norm(graphs.vector, axis=1, keepdims=True)
         self.lengths, self.length = torch.from_numpy(lengths).to(device), torch.from_numpy(length).to(device)
-        self.harmonics = _harmonics(torch.from_numpy(direction.astype(np.float32)).to(device))
+        self.harmonics = _harmonics(torch.from_numpy(direction.astype(np.float32)).to(device), lmax)
         self.centre = torch.from_numpy(graphs.centre).to(device)
         self.neighbour = torch.from_numpy(graphs.neighbour).to(device)
         self.species = species_of_element[torch.from_numpy(graphs.numbers).to(device)]
@@ -391,18 +458,18 @@ class _Graph:
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _paths(highest_in: int, highest_out: int) -> list[tuple[int, int, int]]:
+def _paths(highest_in: int, highest_edge: int, highest_out: int) -> list[tuple[int, int, int]]:
     """(l1, l2, l3) with |l1 - l2| <= l3 <= l1 + l2, in the order of the checkpoint's weights."""
     return [
         (l1, l2, l3)
         for l1 in range(highest_in + 1)
-        for l2 in range(3)
+        for l2 in range(highest_edge + 1)
         for l3 in range(abs(l1 - l2), min(l1 + l2, highest_out) + 1)
     ]
 
 
-def _coupling(w: dict[str, Tensor], path: tuple[int, int, int]) -> Tensor:
-    """(9, 2 l3 + 1, 2 l1 + 1): sqrt(2 l3 + 1) times the Wigner 3j symbols of a path, in the rows of l2 among the nine.
+def _coupling(w: dict[str, Tensor], path: tuple[int, int, int], lmax: int) -> Tensor:
+    """(harmonics, 2 l3 + 1, 2 l1 + 1): sqrt(2 l3 + 1) times the Wigner 3j symbols of a path, in the rows of l2.
 
     Where one degree is 0 they are a Kronecker delta; the others come from the checkpoint, so that their signs, which
     changed between versions of e3nn, are those of the training.
@@ -417,26 +484,34 @@ def _coupling(w: dict[str, Tensor], path: tuple[int, int, int]) -> Tensor:
     else:
         symbols = w[f"1_convolution.convolution._compiled_main_left_right._w3j_{l1}_{l2}_{l3}"].cpu()
         block = symbols.permute(1, 2, 0) * math.sqrt(2 * l3 + 1)
-    coupling = torch.zeros(9, 2 * l3 + 1, 2 * l1 + 1)
+    coupling = torch.zeros((lmax + 1) ** 2, 2 * l3 + 1, 2 * l1 + 1)
     coupling[l2**2 : (l2 + 1) ** 2] = block
     return coupling.to(w["elements"].device)
 
 
-def _harmonics(direction: Tensor) -> Tensor:
-    """(n, 9): real spherical harmonics of degree 0, 1, 2 of unit vectors (n, 3), each degree of norm sqrt(2l + 1).
+def _harmonics(direction: Tensor, lmax: int) -> Tensor:
+    """(n, (lmax + 1)^2): spherical harmonics up to degree 2 or 3 of unit vectors (n, 3), each of norm sqrt(2l + 1).
 
     In e3nn's order: y is the polar axis.
     """
     x, y, z = direction.unbind(1)
-    three, five, fifteen = (math.sqrt(n) for n in (3, 5, 15))
-    second = [
-        fifteen * x * z,
-        fifteen * x * y,
-        five * (y**2 - (x**2 + z**2) / 2),
-        fifteen * y * z,
-        fifteen / 2 * (z**2 - x**2),
-    ]
-    return torch.stack([torch.ones_like(x), three * x, three * y, three * z, *second], dim=1)
+    across = x**2 + z**2
+    xz, zz = math.sqrt(3) * x * z, math.sqrt(3) / 2 * (z**2 - x**2)
+    columns = [torch.ones_like(x), *(math.sqrt(3) * part for part in (x, y, z))]
+    second = [xz, math.sqrt(3) * x * y, y**2 - across / 2, math.sqrt(3) * y * z, zz]
+    columns += [math.sqrt(5) * part for part in second]
+    if lmax == 3:
+        third = [
+            math.sqrt(5 / 6) * (xz * z + zz * x),
+            math.sqrt(5) * xz * y,
+            math.sqrt(3 / 8) * (4 * y**2 - across) * x,
+            y * (2 * y**2 - 3 * across) / 2,
+            math.sqrt(3 / 8) * (4 * y**2 - across) * z,
+            math.sqrt(5) * zz * y,
+            math.sqrt(5 / 6) * (zz * z - xz * x),
+        ]
+        columns += [math.sqrt(7) * part for part in third]
+    return torch.stack(columns, dim=1)
 
 
 def _linear(flat: Tensor, n_in: int, n_out: int) -> Tensor:

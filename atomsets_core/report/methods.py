@@ -67,6 +67,7 @@ PARENTS: dict[str, dict[str, Any]] = {
         "doi": "10.1021/acs.jctc.4c00190",
     },
 }
+PARENTS["sevennet-l3i5"] = {**PARENTS["sevennet"], "name": "SevenNet-l3i5"}
 
 
 def parents(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -43,7 +43,9 @@ def module(parent):
 
 @pytest.fixture(scope="module")
 def weights(parent, module):
-    return module.read_weights() if parent.name in parent_names() else read_parent(parent.name)[0]
+    if parent.name not in parent_names():
+        return read_parent(parent.name)[0]
+    return module.read_weights(parent.network) if hasattr(parent, "network") else module.read_weights()
 
 
 def load_again(parent):
@@ -261,8 +263,9 @@ def test_an_element_without_training_data_never_passes_silently(parent, element)
 
 def test_digest_is_stable_and_follows_the_weights(parent, weights):
     assert load_again(parent).digest == parent.digest
-    # A parent that was trained here has a cutoff of its own.
+    # A parent that was trained here has a cutoff of its own, and there are two networks of one kind.
     own = {} if parent.name in parent_names() else {"cutoff": parent.cutoff}
+    own |= {"network": parent.network} if hasattr(parent, "network") else {}
     assert type(parent)(weights, **own).digest == parent.digest
     name = next(name for name, values in sorted(weights.items()) if values.size > 10 and values.std() > 0)
     changed = weights[name].copy()
@@ -295,7 +298,7 @@ def test_missing_package_is_named_with_what_to_install(parent, module, monkeypat
         pytest.skip("its weights are files of the user, not of a package")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(FileNotFoundError, match="which is not installed: pip install"):
-        module.weights_file()
+        parent.network.file() if hasattr(parent, "network") else module.weights_file()
 
 
 def test_networks_are_read_without_importing_their_packages():
