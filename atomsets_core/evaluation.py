@@ -54,7 +54,8 @@ class Variant:
         features: specifications of the features that have to be made; of each those for the kind of inputs are taken.
         only_structures: needs coordinates.
         only_values: can't do classes.
-        version: raised when it gives other predictions for the same data and seed; results of another are not added to.
+        versions: of what it does with compositions and with structures, raised when it gives other predictions for the
+            same data and seed; results of another are not added to.
     """
 
     name: str
@@ -62,18 +63,22 @@ class Variant:
     features: tuple[str, ...] = ()
     only_structures: bool = False
     only_values: bool = False
-    version: int = 1
+    versions: tuple[int, int] = (1, 1)
 
     def fits(self, task: Task) -> bool:
         """Whether it can be run on a task."""
         return not (self.only_structures and task.compositions) and not (self.only_values and task.classes)
 
+    def version(self, task: Task) -> int:
+        """The one that a task is done with."""
+        return self.versions[0 if task.compositions else 1]
+
 
 VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant("auto", "default recipe: AtomSets chosen inside the fold, stacked with trees", version=2),
-        Variant("auto-networks", "the networks of the default recipe alone", version=2),
+        Variant("auto", "default recipe: AtomSets chosen inside the fold, stacked with trees", versions=(2, 3)),
+        Variant("auto-networks", "the networks of the default recipe alone", versions=(2, 3)),
         Variant("AtomSets-V0", "AtomSets-V0, one network", ("megnet:V0",)),
         *(
             Variant(f"AtomSets-{level}", f"AtomSets-{level}, one network", (f"megnet:{level}",), only_structures=True)

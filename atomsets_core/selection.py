@@ -32,17 +32,17 @@ TRANSFORMS = ("none", "log10")
 
 FloatArray = npt.NDArray[np.float64]
 
-POTENTIALS = "chgnet:a1+site+a4,sevennet:s1+s2"
+POTENTIALS = "chgnet:a1+site+a4,sevennet:s1+s2,sevennet-l3i5:s1+s2+s3"
 
 FOR_STRUCTURES = {
-    f"{POTENTIALS},chgnet-response:spring+elastic,sevennet-response:spring+elastic": 3_000,
-    f"{POTENTIALS},chgnet-response:elastic,sevennet-response:elastic": 20_000,
+    f"{POTENTIALS},chgnet-response:spring+elastic,sevennet-response:spring+elastic,sevennet-l3i5-response:elastic": 3_000,
+    f"{POTENTIALS},chgnet-response:elastic,sevennet-response:elastic,sevennet-l3i5-response:elastic": 20_000,
     POTENTIALS: None,
     "megnet:V0+V1+V2+V3": None,
 }
-"""Candidates, the richest first: hidden vectors of two potentials, and the stiffness their energies have. Those with a
-number are for so many structures at most: springs of all atoms take half a second of a core a structure, elasticity a
-sixth of one."""
+"""Candidates, the richest first: hidden vectors of three potentials, and the stiffness their energies have. Those with
+a number are for so many structures at most: springs of all atoms take half a second of a core a structure, elasticity a
+quarter of one."""
 
 FOR_COMPOSITIONS = ("composition:properties,megnet:V0,magpie,oliynyk,amount", "megnet:V0,amount")
 """Candidates for formulas: what crystals of the composition are like, learned and tabulated element vectors, and how

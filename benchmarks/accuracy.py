@@ -129,7 +129,7 @@ def summary(published: Path) -> str:
         ours, forest = of["auto"], of["random-forest"]
         what = "ROC-AUC of labels" if task.classes else task.unit
         some = "" if ours["rows"] == ours["rows_official"] else f" of {ours['rows_official']:,}"
-        old = "" if ours["recipe_version"] == VARIANTS["auto"].version else " (older version of the recipe)"
+        old = "" if ours["recipe_version"] == VARIANTS["auto"].version(task) else " (older version of the recipe)"
         lines.append(
             f"| {name.removeprefix('matbench_')}, {what} | {ours['rows']:,}{some} | {ours['mean'][score]:.4g}{old} | "
             f"{float(best['mean']):.4g} ({best['algorithm']}) | {forest['mean'][score]:.4g} | "
@@ -166,7 +166,7 @@ def standing(results: list[dict[str, Any]], entries: list[dict[str, str]]) -> st
         else:
             better = sum(float(e["mean"]) > ours if classes else float(e["mean"]) < ours for e in theirs)
             behind.append(f"{r['task']} (behind {better} of {len(theirs)} entries, the best {best['algorithm']})")
-        if r["recipe_version"] != VARIANTS["auto"].version:
+        if r["recipe_version"] != VARIANTS["auto"].version(TASKS[r["task"]]):
             old.append(r["task"])
     lines = [
         f"Ahead of every published entry: {', '.join(ahead) or 'nowhere'}. Not ahead: {', '.join(behind) or 'none'}."

@@ -118,7 +118,7 @@ def _open(store: Store, name: str, dataset: Dataset, variant: str, seed: int, li
         "variant": variant,
         "seed": seed,
         "train_rows": limit,
-        "recipe_version": VARIANTS[variant].version,
+        "recipe_version": VARIANTS[variant].version(task),
         "data_sha256": dataset.sha256,
     }
     new: dict[str, Any] = {
