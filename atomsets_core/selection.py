@@ -35,7 +35,8 @@ FloatArray = npt.NDArray[np.float64]
 POTENTIALS = "chgnet:a1+site+a4,sevennet:s1+s2,sevennet-l3i5:s1+s2+s3"
 
 FOR_STRUCTURES = {
-    f"{POTENTIALS},chgnet-response:spring+elastic,sevennet-response:spring+elastic,sevennet-l3i5-response:elastic": 3_000,
+    f"{POTENTIALS},chgnet-response:spring+elastic,sevennet-response:spring+elastic,"
+    "sevennet-l3i5-response:elastic": 3_000,
     f"{POTENTIALS},chgnet-response:elastic,sevennet-response:elastic,sevennet-l3i5-response:elastic": 20_000,
     POTENTIALS: None,
     "megnet:V0+V1+V2+V3": None,
