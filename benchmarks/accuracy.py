@@ -287,8 +287,29 @@ def curve(name: str, results: list[dict[str, Any]]) -> str:
             f"![{name}]({picture})",
             "",
             *lines,
+            "",
+            verdict(sizes),
         ]
     )
+
+
+def verdict(sizes: dict[str, dict[int, float]]) -> str:
+    """In words, where the default recipe has the smaller error and where not, against each of the others."""
+    sentences = []
+    for variant, errors in sizes.items():
+        both = sorted(set(errors) & set(sizes.get("auto", {})))
+        if variant == "auto" or not both:
+            continue
+        parts = []
+        for ahead, word in ((True, "wins"), (False, "loses")):
+            at = [n for n in both if (sizes["auto"][n] < errors[n]) == ahead]
+            if at:
+                less = [abs(1 - sizes["auto"][n] / errors[n]) for n in at]
+                span = f"{min(less):.0%}" if len(at) == 1 else f"{min(less):.0%} to {max(less):.0%}"
+                change = "smaller" if ahead else "larger"
+                parts.append(f"{word} with {', '.join(f'{n:,}' for n in at)} rows (its error is {span} {change})")
+        sentences.append(f"Against {VARIANTS[variant].title} AtomSets {' and '.join(parts)}.")
+    return " ".join(sentences)
 
 
 def draw(name: str, sizes: dict[str, dict[int, float]]) -> str:
