@@ -173,9 +173,10 @@ def summary(published: Path) -> str:
         ours, forest = of["auto"], of["random-forest"]
         what = "ROC-AUC of labels" if task.classes else task.unit
         some = "" if ours["rows"] == ours["rows_official"] else f" of {ours['rows_official']:,}"
+        also = f" ({ours['mean']['rocauc']:.4g} of probabilities)" if task.classes else ""
         old = "" if ours["recipe_version"] == VARIANTS["auto"].version(task) else " (older version of the recipe)"
         lines.append(
-            f"| {name.removeprefix('matbench_')}, {what} | {ours['rows']:,}{some} | {ours['mean'][score]:.4g}{old} | "
+            f"| {name.removeprefix('matbench_')}, {what} | {ours['rows']:,}{some} | {ours['mean'][score]:.4g}{also}{old} | "
             f"{float(best['mean']):.4g} ({best['algorithm']}) | {forest['mean'][score]:.4g} | "
             f"{minutes(ours) + feature_minutes(name, ours['rows']):.0f} |"
         )
