@@ -176,7 +176,8 @@ def summary(published: Path) -> str:
         also = f" ({ours['mean']['rocauc']:.4g} of probabilities)" if task.classes else ""
         old = "" if ours["recipe_version"] == VARIANTS["auto"].version(task) else " (older version of the recipe)"
         lines.append(
-            f"| {name.removeprefix('matbench_')}, {what} | {ours['rows']:,}{some} | {ours['mean'][score]:.4g}{also}{old} | "
+            f"| {name.removeprefix('matbench_')}, {what} | {ours['rows']:,}{some} | "
+            f"{ours['mean'][score]:.4g}{also}{old} | "
             f"{float(best['mean']):.4g} ({best['algorithm']}) | {forest['mean'][score]:.4g} | "
             f"{minutes(ours) + feature_minutes(name, ours['rows']):.0f} |"
         )
