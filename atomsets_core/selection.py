@@ -146,7 +146,7 @@ def choose(
     epochs, errors = epochs or epochs_for(int(len(common) * (1 - validation))) // 2, []
     for spec, rows_of, features in usable:
         data = gathered(features[np.searchsorted(rows_of, common)], spec)
-        held = _held_out(features.formula[np.searchsorted(rows_of, common)], validation, seed)
+        held = held_out(features.formula[np.searchsorted(rows_of, common)], validation, seed)
         for transform in scales:
             started = time.process_time()
             errors.append(_errors(data, y[common], held, task, transform, members, epochs, seed))
@@ -252,8 +252,8 @@ def _transforms(y: npt.NDArray[Any], task: str, asked: Sequence[str]) -> list[st
     return [name for name in asked if name == "none" or (y > 0).all()]
 
 
-def _held_out(formulas: npt.NDArray[np.object_], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """(n,) bool: whole formulas, until their rows make up the share."""
+def held_out(formulas: npt.NDArray[np.object_], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """(n,) bool: whole formulas at random, until their rows make up the share."""
     names, group = np.unique(formulas.astype(str), return_inverse=True)
     order = np.random.default_rng(seed + 1).permutation(len(names))
     counts = np.bincount(group)[order].cumsum()
