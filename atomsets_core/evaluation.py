@@ -84,18 +84,11 @@ VARIANTS = {
         Variant("auto-networks", "the networks of the default recipe alone", versions=(2, 3)),
         Variant("AtomSets-V0", "AtomSets-V0, one network", ("megnet:V0",)),
         *(
-            Variant(
-                f"AtomSets-{level}",
-                f"AtomSets-{level}, one network",
-                (f"megnet:{level}",),
-                only_structures=True,
-            )
+            Variant(f"AtomSets-{level}", f"AtomSets-{level}, one network", (f"megnet:{level}",), only_structures=True)
             for level in ("V1", "V2", "V3")
         ),
         *(
-            Variant(
-                f"MLP-{level}", f"MLP-{level}, one network", (f"megnet:{level}",), only_structures=True, versions=(2, 2)
-            )
+            Variant(f"MLP-{level}", f"MLP-{level}, one network", (f"megnet:{level}",), only_structures=True)
             for level in ("v", "f2", "f1")
         ),
         Variant("random-forest", "random forest on composition statistics"),
