@@ -338,6 +338,8 @@ official identifier, what was chosen, seeds, versions, CPU time and hardware of 
 - The default recipe is the same for every task: `atomsets_core/selection.py` and `stacking.py`. Scaling, choice of
   levels and scale of the target, stacking and training see the training part of a fold alone; a test shuffles the
   labels of the test part and finds the same predictions.
+- AtomSets-V0 to V3 and MLP-v, f2, f1 are the publication's: one network of its sizes on one level of MEGNet, 10,000
+  steps, the epoch chosen on a tenth of the training rows. MEGNet from scratch is the graph network itself.
 - Published entries are names and figures from the public leaderboard. For classes, the package matbench 0.6 turns
   probabilities into labels at 0.5 before it computes what it calls ROC-AUC, so the column "of labels" is the one to
   compare; the ROC-AUC of the probabilities themselves stands beside it. Which of the two an entry was scored by can't
