@@ -32,14 +32,7 @@ OVERLAP = {
         "property. Scores for formation energy itself would be flattered by that.",
     ),
     **dict.fromkeys(
-        (
-            "chgnet",
-            "sevennet",
-            "sevennet-l3i5",
-            "chgnet-response",
-            "sevennet-response",
-            "sevennet-l3i5-response",
-        ),
+        [f"{name}{of}" for name in CARRIERS for of in ("", "-response")],
         "The parent was trained on MPtrj: energies, forces and stresses of 1.58 million relaxation steps of 146,000 "
         "Materials Project structures. It may have seen these structures, with their energies, and never saw any other "
         "property but magnetic moments (CHGNet). Scores for energies would be flattered by that.",

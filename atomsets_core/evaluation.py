@@ -313,11 +313,11 @@ def _one_network(features: str, dataset: Dataset, inputs: _Inputs, rows: npt.NDA
     As there, a tenth of the training rows chooses the epoch.
     """
     spec, classes = parse_features(features), dataset.task.classes
-    data, target = gathered(inputs.take(rows), spec), dataset.y[rows][:, None]
+    features_of, target = inputs.take(rows), dataset.y[rows][:, None]
+    data, held = gathered(features_of, spec), held_out(features_of.formula, 0.1, seed)[None]
     torch.manual_seed(seed)
     network = AtomSetsNetwork(1, data.sites.shape[1], data.structure.shape[1])
     loss = "logistic" if classes else "absolute"
-    held = held_out(inputs.take(rows).formula, 0.1, seed)[None]
     epochs = int(np.clip(STEPS_ALONE * BATCH_SIZE / len(rows), FEWEST_ALONE, MOST_ALONE))
     options = TrainingOptions(epochs, BATCH_SIZE, 1e-3, 0.0, loss, seed, patience=epochs)
     train(network, data, target, ~held, options, validation=held)

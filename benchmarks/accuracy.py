@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import platform
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from atomsets_core.datasets import TASKS, load_dataset
-from atomsets_core.evaluation import VARIANTS, hardware, specifications, union
+from atomsets_core.datasets import TASKS, Task, load_dataset
+from atomsets_core.evaluation import PACKAGES, VARIANTS, hardware, specifications, union
 from atomsets_core.parents import load_parent
 from atomsets_core.specification import parse_features
 
@@ -117,6 +119,7 @@ def time_features(data: Path, sample: int = 100) -> dict[str, Any]:
     found: dict[str, Any] = {
         "command": "python benchmarks/accuracy.py features --data DIR",
         "hardware": hardware(),
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
         "seed": 0,
         "structures": sample,
         "milliseconds": {},
@@ -156,6 +159,16 @@ def minutes(result: dict[str, Any]) -> float:
     return sum(fold["cpu_seconds"] for fold in result["folds"].values()) / 60
 
 
+def score_of(task: Task) -> str:
+    """Name of the score that published entries can be compared by."""
+    return "rocauc_of_labels" if task.classes else "mae"
+
+
+def best_of(entries: list[dict[str, str]], task: Task) -> dict[str, str]:
+    """The best of a task's published entries."""
+    return (max if task.classes else min)(entries, key=lambda entry: float(entry["mean"]))
+
+
 def summary(published: Path) -> str:
     """A line for each task of Matbench that the default recipe has done."""
     results, entries = stored(published)
@@ -168,8 +181,7 @@ def summary(published: Path) -> str:
         theirs = [e for e in entries if e["task"] == name and e["algorithm"] != "Dummy"]
         if not theirs or not {"auto", "random-forest"} <= set(of):
             continue
-        score = "rocauc_of_labels" if task.classes else "mae"
-        best = (max if task.classes else min)(theirs, key=lambda e: float(e["mean"]))
+        score, best = score_of(task), best_of(theirs, task)
         ours, forest = of["auto"], of["random-forest"]
         what = "ROC-AUC of labels" if task.classes else task.unit
         some = "" if ours["rows"] == ours["rows_official"] else f" of {ours['rows_official']:,}"
@@ -204,15 +216,14 @@ def standing(results: list[dict[str, Any]], entries: list[dict[str, str]]) -> st
         theirs = [e for e in entries if e["task"] == r["task"] and e["algorithm"] != "Dummy"]
         if r["variant"] != "auto" or not r["complete"] or not theirs:
             continue
-        classes = TASKS[r["task"]].classes
-        ours = r["mean"]["rocauc_of_labels" if classes else "mae"]
-        best = (max if classes else min)(theirs, key=lambda e: float(e["mean"]))
+        task = TASKS[r["task"]]
+        classes, ours, best = task.classes, r["mean"][score_of(task)], best_of(theirs, task)
         if ours > float(best["mean"]) if classes else ours < float(best["mean"]):
             ahead.append(r["task"])
         else:
             better = sum(float(e["mean"]) > ours if classes else float(e["mean"]) < ours for e in theirs)
             behind.append(f"{r['task']} (behind {better} of {len(theirs)} entries, the best {best['algorithm']})")
-        if r["recipe_version"] != VARIANTS["auto"].version(TASKS[r["task"]]):
+        if r["recipe_version"] != VARIANTS["auto"].version(task):
             old.append(r["task"])
     lines = [
         f"Ahead of every published entry: {', '.join(ahead) or 'nowhere'}. Not ahead: {', '.join(behind) or 'none'}."
@@ -224,8 +235,7 @@ def standing(results: list[dict[str, Any]], entries: list[dict[str, str]]) -> st
 
 def section(name: str, mine: list[dict[str, Any]], entries: list[dict[str, str]]) -> str:
     """One task's table: ours in bold, published entries as they are, best first."""
-    task = TASKS[name]
-    score = "rocauc_of_labels" if task.classes else "mae"
+    task, score = TASKS[name], score_of(TASKS[name])
     rows: list[tuple[float, str]] = []
     for r in mine:
         of = "" if r["complete"] else f", folds {', '.join(r['folds'])} only"

@@ -1,5 +1,7 @@
 """Frozen pretrained networks that features come from, one file each; beside them the tables of element vectors."""
 
+from functools import partial
+
 from atomsets_core.parents import chgnet, composition, element_tables, megnet, response, sevennet, trained
 from atomsets_core.parents.base import (
     Parent,
@@ -19,12 +21,11 @@ from atomsets_core.parents.base import (
 register_parent(megnet.NAME, megnet.load)
 register_parent(f"{megnet.NAME}-bf16", megnet.load_bf16)
 register_parent(chgnet.NAME, chgnet.load)
-register_parent("sevennet", sevennet.load)
-register_parent("sevennet-l3i5", sevennet.load_l3i5)
+register_parent(sevennet.SEVENNET_0.name, sevennet.load)
+register_parent(sevennet.SEVENNET_L3I5.name, sevennet.load_l3i5)
 register_parent(composition.NAME, composition.load)
-register_parent("chgnet-response", response.load_chgnet)
-register_parent("sevennet-response", response.load_sevennet)
-register_parent("sevennet-l3i5-response", response.load_sevennet_l3i5)
+for _name in response.SITES_LIKE:
+    register_parent(f"{_name}-response", partial(response.load, _name))
 for _name, _loader in element_tables.loaders().items():
     register_parent(_name, _loader)
 register_finder(trained.is_parent_folder, trained.load_folder)

@@ -295,16 +295,10 @@ def _pieces(sites: IntArray) -> Iterator[IntArray]:
         yield np.flatnonzero(which == number)
 
 
-def load_chgnet(device: str = "cpu") -> Response:
-    """Stiffness from CHGNet's energy."""
-    return Response(load_parent("chgnet", device), "site")
+SITES_LIKE = {"chgnet": "site", "sevennet": "s1", "sevennet-l3i5": "s1"}
+"""Parents with a response, and the site level by which their equivalent sites are recognised."""
 
 
-def load_sevennet(device: str = "cpu") -> Response:
-    """Stiffness from SevenNet-0's energy."""
-    return Response(load_parent("sevennet", device), "s1")
-
-
-def load_sevennet_l3i5(device: str = "cpu") -> Response:
-    """Stiffness from SevenNet-l3i5's energy."""
-    return Response(load_parent("sevennet-l3i5", device), "s1")
+def load(base: str, device: str = "cpu") -> Response:
+    """Stiffness from the energy of one of `SITES_LIKE`."""
+    return Response(load_parent(base, device), SITES_LIKE[base])

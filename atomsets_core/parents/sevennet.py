@@ -49,7 +49,7 @@ ARCHITECTURE = {
     "readout_as_fcn": False,
     "act_radial": "silu",
 }
-"""What every checkpoint says of itself and the code below takes for granted."""
+"""What all checkpoints say alike."""
 
 CUTOFF = 5.0
 """Angstrom, of the bonds."""
@@ -87,20 +87,33 @@ class Network:
         name: of the parent.
         weights: file in the package.
         channels: vectors of degree 0, 1, ... that an atom has.
-        architecture: what the checkpoint says of itself beyond `ARCHITECTURE`.
+        version: that the checkpoint says of itself, and cutoff_function.
         switch: (lengths) -> (lengths) what takes the bonds to zero at the cutoff.
     """
 
     name: str
     weights: str
     channels: tuple[int, ...]
-    architecture: dict[str, Any] = field(hash=False)
+    version: str
+    cutoff_function: dict[str, Any] = field(hash=False)
     switch: Callable[[Tensor], Tensor]
 
     @property
     def lmax(self) -> int:
         """Highest degree of an atom's vectors, and of the harmonics of a bond."""
         return len(self.channels) - 1
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What the checkpoint says of itself and the code below takes for granted."""
+        irreps = "+".join(f"{n}x{degree}e" for degree, n in enumerate(self.channels))
+        return {
+            **ARCHITECTURE,
+            "version": self.version,
+            "lmax": self.lmax,
+            "irreps_manual": [f"{SCALARS}x0e", *[irreps] * (N_LAYERS - 1), f"{SCALARS}x0e"],
+            "cutoff_function": self.cutoff_function,
+        }
 
     def file(self) -> Path:
         """Where the installed `sevenn` keeps the weights (found without importing it)."""
@@ -130,24 +143,16 @@ SEVENNET_0 = Network(
     "sevennet",
     "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
     (128, 64, 32),
-    {
-        "version": "0.9.1",
-        "lmax": 2,
-        "irreps_manual": ["128x0e", *["128x0e+64x1e+32x2e"] * 4, "128x0e"],
-        "cutoff_function": {"cutoff_function_name": "XPLOR", "cutoff_on": 4.5, "poly_cut_p_value": 6},
-    },
+    "0.9.1",
+    {"cutoff_function_name": "XPLOR", "cutoff_on": 4.5, "poly_cut_p_value": 6},
     _xplor,
 )
 SEVENNET_L3I5 = Network(
     "sevennet-l3i5",
     "pretrained_potentials/SevenNet_l3i5/checkpoint_l3i5.pth",
     (128, 64, 32, 32),
-    {
-        "version": "0.9.2",
-        "lmax": 3,
-        "irreps_manual": ["128x0e", *["128x0e+64x1e+32x2e+32x3e"] * 4, "128x0e"],
-        "cutoff_function": {"cutoff_function_name": "poly_cut", "poly_cut_p_value": 6},
-    },
+    "0.9.2",
+    {"cutoff_function_name": "poly_cut", "poly_cut_p_value": 6},
     _polynomial,
 )
 
@@ -180,7 +185,7 @@ def read_weights(network: Network) -> dict[str, np.ndarray]:
     with torch.serialization.safe_globals(allowed):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     config = checkpoint["config"]
-    for key, value in (ARCHITECTURE | network.architecture).items():
+    for key, value in network.architecture.items():
         if config.get(key) != value:
             raise ValueError(f"{path}: {key} is {config.get(key)!r}, this code is written for {value!r}")
     weights = {name: tensor.float().numpy() for name, tensor in checkpoint["model_state_dict"].items()}
