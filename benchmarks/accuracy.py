@@ -295,7 +295,7 @@ def curve(name: str, results: list[dict[str, Any]]) -> str:
         [
             f"## Learning curve of {name}",
             "",
-            f"MAE in {TASKS[name].unit} on the test part of fold 0, one seed; the last point is all of its training part.",
+            f"MAE in {TASKS[name].unit} on the test part of fold 0, one seed; the last point is all training rows.",
             "",
             f"![{name}]({picture})",
             "",
