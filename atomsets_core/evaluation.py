@@ -25,7 +25,7 @@ from atomsets_core import metrics
 from atomsets_core.baselines import composition_statistics, random_forest
 from atomsets_core.compositions import as_compositions
 from atomsets_core.datasets import Dataset, Task, load_dataset
-from atomsets_core.features import Features
+from atomsets_core.joined import AnyFeatures, join_stored
 from atomsets_core.parents import composition, load_parent
 from atomsets_core.selection import BATCH_SIZE, candidates_for, gathered, held_out
 from atomsets_core.sets import AtomSetsNetwork
@@ -95,7 +95,10 @@ VARIANTS = {
             for level in ("v", "f2", "f1")
         ),
         Variant("random-forest", "random forest on composition statistics"),
-        Variant("megnet-scratch", "MEGNet trained from scratch", only_structures=True, only_values=True),
+        # It needs no features; but a structure that the parent refuses has no graph for it either.
+        Variant(
+            "megnet-scratch", "MEGNet trained from scratch", ("megnet:V1",), only_structures=True, only_values=True
+        ),
     )
 }
 
@@ -214,7 +217,7 @@ class _Inputs:
         row: (n,) row of each of the task's rows in `features`, -1 where a parent refused.
     """
 
-    features: Features | None
+    features: AnyFeatures | None
     row: npt.NDArray[np.int64]
 
     @property
@@ -222,7 +225,7 @@ class _Inputs:
         """(n,) whether the row has features."""
         return self.row >= 0
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Features:
+    def take(self, rows: npt.NDArray[np.int64]) -> AnyFeatures:
         """Features of those rows that have them."""
         if self.features is None:
             raise ValueError("this variant works without features")
@@ -240,18 +243,19 @@ class _Inputs:
                 return cls(None, every)
             names, batch = available(names)[0], as_compositions(_formulas(dataset))
             # The levels of all candidates together.
-            features = parse_features(union(names)).featurize(batch)
-            if features.refused or len(features) != len(dataset):
-                raise ValueError(f"{dataset.task.name}: {features.refused[0].reason}")
-            return cls(features, every)
+            made = parse_features(union(names)).featurize(batch)
+            if made.refused or len(made) != len(dataset):
+                raise ValueError(f"{dataset.task.name}: {made.refused[0].reason}")
+            return cls(made, every)
         names = available(specifications(variant, dataset.task, len(dataset)))[0]
         if not names:
             return cls(None, every)
         spec, store, parts = parse_features(union(names)), Store(store_url), {}
         assert isinstance(dataset.inputs, Structures)  # noqa: S101
         for parent in spec.parents:
-            parts[parent] = featurize_into(store, parent, spec.needed(parent), dataset.inputs).load()
-        features = next(iter(parts.values())) if len(parts) == 1 else Features.join(parts)
+            parts[parent] = featurize_into(store, parent, spec.needed(parent), dataset.inputs)
+        # They stay in their shards: those of a large task are many times the memory of a fold that reads them.
+        features: AnyFeatures = next(iter(parts.values())) if len(parts) == 1 else join_stored(parts)
         position = {name: row for row, name in enumerate(features.material_id)}
         return cls(features, np.array([position.get(name, -1) for name in dataset.ids], dtype=np.int64))
 

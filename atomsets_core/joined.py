@@ -112,3 +112,8 @@ def join_stored(parts: Mapping[str, StoredFeatures]) -> JoinedFeatures:
 
 AnyFeatures = Features | StoredFeatures | JoinedFeatures
 """In memory or in shards, of one parent or of several."""
+
+
+def in_memory(features: AnyFeatures) -> Features:
+    """All of them read, where they aren't."""
+    return features if isinstance(features, Features) else features.load()

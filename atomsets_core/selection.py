@@ -21,6 +21,7 @@ import torch
 from atomsets_core.batches import TrainingData
 from atomsets_core.compositions import Compositions
 from atomsets_core.features import Features
+from atomsets_core.joined import AnyFeatures, in_memory
 from atomsets_core.parents import load_parent
 from atomsets_core.sets import AtomSetsNetwork
 from atomsets_core.specification import FeatureSpec, as_batch, parse_features
@@ -182,7 +183,7 @@ def _of_compositions(batch: Any) -> bool:
     return isinstance(batch, Compositions) or (isinstance(batch, Features) and batch.weights is not None)
 
 
-def gathered(features: Features, spec: FeatureSpec) -> TrainingData:
+def gathered(features: AnyFeatures, spec: FeatureSpec) -> TrainingData:
     """What a network sees of features, ready for training."""
     return TrainingData.gathered(features, spec.site_matrix, spec.structure_matrix, widths=spec.site_widths)
 
@@ -191,14 +192,15 @@ def _usable(names: Sequence[str], batch: Any, picked: IntArray, report: list[dic
     """Candidates with the rows and features they have; the others go to the report."""
     usable: list[Usable] = []
     computed: dict[str, Features] = {}
+    given = None if isinstance(batch, Structures | Compositions) else in_memory(batch[picked])
     for name in names:
         try:
             spec = parse_features(name)
-            if isinstance(batch, Structures | Compositions):
+            if given is None:
                 features = _featurize(spec, batch.take(picked), computed)
             else:
-                _require(spec, batch)
-                features = batch[picked]
+                _require(spec, given)
+                features = given
         except (ValueError, KeyError, FileNotFoundError) as error:
             report.append({"features": name, "left_out": str(error)})
             continue

@@ -31,6 +31,7 @@ from sklearn.model_selection import GroupKFold
 from atomsets_core.baselines import composition_statistics
 from atomsets_core.estimators import transform_target
 from atomsets_core.features import Features
+from atomsets_core.joined import AnyFeatures, in_memory
 from atomsets_core.selection import (
     BATCH_SIZE,
     LEARNING_RATE,
@@ -174,8 +175,8 @@ class AutoAtomSets(BaseEstimator):
         exp = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
         return exp / exp.sum(axis=-1, keepdims=True)
 
-    def _features(self, batch: Any) -> Features:
-        if isinstance(batch, Features):
+    def _features(self, batch: Any) -> AnyFeatures:
+        if isinstance(batch, AnyFeatures):
             return batch
         features = self.spec_.featurize(batch)
         if features.refused:
@@ -183,7 +184,7 @@ class AutoAtomSets(BaseEstimator):
         return features
 
     def _fit_networks(
-        self, features: Features, target: FloatArray, splits: list[Any], progress: Progress | None
+        self, features: AnyFeatures, target: FloatArray, splits: list[Any], progress: Progress | None
     ) -> FloatArray:
         """Train the ensemble; (n, outputs) out-of-fold predictions in the unit of the target."""
         data = gathered(features, self.spec_)
@@ -204,7 +205,7 @@ class AutoAtomSets(BaseEstimator):
         unseen = (~used)[:, :, None]
         return self._inverse((outputs * unseen).sum(axis=0) / unseen.sum(axis=0))
 
-    def _fit_heads(self, features: Features, target: FloatArray, splits: list[Any]) -> dict[str, FloatArray]:
+    def _fit_heads(self, features: AnyFeatures, target: FloatArray, splits: list[Any]) -> dict[str, FloatArray]:
         """Train every head on every fold; learner -> (n, outputs) out-of-fold predictions."""
         columns = head_tables(features, self.spec_)
         labels = target.argmax(axis=1) if self.task == "classification" else target[:, 0]
@@ -259,7 +260,7 @@ HEADS = {
 }
 
 
-def head_tables(features: Features, spec: FeatureSpec) -> dict[str, Float32Array]:
+def head_tables(features: AnyFeatures, spec: FeatureSpec) -> dict[str, Float32Array]:
     """What the heads see.
 
     Returns:
@@ -270,18 +271,30 @@ def head_tables(features: Features, spec: FeatureSpec) -> dict[str, Float32Array
     for row, formula in enumerate(features.formula):
         for element, part in Composition(formula).fractional_composition.items():
             amounts[row, element.Z] = part
-    parts = [amounts, composition_statistics(list(features.formula)).astype(np.float32)]
-    for parent in spec.parents:
-        for level in spec.needed(parent):
-            key = f"{parent}:{level}" if features.parents else level
-            if key in features.structure and features.structure[key].shape[1] <= NARROW:
-                parts.append(features.structure[key])
-            elif key in features.sites and (values := features.sites[key]).shape[1] <= NARROW:
-                parts += [*features.moments(values), *features.extremes(values)]
-            elif parent in TABULATED and key in features.sites:
-                parts += [*features.moments(features.sites[key]), *features.extremes(features.sites[key])]
-    everything = np.concatenate(parts, axis=1)
+    statistics = composition_statistics(list(features.formula)).astype(np.float32)
+    everything = np.concatenate([amounts, statistics, _narrow_levels(features, spec)], axis=1)
     return {"amounts": amounts, "everything": everything}
+
+
+def _narrow_levels(features: AnyFeatures, spec: FeatureSpec) -> Float32Array:
+    """(n, width): levels of few columns, of sites what they come to in each structure; block by block."""
+    levels = [(parent, level) for parent in spec.parents for level in spec.needed(parent)]
+
+    def columns(block: Features) -> Float32Array:
+        parts = [np.empty((len(block), 0), dtype=np.float32)]
+        for parent, level in levels:
+            key = f"{parent}:{level}" if block.parents else level
+            if key in block.structure and block.structure[key].shape[1] <= NARROW:
+                parts.append(block.structure[key])
+            elif key in block.sites and (block.sites[key].shape[1] <= NARROW or parent in TABULATED):
+                parts += [*block.moments(block.sites[key]), *block.extremes(block.sites[key])]
+        return np.concatenate(parts, axis=1)
+
+    found = np.empty((len(features), columns(in_memory(features[:1])).shape[1]), dtype=np.float32)
+    if found.shape[1]:
+        for rows, block in features.blocks():
+            found[rows] = columns(block)
+    return found
 
 
 TABULATED = ("magpie", "oliynyk")

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pymatgen.core import Lattice, Structure
 
 from atomsets_core import evaluation, selection
 from atomsets_core.datasets import TASKS, Dataset
 from atomsets_core.evaluation import VARIANTS, run_fold, score, specifications
+from atomsets_core.structures import Structures, as_structures
 
 METALS, ANIONS = ["Li", "Na", "K", "Mg", "Ca", "Sr", "Zn", "Al", "Ga", "Ti"], ["O", "S", "Se", "F", "Cl"]
 
@@ -85,9 +87,7 @@ def test_every_variant_says_what_it_needs():
     for name, variant in VARIANTS.items():
         for task in TASKS.values():
             if variant.fits(task):
-                assert bool(specifications(name, task, 100)) == (
-                    not task.compositions and name not in {"random-forest", "megnet-scratch"}
-                )
+                assert bool(specifications(name, task, 100)) == (not task.compositions and name != "random-forest")
     assert not VARIANTS["MLP-v"].fits(TASKS["matbench_glass"])
 
 
@@ -101,3 +101,28 @@ def test_rows_of_compositions_that_no_parent_saw_are_scored_by_themselves(monkey
     predicted = np.array(list(found["predictions"].values()))
     assert found["scores_unseen"] == score(data.task, data.y[test][new], predicted[new])
     assert run_fold("task", "", "", "random-forest", 0, 0)["n_unseen"] == 0
+
+
+@pytest.mark.parametrize("variant", ["megnet-scratch", "MLP-v"])
+def test_structures_without_a_graph_are_predicted_from_their_composition(variant, elastic, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "STEPS_GRAPH", 2)
+    monkeypatch.setattr(evaluation, "FEWEST_GRAPH", 1)
+    monkeypatch.setattr(evaluation, "STEPS_ALONE", 2)
+    far = as_structures([Structure(Lattice.cubic(40), ["Cu"], [[0, 0, n / 2]]) for n in range(2)], ["far-0", "far-1"])
+    structures = Structures.concat([far.take([0]), elastic.structures.take(np.arange(28)), far.take([1])])
+    ids = np.array([f"row-{i}" for i in range(30)], dtype=object)
+    values = np.r_[50.0, elastic.columns["K_VRH"].to_numpy()[:28], 60.0]
+    data = Dataset(
+        replace(TASKS["matbench_phonons"], n_official=30),
+        ids,
+        replace(structures, material_id=ids),
+        values,
+        ((np.arange(20), np.arange(20, 30)),),
+        (tuple(ids[20:]),),
+        "sha",
+    )
+    monkeypatch.setattr(evaluation, "load_dataset", lambda *_: data)
+    found = run_fold("task", "", str(tmp_path), variant, 0, 0)
+    assert found["n_fallback"] == 1
+    assert list(found["predictions"]) == list(ids[20:])
+    assert np.isfinite(list(found["predictions"].values())).all()

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from atomsets_core import selection
+from atomsets_core.baselines import composition_statistics
 from atomsets_core.estimators import AtomSetsRegressor
 from atomsets_core.joined import JoinedFeatures
 from atomsets_core.models import featurize
+from atomsets_core.stacking import AutoAtomSets, head_tables
 from atomsets_core.storage import Store
 from atomsets_core.structures import Structures, as_structures
 
@@ -43,6 +46,19 @@ def test_a_model_learns_and_predicts_the_same_from_both(both, elastic):
     first, second = (AtomSetsRegressor(SPEC, **SMALL).fit(features, values) for features in both)
     np.testing.assert_allclose(second.predict(stored), first.predict(memory), rtol=1e-6)
     assert first.parents_ == second.parents_ == memory.parents
+
+
+def test_the_default_recipe_learns_the_same_from_both(both, elastic, monkeypatch):
+    monkeypatch.setattr(selection, "STEPS", 20)
+    monkeypatch.setattr(selection, "FEWEST_EPOCHS", 4)
+    values = elastic.columns["K_VRH"].to_numpy()[:30]
+    memory, stored = (AutoAtomSets(features=SPEC, folds=3).fit(features, values) for features in both)
+    np.testing.assert_allclose(stored.predict(both[1]), memory.predict(both[0]), rtol=1e-5)
+    assert stored.choice_.features == memory.choice_.features
+    tables = [head_tables(features, memory.spec_)["everything"] for features in both]
+    np.testing.assert_allclose(tables[1], tables[0], rtol=1e-5, atol=1e-6)
+    amounts = stored.spec_.needed("amount")  # narrow: mean, deviation and extremes of each; MEGNet's levels are wide
+    assert tables[0].shape[1] == 119 + composition_statistics(["NaCl"]).shape[1] + 4 * len(amounts)
 
 
 def test_occupancies_survive_the_shards(tmp_path):
