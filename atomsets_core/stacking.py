@@ -55,6 +55,9 @@ NARROW = 8
 FLOOR_SHARE = 0.01
 """When so many training values are the smallest one (a gap of 0), nothing below it is predicted."""
 
+MANY = 20_000
+"""Training rows above which the ensemble has fewer members."""
+
 NETWORKS = "AtomSets"
 
 
@@ -65,7 +68,8 @@ class AutoAtomSets(BaseEstimator):
         task: "regression" or "classification".
         features: "auto", or a specification that is not to be chosen.
         members: networks in the ensemble, a multiple of `folds`; None for one a fold.
-        folds: parts the training rows are cut into; rows of one formula stay together.
+        folds: parts the training rows are cut into; rows of one formula stay together. None for ten, and for five of
+            more than 20,000 rows, where a network has enough to see and takes long.
         heads: whether tree ensembles are stacked with the networks.
         seed: of everything.
         device: "auto", "cpu", "cuda", ...
@@ -83,7 +87,7 @@ class AutoAtomSets(BaseEstimator):
         *,
         features: str = "auto",
         members: int | None = None,
-        folds: int = 10,
+        folds: int | None = None,
         heads: bool = True,
         seed: int = 0,
         device: str = "auto",
@@ -113,7 +117,8 @@ class AutoAtomSets(BaseEstimator):
         self.spec_: FeatureSpec = parse_features(self.choice_.features)
         features = self._features(batch)
         target = self._prepare(y)
-        groups = GroupKFold(min(self.folds, len(set(features.formula))), shuffle=True, random_state=self.seed)
+        folds = self.folds or (10 if len(features) <= MANY else 5)
+        groups = GroupKFold(min(folds, len(set(features.formula))), shuffle=True, random_state=self.seed)
         splits = list(groups.split(features.formula, groups=features.formula.astype(str)))
         learned = {NETWORKS: self._fit_networks(features, target, splits, progress)}
         if self.heads:

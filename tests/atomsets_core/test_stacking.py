@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import ExtraTreesRegressor
 
-from atomsets_core import selection
+from atomsets_core import selection, stacking
 from atomsets_core.selection import candidates_for, choose, epochs_for
 from atomsets_core.specification import parse_features
 from atomsets_core.stacking import AutoAtomSets, _least_deviation_weights, _mixture_weights, _readings
@@ -93,6 +93,14 @@ def test_training_is_longer_on_few_rows_and_bounded():
     assert epochs_for(100) == selection.MOST_EPOCHS
     assert epochs_for(10**6) == selection.FEWEST_EPOCHS
     assert epochs_for(1500) >= epochs_for(3000)
+
+
+@pytest.mark.parametrize(("many", "members"), [(10**6, 10), (10, 5)])
+def test_the_ensemble_has_fewer_members_on_many_rows(many, members, formulas, monkeypatch):
+    monkeypatch.setattr(selection, "STEPS", 5)
+    monkeypatch.setattr(stacking, "MANY", many)
+    model = AutoAtomSets(features="megnet:V0", heads=False).fit(formulas, np.linspace(0.1, 2, len(formulas)))
+    assert model.network_.members == members
 
 
 def test_nothing_is_predicted_below_a_frequent_smallest_value(formulas, monkeypatch):
