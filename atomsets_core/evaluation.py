@@ -29,6 +29,7 @@ from atomsets_core.joined import AnyFeatures, join_stored
 from atomsets_core.parents import composition, load_parent
 from atomsets_core.selection import BATCH_SIZE, candidates_for, gathered, held_out
 from atomsets_core.sets import AtomSetsNetwork
+from atomsets_core.shards import iter_entries, locate
 from atomsets_core.specification import parse_features
 from atomsets_core.stacking import AutoAtomSets
 from atomsets_core.storage import Store
@@ -124,6 +125,13 @@ def prepare(
         raise TypeError(f"{name} has no structures")
     found = featurize_into(Store(store_url), parent, levels, structures)
     return {"rows": len(found), "cpu_seconds": time.process_time() - cpu}
+
+
+def lacking(dataset: Dataset, store_url: str, parent: str, levels: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n,) structures of a task that nobody has given to this parent yet."""
+    assert isinstance(dataset.inputs, Structures)  # noqa: S101
+    entries = iter_entries(Store(store_url), parent, load_parent(parent).digest)
+    return locate(entries, levels, [str(h) for h in dataset.inputs.hashes]).missing
 
 
 def run_fold(

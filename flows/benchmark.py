@@ -11,7 +11,7 @@ from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from atomsets_core.datasets import Dataset, load_dataset
-from atomsets_core.evaluation import VARIANTS, available, specifications, union
+from atomsets_core.evaluation import VARIANTS, available, lacking, specifications, union
 from atomsets_core.sources import SourceError
 from atomsets_core.specification import parse_features
 from atomsets_core.storage import StorageError, Store
@@ -88,16 +88,22 @@ def _prepare(dataset: Dataset, variant: str, data: str, features: str) -> float:
     names = specifications(variant, dataset.task, len(dataset))
     if not names:
         return 0.0
-    names, missing = available(names)
-    for name, reason in missing.items():
+    names, unavailable = available(names)
+    for name, reason in unavailable.items():
         note(f"{name} is left out: {reason}")
     spec = parse_features(union(names))
-    pieces = [(start, min(start + PIECE, len(dataset))) for start in range(0, len(dataset), PIECE)]
-    stage = Stage("features", dataset.task.name, len(spec.parents) * len(pieces))
+    # The store is asked once, not by every piece: with a large task that takes longer than the task.
+    pieces = [
+        (parent, start, min(start + PIECE, len(dataset)))
+        for parent in spec.parents
+        for missing in [lacking(dataset, features, parent, spec.needed(parent))]
+        for start in range(0, len(dataset), PIECE)
+        if missing[start : start + PIECE].any()
+    ]
+    stage = Stage("features", dataset.task.name, len(pieces))
     futures = [
         prepare.submit(dataset.task.name, data, features, parent, spec.needed(parent), start, stop)
-        for parent in spec.parents
-        for start, stop in pieces
+        for parent, start, stop in pieces
     ]
     seconds = 0.0
     for future in as_completed(futures):

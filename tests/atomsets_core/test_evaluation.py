@@ -8,7 +8,9 @@ from pymatgen.core import Lattice, Structure
 
 from atomsets_core import evaluation, selection
 from atomsets_core.datasets import TASKS, Dataset
-from atomsets_core.evaluation import VARIANTS, run_fold, score, specifications
+from atomsets_core.evaluation import VARIANTS, lacking, run_fold, score, specifications
+from atomsets_core.storage import Store
+from atomsets_core.stored import featurize_into
 from atomsets_core.structures import Structures, as_structures
 
 METALS, ANIONS = ["Li", "Na", "K", "Mg", "Ca", "Sr", "Zn", "Al", "Ga", "Ti"], ["O", "S", "Se", "F", "Cl"]
@@ -103,26 +105,39 @@ def test_rows_of_compositions_that_no_parent_saw_are_scored_by_themselves(monkey
     assert run_fold("task", "", "", "random-forest", 0, 0)["n_unseen"] == 0
 
 
+def of_structures(elastic) -> Dataset:
+    """30 rows, of which the first and the last have no graph."""
+    far = as_structures([Structure(Lattice.cubic(40), ["Cu"], [[0, 0, n / 2]]) for n in range(2)], ["far-0", "far-1"])
+    structures = Structures.concat([far.take([0]), elastic.structures.take(np.arange(28)), far.take([1])])
+    ids = np.array([f"row-{i}" for i in range(30)], dtype=object)
+    return Dataset(
+        replace(TASKS["matbench_phonons"], n_official=30),
+        ids,
+        replace(structures, material_id=ids),
+        np.r_[50.0, elastic.columns["K_VRH"].to_numpy()[:28], 60.0],
+        ((np.arange(20), np.arange(20, 30)),),
+        (tuple(ids[20:]),),
+        "sha",
+    )
+
+
+def test_only_structures_that_no_shard_knows_are_lacking(elastic, tmp_path):
+    data = of_structures(elastic)
+    assert lacking(data, str(tmp_path), "megnet", ["V1"]).all()
+    featurize_into(Store(str(tmp_path)), "megnet", ["V1"], data.inputs.take(np.arange(10)))
+    # The first was refused, which is known now.
+    assert lacking(data, str(tmp_path), "megnet", ["V1"]).tolist() == [False] * 10 + [True] * 20
+    assert lacking(data, str(tmp_path), "megnet", ["V1", "V2"]).all()
+
+
 @pytest.mark.parametrize("variant", ["megnet-scratch", "MLP-v"])
 def test_structures_without_a_graph_are_predicted_from_their_composition(variant, elastic, monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "STEPS_GRAPH", 2)
     monkeypatch.setattr(evaluation, "FEWEST_GRAPH", 1)
     monkeypatch.setattr(evaluation, "STEPS_ALONE", 2)
-    far = as_structures([Structure(Lattice.cubic(40), ["Cu"], [[0, 0, n / 2]]) for n in range(2)], ["far-0", "far-1"])
-    structures = Structures.concat([far.take([0]), elastic.structures.take(np.arange(28)), far.take([1])])
-    ids = np.array([f"row-{i}" for i in range(30)], dtype=object)
-    values = np.r_[50.0, elastic.columns["K_VRH"].to_numpy()[:28], 60.0]
-    data = Dataset(
-        replace(TASKS["matbench_phonons"], n_official=30),
-        ids,
-        replace(structures, material_id=ids),
-        values,
-        ((np.arange(20), np.arange(20, 30)),),
-        (tuple(ids[20:]),),
-        "sha",
-    )
+    data = of_structures(elastic)
     monkeypatch.setattr(evaluation, "load_dataset", lambda *_: data)
     found = run_fold("task", "", str(tmp_path), variant, 0, 0)
     assert found["n_fallback"] == 1
-    assert list(found["predictions"]) == list(ids[20:])
+    assert list(found["predictions"]) == list(data.ids[20:])
     assert np.isfinite(list(found["predictions"].values())).all()
