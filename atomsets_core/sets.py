@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from atomsets_core.fused import share_of_sites, standardized_layer, sum_sites
+from atomsets_core.fused import extreme, share_of_sites, standardized_layer, sum_sites
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": nn.functional.silu}
 POOLINGS = ("mean", "set2set", "attention", "sum", "max", "min", "std")
@@ -58,18 +58,6 @@ def weighted_mean(values: Tensor, weights: Tensor, owner: Tensor, n: int, alpha:
     """
     w = weights if alpha == 1.0 else weights**alpha
     return sum_sites(values, share_of_sites(w, owner, n), owner, n)
-
-
-def extreme(values: Tensor, owner: Tensor, n: int, largest: bool) -> Tensor:
-    """(members, n, width): largest or smallest entry over the sites of each structure."""
-    start = torch.full(
-        (values.shape[0], n, values.shape[2]),
-        -math.inf if largest else math.inf,
-        dtype=values.dtype,
-        device=values.device,
-    )
-    index = owner[None, :, None].expand_as(values)
-    return start.scatter_reduce(1, index, values, "amax" if largest else "amin")
 
 
 class MemberLinear(nn.Module):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from atomsets_core.fused import share_of_sites, standardized_layer, sum_sites
+from atomsets_core import fused
+from atomsets_core.fused import extreme, share_of_sites, standardized_layer, sum_sites
 
 
 def grads(result, *inputs):
@@ -59,3 +60,35 @@ def test_sums_over_sites_are_those_of_a_loop():
     wide = values.transpose(0, 1).contiguous().transpose(0, 1)
     torch.testing.assert_close(sum_sites(wide, share, owner, 3), plain)
     torch.testing.assert_close(share, torch.tensor([0.25, 0.5, 0.25, 1.0, 0.75, 0.25], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_compiled_extremes_are_those_of_torch(largest, transposed, monkeypatch):
+    torch.manual_seed(0)
+    owner = torch.tensor([0, 0, 0, 1, 3, 3, 3, 3])  # structure 2 has no sites
+    values = torch.randn(8, 3, 21).transpose(0, 1) if transposed else torch.randn(3, 8, 21)
+    weight = torch.randn(3, 4, 21)
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = values.clone().requires_grad_()
+        found = extreme(inputs, owner, 4, largest)
+        (torch.where(found.isfinite(), found, 0.0) * weight).sum().backward()
+        return found.detach(), inputs.grad
+
+    assert fused.extreme_kernel() is not None
+    compiled = both()
+    monkeypatch.setattr(fused, "extreme_kernel", lambda: None)
+    plain = both()
+    torch.testing.assert_close(compiled[0], plain[0], rtol=0, atol=0)
+    torch.testing.assert_close(compiled[1], plain[1], rtol=0, atol=0)
+    assert compiled[0][:, 2].abs().isinf().all()
+
+
+def test_of_equal_entries_the_first_has_the_gradient_and_nan_is_not_lost():
+    values = torch.tensor([[[1.0, 2.0], [1.0, 3.0], [0.0, float("nan")]]], requires_grad=True)
+    found = extreme(values, torch.zeros(3, dtype=torch.int64), 1, largest=True)
+    assert found[0, 0, 0] == 1
+    assert found[0, 0, 1].isnan()
+    found[0, 0, 0].backward()
+    assert values.grad[0, :, 0].tolist() == [1, 0, 0]
