@@ -332,7 +332,8 @@ def draw(name: str, sizes: dict[str, dict[int, float]]) -> str:
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="training rows", ylabel=f"MAE, {TASKS[name].unit}")
     for variant, of in sizes.items():
         n = sorted(of)
-        axes.plot(n, [of[k] for k in n], "o-", color=COLOURS.get(variant), label=VARIANTS[variant].title.split(":")[0])
+        label = "AtomSets, default recipe" if variant == "auto" else VARIANTS[variant].title
+        axes.plot(n, [of[k] for k in n], "o-", color=COLOURS.get(variant), label=label)
     axes.legend(frameon=False)
     path = PAGE.parent / "images" / f"learning-curve-{name}.svg"
     figure.savefig(path, metadata={"Date": None})
