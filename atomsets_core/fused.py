@@ -8,15 +8,15 @@ other; a mean over sites is then a sum of whole rows.
 
 from __future__ import annotations
 
-import importlib
 import math
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from atomsets_core.kernels import compiled_module
 
 
 def standardized_layer(sites: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -107,15 +107,6 @@ class _SumSites(torch.autograd.Function):
         return on_sites.view(-1, members, width).transpose(0, 1), None, None, None
 
 
-@cache
-def extreme_kernel() -> Any:
-    """The module of compiled extremes; None without numba."""
-    try:
-        return importlib.import_module("atomsets_core.extreme_kernel")
-    except ImportError:
-        return None
-
-
 def extreme(values: Tensor, owner: Tensor, n: int, largest: bool) -> Tensor:
     """(members, n, width): largest or smallest entry over the sites of each structure.
 
@@ -128,8 +119,9 @@ def extreme(values: Tensor, owner: Tensor, n: int, largest: bool) -> Tensor:
         n: structures.
         largest: else smallest.
     """
-    if values.device.type == "cpu" and values.dtype == torch.float32 and extreme_kernel():
-        result: Tensor = _Extreme.apply(values, owner, n, largest)
+    kernel = compiled_module("extreme_kernel")
+    if values.device.type == "cpu" and values.dtype == torch.float32 and kernel:
+        result: Tensor = _Extreme.apply(values, owner, n, largest, kernel)
         return result
     worst = -math.inf if largest else math.inf
     start = torch.full((len(values), n, values.shape[2]), worst, dtype=values.dtype, device=values.device)
@@ -138,14 +130,14 @@ def extreme(values: Tensor, owner: Tensor, n: int, largest: bool) -> Tensor:
 
 class _Extreme(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, owner: Tensor, n: int, largest: bool) -> Tensor:
+    def forward(ctx: Any, values: Tensor, owner: Tensor, n: int, largest: bool, kernel: Any) -> Tensor:
         starts = torch.searchsorted(owner, torch.arange(n + 1)).numpy()
         out = values.new_empty(len(values), n, values.shape[2])
         at = torch.empty(out.shape, dtype=torch.int32)
         sign = np.float32(1.0 if largest else -1.0)
-        extreme_kernel().find(values.contiguous().numpy(), starts, sign, out.numpy(), at.numpy())
+        kernel.find(values.contiguous().numpy(), starts, sign, out.numpy(), at.numpy())
         ctx.save_for_backward(at)
-        ctx.n_sites = values.shape[1]
+        ctx.n_sites, ctx.kernel = values.shape[1], kernel
         return out
 
     @staticmethod
@@ -153,5 +145,5 @@ class _Extreme(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (at,) = ctx.saved_tensors
         on_sites = grad.new_zeros(len(grad), ctx.n_sites, grad.shape[2])
-        extreme_kernel().spread(grad.contiguous().numpy(), at.numpy(), on_sites.numpy())
-        return on_sites, None, None, None
+        ctx.kernel.spread(grad.contiguous().numpy(), at.numpy(), on_sites.numpy())
+        return on_sites, None, None, None, None

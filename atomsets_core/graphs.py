@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
+from atomsets_core.kernels import compiled_module
 from atomsets_core.structures import FloatArray, IntArray, Refusal, Structures, partial_occupancy, ragged_rows
 
 SELF_TOLERANCE = 1e-8
@@ -146,22 +145,13 @@ def graph_batches(
         refused.append(Refusal(name, "featurize", reason, str(structures.hashes[i])))
     ordered = structures if len(whole) == len(structures) else structures.take(whole)
     # The compiled lists know neither vectors nor angles.
-    kernel = None if vectors else neighbour_kernel()
+    kernel = None if vectors else compiled_module("neighbour_kernel")
     if kernel is None:
         batches = _batches_one_by_one(ordered, cutoff, max_bonds, refused, vectors, angle_cutoff)
     else:
         batches = _batches_compiled(kernel, ordered, cutoff, max_bonds, refused)
     for rows, graphs in batches:
         yield whole[rows], graphs
-
-
-@cache
-def neighbour_kernel() -> Any:
-    """The module of compiled neighbour lists; None without numba."""
-    try:
-        return importlib.import_module("atomsets_core.neighbour_kernel")
-    except ImportError:
-        return None
 
 
 def _batches_compiled(

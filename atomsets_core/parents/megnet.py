@@ -7,7 +7,6 @@ carries; the numbers agree with the original to float32 rounding. It is written 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +20,7 @@ import torch
 from atomsets_core.compositions import Compositions
 from atomsets_core.features import Features
 from atomsets_core.graphs import CrystalGraphs, graph_batches
+from atomsets_core.kernels import compiled_module
 from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
 from atomsets_core.parents.batching import Halving, bonds_that_fit, made_ahead
 from atomsets_core.parents.megnet_torch import Precision, TorchForward
@@ -74,12 +74,8 @@ def load_bf16(device: str = "cpu") -> MEGNet:
 
 def compiled_forward(weights: Weights) -> Forward | None:
     """The compiled forward pass; None without numba."""
-    try:
-        module = importlib.import_module("atomsets_core.parents.megnet_compiled")
-    except ImportError:
-        return None
-    forward: Forward = module.CompiledForward(weights)
-    return forward
+    module = compiled_module("parents.megnet_compiled")
+    return module.CompiledForward(weights) if module else None
 
 
 class MEGNet:

@@ -110,7 +110,7 @@ def test_refusals_are_those_of_pymatgens_route(monkeypatch, elastic):
     ]
     structures = as_structures(odd)
     found, refused = batches(structures, 5.0)
-    monkeypatch.setattr(graphs, "neighbour_kernel", lambda: None)
+    monkeypatch.setattr(graphs, "compiled_module", lambda _: None)
     expected, reasons = batches(structures, 5.0)
     assert [(r.material_id, r.reason) for r in refused] == [(r.material_id, r.reason) for r in reasons]
     assert len(refused) == 5

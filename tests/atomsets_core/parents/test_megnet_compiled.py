@@ -7,7 +7,7 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core import graphs
+from atomsets_core.kernels import compiled_module
 from atomsets_core.parents import megnet as module
 from atomsets_core.parents.megnet import MEGNet, compiled_forward, read_weights
 from atomsets_core.sources.embedded import load_flla
@@ -100,15 +100,15 @@ def test_without_numba_torch_and_pymatgen_do_the_work(megnet, sample, monkeypatc
     expected = megnet.featurize(few)
     for name in ("atomsets_core.parents.megnet_compiled", "atomsets_core.neighbour_kernel"):
         monkeypatch.setitem(sys.modules, name, None)
-    graphs.neighbour_kernel.cache_clear()
+    compiled_module.cache_clear()
     try:
         assert compiled_forward(read_weights()) is None
-        assert graphs.neighbour_kernel() is None
+        assert compiled_module("neighbour_kernel") is None
         fallback = MEGNet(read_weights())
         assert not fallback.compiled
         assert_same(fallback.featurize(few), expected)
     finally:
-        graphs.neighbour_kernel.cache_clear()
+        compiled_module.cache_clear()
 
 
 def test_other_devices_take_the_torch_path():
