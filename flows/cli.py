@@ -5,9 +5,12 @@ Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
+import logging
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,7 +203,26 @@ def tell_changes(summary: dict[str, Any], target: str) -> None:
 
 def main() -> None:
     """Entry point."""
-    app()
+    code = [1]
+    # What is registered first is called last: whatever libraries still send or close is over by then.
+    atexit.register(_leave, code)
+    try:
+        app()
+    except SystemExit as end:
+        code[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+
+
+def _leave(code: list[int]) -> None:
+    """End the process without taking the interpreter down around the threads that libraries leave running.
+
+    Prefect's never end. One that stands in compiled code then is killed in the middle of it, which aborts the process:
+    the command had done its work and would end with SIGABRT.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code[0])
 
 
 if __name__ == "__main__":

@@ -48,6 +48,25 @@ def test_an_unwritable_folder_ends_with_2(tmp_path):
     assert "can't be written" in result.stderr
 
 
+@pytest.mark.parametrize(("argument", "code"), [("--version", 0), ("nonsense", 2)])
+def test_threads_that_libraries_leave_in_compiled_code_don_t_abort_the_process(argument, code):
+    program = """
+import sys, threading, torch
+from flows import cli
+
+def work(matrix=torch.ones(200, 200)):
+    while True:
+        matrix @ matrix
+
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+sys.argv = ["atomsets", sys.argv[1]]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, argument], capture_output=True, text=True, check=False)
+    assert (done.returncode, bool(done.stdout)) == (code, code == 0), done.stderr
+
+
 def test_an_unknown_data_set_ends_with_2(tmp_path):
     result = invoke("--out", str(tmp_path), "--set", "training.source=embedded:gold")
     assert result.exit_code == 2
