@@ -45,7 +45,7 @@ FEWEST_ALONE, MOST_ALONE = 30, 1000
 STEPS_ALONE = 10_000
 """Gradient steps of such a network, within these passes."""
 
-FEWEST_GRAPH, STEPS_GRAPH, GRAPH_BATCH = 15, 5000, 32
+FEWEST_GRAPH, STEPS_GRAPH, GRAPH_BATCH = 50, 5000, 32
 """Passes, steps and batches of the graph network from scratch, of which a step costs many times more."""
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
