@@ -270,10 +270,10 @@ def _baselines(results: Results) -> Finding | None:
     own, others = rows[0], [row for row in rows[1:] if row["mae_outside"] is not None]
     if not others:
         return None
-    wins = [win for other in others for win in _wins(results, own, other)]
+    wins = _wins(results, own, others)
     names = listed([other["head"] for other in others])
     if wins:
-        text = f"Another model does better in {listed(wins)}."
+        text = f"Other models do better in {listed(wins)}."
     else:
         text = f"None of the other models ({names}) does better in any score of the simulated discovery."
     rival = max(others, key=lambda row: row["r_precision"])
@@ -286,8 +286,8 @@ def _baselines(results: Results) -> Finding | None:
     return Finding("Against other models", text)
 
 
-def _wins(results: Results, own: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The scores in which another head is better than the campaign's model, as text."""
+def _wins(results: Results, own: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
+    """The scores in which other heads are better than the campaign's model, as text."""
     scale = scale_name(results.summary)
     scores = (
         ("r_precision", "R-precision", "", 1),
@@ -298,13 +298,16 @@ def _wins(results: Results, own: dict[str, Any], other: dict[str, Any]) -> list[
     )
     found = []
     for key, name, unit, sign in scores:
-        mine, theirs = own[key], other[key]
-        if mine is None or theirs is None:
+        mine = own[key]
+        if mine is None:
             continue
-        gain = sign * (theirs - mine) if sign else abs(mine) - abs(theirs)
-        if gain > 0:
-            against = f"{number(theirs)} against {number(mine)} {unit}".strip()
-            found.append(f"{name} ({other['head']}: {against})")
+        better = [
+            f"{other['head']} {number(other[key])}"
+            for other in others
+            if other[key] is not None and (sign * (other[key] - mine) if sign else abs(mine) - abs(other[key])) > 0
+        ]
+        if better:
+            found.append(f"{name} ({'; '.join(better)}; {own['head']} {with_unit(number(mine), unit)})")
     return found
 
 
