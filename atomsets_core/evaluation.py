@@ -45,8 +45,8 @@ FEWEST_ALONE, MOST_ALONE = 30, 1000
 STEPS_ALONE = 10_000
 """Gradient steps of such a network, within these passes."""
 
-FEWEST_GRAPH, STEPS_GRAPH, GRAPH_BATCH = 50, 5000, 32
-"""Passes, steps and batches of the graph network from scratch, of which a step costs many times more."""
+PASSES_GRAPH, STEPS_GRAPH, BATCH_GRAPH = 50, (5000, 10_000), 32
+"""Passes of the graph network from scratch, within these steps; a step costs many times more."""
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
 
@@ -362,8 +362,9 @@ def _megnet(dataset: Dataset, rows: npt.NDArray[np.int64], seed: int) -> _Fitted
     from atomsets_core.graph_networks import MEGNetRegressor
 
     positive = bool((dataset.y[rows] > 0).all())
-    epochs = int(np.clip(STEPS_GRAPH * GRAPH_BATCH / len(rows), FEWEST_GRAPH, MOST_ALONE))
-    model = MEGNetRegressor(epochs=epochs, batch_size=GRAPH_BATCH, transform="log10" if positive else "none", seed=seed)
+    steps = np.clip(PASSES_GRAPH * len(rows) / BATCH_GRAPH, *STEPS_GRAPH)
+    epochs = int(np.clip(steps * BATCH_GRAPH / len(rows), 1, MOST_ALONE))
+    model = MEGNetRegressor(epochs=epochs, batch_size=BATCH_GRAPH, transform="log10" if positive else "none", seed=seed)
     structures = dataset.inputs
     if not isinstance(structures, Structures):
         raise ValueError(f"{dataset.task.name} has no structures")

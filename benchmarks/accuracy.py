@@ -352,8 +352,8 @@ official identifier, what was chosen, seeds, versions, CPU time and hardware of 
   levels and scale of the target, stacking and training see the training part of a fold alone; a test shuffles the
   labels of the test part and finds the same predictions.
 - AtomSets-V0 to V3 and MLP-v, f2, f1 are the publication's: one network of its sizes on one level of MEGNet, 10,000
-  steps, the epoch chosen on a tenth of the training rows. MEGNet from scratch is the graph network itself, 5,000 steps
-  of 32 structures and 50 passes at least, the epoch chosen likewise: what minutes of a CPU allow. More would
+  steps, the epoch chosen on a tenth of the training rows. MEGNet from scratch is the graph network itself, 50 passes
+  within 5,000 to 10,000 steps of 32 structures, the epoch chosen likewise: what minutes of a CPU allow. More would
   still lower its error; the published MegNet had far longer.
 - Published entries are names and figures from the public leaderboard. For classes, the package matbench 0.6 turns
   probabilities into labels at 0.5 before it computes what it calls ROC-AUC, so the column "of labels" is the one to

@@ -132,8 +132,7 @@ def test_only_structures_that_no_shard_knows_are_lacking(elastic, tmp_path):
 
 @pytest.mark.parametrize("variant", ["megnet-scratch", "MLP-v"])
 def test_structures_without_a_graph_are_predicted_from_their_composition(variant, elastic, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "STEPS_GRAPH", 2)
-    monkeypatch.setattr(evaluation, "FEWEST_GRAPH", 1)
+    monkeypatch.setattr(evaluation, "STEPS_GRAPH", (2, 2))
     monkeypatch.setattr(evaluation, "STEPS_ALONE", 2)
     data = of_structures(elastic)
     monkeypatch.setattr(evaluation, "load_dataset", lambda *_: data)
