@@ -98,7 +98,12 @@ VARIANTS = {
         Variant("random-forest", "random forest on composition statistics"),
         # It needs no features; but a structure that the parent refuses has no graph for it either.
         Variant(
-            "megnet-scratch", "MEGNet trained from scratch", ("megnet:V1",), only_structures=True, only_values=True
+            "megnet-scratch",
+            "MEGNet trained from scratch",
+            ("megnet:V1",),
+            only_structures=True,
+            only_values=True,
+            versions=(1, 2),
         ),
     )
 }

@@ -21,12 +21,15 @@ from atomsets_core.parents.megnet_weights import BLOCKS, LN2, Weights, weight_sh
 HEAD = ("dense_19", "dense_20", "dense_21")
 """The readout: what belongs to the target."""
 
+GAIN = 1.5
+"""Of random weights over Glorot's. 2 would make up for the activation alone, but the skips add to the signal."""
+
 
 class MEGNetNetwork(nn.Module):
     """MEGNet with three blocks and one output, on a standardised target.
 
     Args:
-        weights: name -> values as in `weight_shapes`; those that are missing are random (Glorot, as in the original).
+        weights: name -> values as in `weight_shapes`; those that are missing are random, see `_random`.
         generator: of the random ones.
 
     Raises:
@@ -166,15 +169,21 @@ def _hard_sigmoid(x: Tensor) -> Tensor:
 
 
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    """Keras' defaults, with which the original starts: Glorot uniform, zero biases, a small uniform embedding."""
+    """Zero biases and Glorot uniform weights as in the original, but wider.
+
+    Shifted softplus has a slope of a half at 0, so between Glorot's weights every layer halves what tells one crystal
+    from another, and the original's embedding starts within 0.05. From there a training stands on a plateau for
+    thousands of steps.
+    """
     out = torch.zeros(shape)
     if name == "embedding_1/embeddings":
-        return out.uniform_(-0.05, 0.05, generator=generator)
+        return out.uniform_(-1.0, 1.0, generator=generator)
     if len(shape) == 1:
         return out
     if name.endswith("recurrent_kernel"):
         return nn.init.orthogonal_(out, generator=generator)
-    return nn.init.xavier_uniform_(out, generator=generator)
+    # A new readout may be put on a trained body, whose signal is as large as it should be.
+    return nn.init.xavier_uniform_(out, 1.0 if name.split("/")[0] in HEAD else GAIN, generator=generator)
 
 
 def without_head(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.graph_networks import MEGNetNetwork, build_graphs
+from atomsets_core.graph_networks.network_training import apply_network
 from atomsets_core.parents.megnet_weights import read_weights, weight_shapes
 from atomsets_core.structures import as_structures
 
@@ -173,3 +174,14 @@ def test_a_weight_of_another_shape_is_named():
     weights = read_weights()
     with pytest.raises(ValueError, match="dense_21/kernel has shape"):
         MEGNetNetwork({**weights, "dense_21/kernel": np.zeros((15, 1), dtype=np.float32)})
+
+
+def test_an_untrained_network_tells_crystals_apart(elastic):
+    # By tenths of the spread of a standardised target; with Glorot's weights by a hundredth, with twice those by 1,000.
+    graphs = build_graphs(elastic.structures.take(np.arange(60)), 5.0)
+    spreads = [
+        apply_network(MEGNetNetwork(generator=torch.Generator().manual_seed(seed)), graphs, np.arange(60)).std()
+        for seed in range(3)
+    ]
+    assert min(spreads) > 0.03
+    assert max(spreads) < 1.0
