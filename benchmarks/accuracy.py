@@ -289,6 +289,7 @@ def curve(name: str, results: list[dict[str, Any]]) -> str:
     sizes: dict[str, dict[int, float]] = {}
     for r in [*limited, *(r for r in results if r["train_rows"] is None and r["variant"] in CURVE_VARIANTS)]:
         sizes.setdefault(r["variant"], {})[r["folds"]["0"]["n_train"]] = r["folds"]["0"]["scores"]["mae"]
+    sizes = {variant: sizes[variant] for variant in CURVE_VARIANTS if variant in sizes}
     picture = draw(name, sizes)
     every = sorted({n for of in sizes.values() for n in of})
     lines = [f"| training rows | {' | '.join(VARIANTS[v].title for v in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
