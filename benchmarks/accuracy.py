@@ -56,9 +56,9 @@ OVERLAP = {
 }
 E_FORM = (
     "The MEGNet parent was trained on formation energies of most of these crystals, CHGNet and SevenNet on total "
-    "energies from which they follow: these errors are too small to be true elsewhere. MEGNet from scratch is short of "
-    "training here: its authors report 0.028 eV/atom with 60,000 crystals of the same release (Chen et al., Chem. "
-    "Mater. 31, 3564 (2019))."
+    "energies from which they follow: these errors are too small to be true elsewhere. The authors of MEGNet report "
+    "0.028 eV/atom for it from scratch, with 60,000 crystals of the same release and far longer training (Chen et al., "
+    "Chem. Mater. 31, 3564 (2019))."
 )
 
 

@@ -185,7 +185,7 @@ def show(summary: dict[str, Any], target: str) -> None:
         "shards predicted": done["shards_predicted"],
     }
     told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
-    console.print(f"{told}; {total:.0f} s", highlight=False)
+    console.print(f"{told}; {total:.0f} s", highlight=False, soft_wrap=True)
     console.print(f"report: {target}/report.html   ranking: {target}/ranking.csv", highlight=False, soft_wrap=True)
 
 
