@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from atomsets_core.datasets import TASKS, Task, load_dataset
@@ -339,7 +340,8 @@ def draw(name: str, sizes: dict[str, dict[int, float]]) -> str:
         axes.plot(n, [of[k] for k in n], "o-", color=COLOURS.get(variant), label=label)
     axes.legend(frameon=False)
     path = PAGE.parent / "images" / f"learning-curve-{name}.svg"
-    figure.savefig(path, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": name}):  # the same file from the same figures
+        figure.savefig(path, metadata={"Date": None})
     return f"images/{path.name}"
 
 
