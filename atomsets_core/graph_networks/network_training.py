@@ -76,11 +76,13 @@ class History:
         losses: mean training loss of each epoch.
         validation: mean absolute error on the validation rows after each epoch, standardised; empty without them.
         best_epoch: the epoch whose weights were kept, from 1.
+        seconds: that it took, with those before an interruption.
     """
 
     losses: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     best_epoch: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
 
 def train_network(
@@ -120,14 +122,16 @@ def train_network(
     saved = checkpoint.load() if checkpoint else None
     if saved:
         run.restore(saved)
-    kept_at = time.monotonic()
+    kept_at = clock = time.monotonic()
     while run.wants_more():
         run.step()
+        before, clock = clock, time.monotonic()
+        run.history.seconds += clock - before
         if run.at == 0 and progress:
             progress(len(run.history.losses), options.epochs, run.history.losses[-1])
-        if checkpoint and time.monotonic() - kept_at >= options.checkpoint_seconds and run.wants_more():
+        if checkpoint and clock - kept_at >= options.checkpoint_seconds and run.wants_more():
             checkpoint.save(run.state())
-            kept_at = time.monotonic()
+            kept_at = clock
     run.finish()
     return run.history
 
@@ -234,6 +238,7 @@ class _Run:
         tensors["validation"] = torch.tensor(self.history.validation, dtype=torch.float64)
         tensors["place"] = torch.tensor([self.history.best_epoch, self.at])
         tensors["total"] = torch.tensor(self.total, dtype=torch.float64)
+        tensors["seconds"] = torch.tensor(self.history.seconds, dtype=torch.float64)
         tensors["fingerprint"] = self.fingerprint
         return safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
 
@@ -255,7 +260,8 @@ class _Run:
         self.kept = {key.removeprefix("kept."): value for key, value in tensors.items() if key.startswith("kept.")}
         best_epoch, self.at = tensors["place"].tolist()
         self.total = float(tensors["total"])
-        self.history = History(tensors["losses"].tolist(), tensors["validation"].tolist(), best_epoch)
+        seconds = float(tensors.get("seconds", 0.0))
+        self.history = History(tensors["losses"].tolist(), tensors["validation"].tolist(), best_epoch, seconds)
 
 
 def _schedule(x: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -158,7 +157,6 @@ def train_parent(
     """
     if model.members != 1:
         raise ValueError(f"a parent is one network; the model has {model.members} members")
-    started = time.perf_counter()
     validation = data.part == "validation"
     learned = np.flatnonzero(data.part != "test")
     model.fit(
@@ -168,7 +166,6 @@ def train_parent(
         checkpoint=StoredCheckpoint(store, CHECKPOINT),
         validation=validation[learned],
     )
-    seconds = time.perf_counter() - started
     (network,), (history,) = model.networks_, model.histories_
     atoms_part = np.repeat(data.part, data.graphs.n_atoms)
     card = {
@@ -184,7 +181,7 @@ def train_parent(
         "history": {"loss": history.losses, "validation": history.validation, "best_epoch": history.best_epoch},
         "target_mean": model.target_mean_,
         "target_scale": model.target_scale_,
-        "seconds": round(seconds, 1),
+        "seconds": round(history.seconds, 1),
         "data": {key: value for key, value in provenance.items() if key in PROVENANCE},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }

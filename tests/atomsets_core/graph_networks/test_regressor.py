@@ -1,6 +1,7 @@
 """MEGNetRegressor learns, is the same for the same seed and after a kill, and refuses what it can't take."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
-from atomsets_core.graph_networks import MEGNetRegressor, build_graphs
+from atomsets_core.graph_networks import MEGNetRegressor, build_graphs, network_training
 from atomsets_core.graph_networks.network_training import LOSSES
 from atomsets_core.storage import StorageError, Store
 
@@ -68,6 +69,15 @@ def test_same_seed_same_model(graphs, labelled):
 @pytest.mark.parametrize("die", [1, 5, 8])
 def test_a_killed_training_goes_on_and_ends_the_same(graphs, labelled, die, monkeypatch):
     monkeypatch.setattr("atomsets_core.graph_networks.regressor.CHECKPOINT_SECONDS", 0.0)
+    now = 0.0
+
+    def step(self, real=network_training._Run.step):
+        nonlocal now
+        now += 1.0
+        real(self)
+
+    monkeypatch.setattr(network_training._Run, "step", step)
+    monkeypatch.setattr(network_training, "time", SimpleNamespace(monotonic=lambda: now))
     model = MEGNetRegressor(transform="log10", epochs=4, batch_size=20, seed=2)
     whole = clone(model).fit(graphs, labelled[1])
     kept = Kept(die)
@@ -78,6 +88,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(graphs, labelled, die, monk
     assert kept.saves == 3 * 4 - 1
     np.testing.assert_array_equal(resumed.predict(graphs), whole.predict(graphs))
     assert resumed.histories_ == whole.histories_
+    assert resumed.histories_[0].seconds == whole.histories_[0].seconds == 3 * 4
 
 
 def test_a_checkpoint_of_something_else_is_not_used(graphs, labelled, monkeypatch):
