@@ -311,7 +311,7 @@ def curve(name: str, results: list[dict[str, Any]]) -> str:
             "",
             *lines,
             "",
-            " ".join([verdict(sizes), *([E_FORM_CURVE] if name == "mp2018_e_form" else [])]),
+            verdict(sizes) + (f" {E_FORM_CURVE}" if name == "mp2018_e_form" else ""),
         ]
     )
 
