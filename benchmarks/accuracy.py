@@ -55,17 +55,20 @@ OVERLAP = {
     True: "No parent saw any of these labels. The default recipe is told what the parent of compositions expects of a "
     "crystal: formation energy, gap, volume, learned from computed crystals of the Materials Project",
 }
-E_FORM = (
-    "The MEGNet parent was trained on formation energies of most of these crystals, CHGNet and SevenNet on total "
-    "energies from which they follow: these errors are too small to be true elsewhere. The authors of MEGNet report "
-    "0.028 eV/atom for it from scratch, with 60,000 crystals of the same release and far longer training (Chen et al., "
-    "Chem. Mater. 31, 3564 (2019))."
-)
-E_FORM_CURVE = (
-    "Here AtomSets' parents know most of the answers, which no number of training rows gives the other two; the curves "
-    "of moduli and phonons are the fair ones. From 10,000 rows on MEGNet from scratch gets no more steps, hence the "
-    "flat end."
-)
+KNOWN = {
+    "mp2018_e_form": "The MEGNet parent was trained on formation energies of most of these crystals, CHGNet and "
+    "SevenNet on total energies from which they follow: these errors are too small to be true elsewhere. The authors "
+    "of MEGNet report 0.028 eV/atom for it from scratch, with 60,000 crystals of the same release and far longer "
+    "training (Chen et al., Chem. Mater. 31, 3564 (2019)).",
+}
+"""In place of `OVERLAP`, where parents saw the labels."""
+
+OF_CURVE = {
+    "mp2018_e_form": "Here AtomSets' parents know most of the answers, which no number of training rows gives the "
+    "other two; the curves of moduli and phonons are the fair ones. From 10,000 rows on MEGNet from scratch gets no "
+    "more steps, hence the flat end.",
+}
+"""What a curve needs said besides who wins."""
 
 
 def main() -> None:
@@ -261,7 +264,7 @@ def section(name: str, mine: list[dict[str, Any]], entries: list[dict[str, str]]
     head = "ROC-AUC of labels | ROC-AUC of probabilities" if task.classes else f"MAE, {task.unit}"
     count = f"{mine[0]['rows']:,} of {mine[0]['rows_official']:,} rows"
     partial = "" if mine[0]["rows"] == mine[0]["rows_official"] else " The missing rows make it no leaderboard score."
-    overlap = E_FORM if name == "mp2018_e_form" else OVERLAP[task.compositions]
+    overlap = KNOWN.get(name, OVERLAP[task.compositions])
     if task.compositions:
         overlap += unseen(mine, score) or "."
     elif FEATURES.is_file():
@@ -311,7 +314,7 @@ def curve(name: str, results: list[dict[str, Any]]) -> str:
             "",
             *lines,
             "",
-            verdict(sizes) + (f" {E_FORM_CURVE}" if name == "mp2018_e_form" else ""),
+            f"{verdict(sizes)} {OF_CURVE.get(name, '')}".rstrip(),
         ]
     )
 
