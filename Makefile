@@ -23,6 +23,7 @@ test: lint
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p $(VENV)/names && for name in flows tasks; do ln -sfn ../../$$name $(VENV)/names/atomsets_$$name; done
 	$(BIN)/mypy
 
 faults: $(VENV)/.test

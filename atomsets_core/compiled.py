@@ -1,17 +1,17 @@
-"""Compiled loops: numba's compiler with a cache on disk that can neither stop a run nor go stale.
+"""The way to compiled loops: numba, with a cache on disk that can neither stop a run nor go stale.
 
-Only the `*_kernel.py` modules import this; without numba that import fails and their callers take the plain route.
+Loops stand in the `*_kernel.py` files, which decorate them with `compiled`. Without numba importing such a file fails,
+`compiled_module` gives None for it, and the caller takes the plain route: a faster route is never the only one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numba
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,6 +21,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     that can't be written (`NUMBA_CACHE_DIR` overrides both). Files are replaced in one step, so workers that compile
     at the same time don't disturb each other. Where nothing can be written, each process compiles for itself.
     """
+    import numba  # here, so that everything else of this package can be had without it
+
     # Numba looks only at the file a function stands in; the name makes it new when any kernel changes.
     function.__qualname__ += f"_{_digest()}"
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
@@ -37,3 +39,12 @@ def _digest() -> str:
     for path in sorted(Path(__file__).parent.rglob("*_kernel.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
+
+
+@cache
+def compiled_module(name: str) -> Any:
+    """The module `atomsets_core.<name>`, which works with numba alone; None without."""
+    try:
+        return importlib.import_module(f"atomsets_core.{name}")
+    except ImportError:
+        return None

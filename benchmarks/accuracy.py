@@ -29,10 +29,10 @@ import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from atomsets_core.datasets import TASKS, Task, load_dataset
-from atomsets_core.evaluation import PACKAGES, VARIANTS, hardware, specifications, union
+from atomsets_core.features import parse_features
+from atomsets_core.jobs import PACKAGES, VARIANTS, hardware, specifications, union
 from atomsets_core.parents import load_parent
-from atomsets_core.specification import parse_features
+from atomsets_core.sources import TASKS, Task, load_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "accuracy"
@@ -99,7 +99,7 @@ def main() -> None:
         FEATURES.write_text(json.dumps(time_features(options.data), indent=1) + "\n")
         return
     for arguments in wanted(options):
-        command = [sys.executable, "-m", "flows.cli", "benchmark", *arguments]
+        command = [sys.executable, "-m", "atomsets_flows.cli", "benchmark", *arguments]
         done = subprocess.run(
             [*command, "--data", str(options.data), "--workers", options.workers], cwd=ROOT, check=False
         )
@@ -361,7 +361,7 @@ official identifier, what was chosen, seeds, versions, CPU time and hardware of 
 
 - Folds are the official ones of Matbench v0.1 (Dunn et al., npj Comput. Mater. 6, 138 (2020)), checked by digest; mean
   and standard deviation are over the folds. The mp2018 set has one split of its own. Ours are in bold, one seed.
-- The default recipe is the same for every task: `atomsets_core/selection.py` and `stacking.py`. Scaling, choice of
+- The default recipe is the same for every task: `atomsets_core/models/recipe.py` and `stacking.py`. Scaling, choice of
   levels and scale of the target, stacking and training see the training part of a fold alone; a test shuffles the
   labels of the test part and finds the same predictions.
 - AtomSets-V0 to V3 and MLP-v, f2, f1 are the publication's: one network of its sizes on one level of MEGNet, 10,000

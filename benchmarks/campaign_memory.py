@@ -76,7 +76,16 @@ def run(options: argparse.Namespace, n: int, n_rows: int) -> dict[str, Any]:
             pq.write_table(pq.read_table(options.structures).take(rows), source)
         campaign = Path(folder) / "campaign.toml"
         campaign.write_text(text(source.resolve(), column, options.features and str(Path(options.features).resolve())))
-        command = [sys.executable, "-m", "flows.cli", "screen", str(campaign), "--out", f"{folder}/out", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "atomsets_flows.cli",
+            "screen",
+            str(campaign),
+            "--out",
+            f"{folder}/out",
+            "--json",
+        ]
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         peaks = watch(process)

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from atomsets_core.compositions import Compositions
-from atomsets_core.parents import composition
-from atomsets_core.parents.composition import GAP, HAS_GAP, PROPERTIES, VOLUME, CompositionNetwork
-from atomsets_core.structures import from_arrow
+import atomsets_core
+from atomsets_core.parents import FILE, GAP, HAS_GAP, PROPERTIES, VOLUME, CompositionNetwork, keys_of
+from atomsets_core.structures import Compositions, from_arrow
 from benchmarks.machine import RESULTS, describe, keep
 
-WEIGHTS = Path(composition.__file__).parents[1] / "data" / composition.FILE
+WEIGHTS = Path(atomsets_core.__file__).parent / "data" / FILE
 HELD_OUT, SEED = 2000, 0
 EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY, LARGEST_GRADIENT = 40, 128, 2e-3, 1e-2, 1.0
 SOME_GAP = 0.05
@@ -59,7 +58,7 @@ def main() -> None:
     stored = {name: value.numpy().astype(np.float16) for name, value in network.state_dict().items()}
     for name in ("mean", "scale"):
         stored[name] = network.state_dict()[name].numpy()
-    stored["keys"] = np.sort(composition.keys_of(made_of.take(rows.numpy())))
+    stored["keys"] = np.sort(keys_of(made_of.take(rows.numpy())))
     stored["trained"] = np.unique(numbers[rows].numpy())[1:].astype(np.int64)
     WEIGHTS.write_bytes(safetensors.numpy.save(stored))
     about = describe("python benchmarks/composition_parent.py --data DIR", ("torch", "numpy"))

@@ -22,18 +22,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from flows.server import quiet_environment  # noqa: E402  # settings must stand before prefect is imported
+from atomsets_flows.server import quiet_environment  # noqa: E402  # settings must stand before prefect is imported
 
 quiet_environment(verbose=False)
 
-from atomsets_core.wording_discovery import (  # noqa: E402
-    choice_sentence,
-    search_rows,
-    sentence,
-    table_header,
-    table_rows,
-)
-from flows.discover import Asked, discover  # noqa: E402
+from atomsets_core.report import choice_sentence, search_rows, sentence, table_header, table_rows  # noqa: E402
+from atomsets_flows.runs import Asked, discover  # noqa: E402
 
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
 SEARCH = {"n_start": 200, "batch": 25, "rounds": 24, "share": 0.01}
@@ -153,7 +147,7 @@ def plot(result: dict[str, Any], told: dict[str, Any], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "discovery"
     from matplotlib import pyplot as plt
 
-    from atomsets_core.report.discovery import shown
+    from atomsets_core.report import shown
 
     panels = 3 if told["search"] else 2
     figure, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.8), constrained_layout=True)

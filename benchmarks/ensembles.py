@@ -22,12 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from atomsets_core.batches import TrainingData
-from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.models import AtomSetsNetwork, AtomSetsRegressor, TrainingData, TrainingOptions, apply, train
 from atomsets_core.parents import load_parent
-from atomsets_core.sets import AtomSetsNetwork
-from atomsets_core.sources.embedded import load_elastic
-from atomsets_core.training import TrainingOptions, apply, train
+from atomsets_core.sources import load_elastic
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "training.md"
 LEVELS = ("V0", "V1", "V2", "V3")

@@ -73,7 +73,16 @@ def run(options: argparse.Namespace, n: int, n_rows: int, workers: int) -> dict[
             rows = np.sort(np.random.default_rng(options.seed).choice(n_rows, n, replace=False))
             source = Path(folder) / "sample.parquet"
             pq.write_table(pq.read_table(options.structures).take(rows), source)
-        command = [sys.executable, "-m", "flows.cli", "featurize", str(source), "--out", f"{folder}/features", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "atomsets_flows.cli",
+            "featurize",
+            str(source),
+            "--out",
+            f"{folder}/features",
+            "--json",
+        ]
         command += ["--workers", str(workers), *(["--id-column", column] if column else [])]
         print(f"{n:,} structures, {workers} worker(s)", file=sys.stderr, flush=True)
         before = os.times()

@@ -32,12 +32,10 @@ import torch
 from machine import RESULTS, best, describe, keep, limits, pick, read_structures
 from speed_page import write_page
 
-from atomsets_core import graphs
-from atomsets_core.equivalence import count_unlike_bonds
-from atomsets_core.graphs import graph_batches
-from atomsets_core.parents.megnet import CUTOFF, MAX_BONDS_COMPILED, MEGNet, read_weights
-from atomsets_core.sources.embedded import load_elastic, load_flla
-from atomsets_core.structures import Structures
+from atomsets_core.parents import CUTOFF, MAX_BONDS_COMPILED, MEGNet, read_weights
+from atomsets_core.sources import load_elastic, load_flla
+from atomsets_core.structures import Structures, count_unlike_bonds, graph_batches
+from atomsets_core.structures import neighbours as listed_neighbours
 
 LEVELS = ("V0", "V1", "V2", "V3")
 
@@ -154,7 +152,7 @@ def neighbour_libraries(structures: Structures) -> tuple[dict[str, Callable[[], 
     ]
 
     def pymatgen(cell: np.ndarray, frac: np.ndarray) -> int:
-        return len(graphs.neighbours(cell, frac, CUTOFF)[0])
+        return len(listed_neighbours(cell, frac, CUTOFF)[0])
 
     calls: dict[str, Callable[[np.ndarray, np.ndarray], int]] = {"neighbours_pymatgen": pymatgen}
     try:

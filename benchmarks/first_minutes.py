@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from machine import describe
 
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.sources import load_elastic
 
 ROOT = Path(__file__).resolve().parents[1]
 PORT, KEY = 8123, "0123456789abcdef0123456789abcdef"
@@ -126,7 +126,10 @@ def main() -> None:
                 assert program == "atomsets"
                 # The command of the interpreter that runs this, wherever PATH leads.
                 done = subprocess.run(
-                    [sys.executable, "-m", "flows.cli", *arguments], cwd=given.folder, env=environment, check=False
+                    [sys.executable, "-m", "atomsets_flows.cli", *arguments],
+                    cwd=given.folder,
+                    env=environment,
+                    check=False,
                 )
                 seconds = time.perf_counter() - start
                 rows.append({"trial": trial, "command": command, "seconds": round(seconds, 1), "exit": done.returncode})

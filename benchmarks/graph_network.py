@@ -22,11 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.graph_networks import GraphSet, MEGNetRegressor, build_graphs
-from atomsets_core.parents import load_parent
-from atomsets_core.parents.megnet import CUTOFF
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.models import AtomSetsRegressor, GraphSet, MEGNetRegressor, build_graphs
+from atomsets_core.parents import CUTOFF, load_parent
+from atomsets_core.sources import load_elastic
 from atomsets_core.structures import Structures
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "graph-network.md"

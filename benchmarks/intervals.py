@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.models import featurize, held_out_check, labels_of
+from atomsets_core.features import featurize
+from atomsets_core.jobs import labels_of
+from atomsets_core.models import AtomSetsRegressor, held_out_check
 from atomsets_core.sources import pull
 
 PACKAGES = ("torch", "numpy", "scikit-learn")

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from machine import RESULTS, keep
 
+from atomsets_core.features import shard_key, write_shard
 from atomsets_core.parents import load_parent
-from atomsets_core.shards import shard_key, write_shard
-from atomsets_core.sources.embedded import load_flla
+from atomsets_core.sources import load_flla
 from atomsets_core.storage import Store
 from atomsets_core.structures import Structures
 

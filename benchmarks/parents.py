@@ -35,7 +35,7 @@ import torch
 from pymatgen.core import Structure
 
 from atomsets_core.parents import Parent, load_parent
-from atomsets_core.sources.embedded import load_flla
+from atomsets_core.sources import load_flla
 from atomsets_core.structures import Structures
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "parents.md"

@@ -32,12 +32,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from pymatgen.core import Structure
 
-from atomsets_core.sources.chunks import FanOut, Processes
-from atomsets_core.sources.embedded import load_flla
-from atomsets_core.sources.files import read_path
+from atomsets_core.sources import FanOut, Processes, load_flla, read_path
 from atomsets_core.structures import Structures, from_pymatgen
-from tasks import cluster
-from tasks.clusters import start_local
+from atomsets_tasks import connect, start_local
+from atomsets_tasks import fan_out as dask_fan_out
 
 DOCS = Path(__file__).parents[1] / "docs" / "sources.md"
 BEGIN, END = "<!-- parsing -->\n", "<!-- end of parsing -->"
@@ -143,12 +141,12 @@ def plain_loop(files: list[Path]) -> list[Structure]:
 @contextmanager
 def workers(started: dict[str, float]) -> Iterator[dict[str, FanOut | None]]:
     """The ways to read a folder, with their processes running; `started` gets the seconds they took to start."""
-    with Processes(1) as one, Processes(2) as two, cluster.connect(lambda: start_local(2, "auto")):
+    with Processes(1) as one, Processes(2) as two, connect(lambda: start_local(2, "auto")):
         ways: dict[str, FanOut | None] = {
             "here": None,
             "1 process": one,
             "2 processes": two,
-            "2 Dask workers": cluster.fan_out,
+            "2 Dask workers": dask_fan_out,
         }
         for name, fan_out in ways.items():
             if fan_out is not None:
@@ -160,7 +158,7 @@ def workers(started: dict[str, float]) -> Iterator[dict[str, FanOut | None]]:
 
 
 def _sleep(seconds: float) -> None:
-    import atomsets_core.sources  # noqa: F401
+    from atomsets_core.sources import pull  # noqa: F401
 
     time.sleep(seconds)
 

@@ -19,9 +19,9 @@ import torch
 from machine import RESULTS, describe, keep
 from speed_page import write_page
 
-from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.models import AtomSetsRegressor
 from atomsets_core.parents import load_parent
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.sources import load_elastic
 
 LEVELS = ("V0", "V1", "V2", "V3")
 PARENTS = {"float32": "megnet", "bf16": "megnet-bf16"}

@@ -81,7 +81,7 @@ def main() -> None:
 def command(out: Path, page_size: int) -> list[str]:
     """The pull."""
     return [
-        sys.executable, "-m", "flows.cli", "pull", "mp", "--out", str(out), "--json",
+        sys.executable, "-m", "atomsets_flows.cli", "pull", "mp", "--out", str(out), "--json",
         "--filter", f"page_size={page_size}", "--filter", "requests_per_second=100",
     ]  # fmt: skip
 

@@ -23,7 +23,7 @@ import torch
 
 from atomsets_core.discovery import AtomSetsHead, Design, Rows, answer, scored, summarize
 from atomsets_core.parents import load_parent
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.sources import load_elastic
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "how-it-works.md"
 CHANGES: dict[str, dict[str, Any]] = {

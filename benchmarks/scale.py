@@ -72,7 +72,7 @@ def main() -> None:
 def train(part: Path, n: int, options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Run the command line on one file; scores, seconds and peak memory of its process."""
     features = time.perf_counter()
-    command = [sys.executable, "-m", "flows.cli", "train", str(part), "--target", options.target, "--json"]
+    command = [sys.executable, "-m", "atomsets_flows.cli", "train", str(part), "--target", options.target, "--json"]
     command += ["--unit", options.unit, "--store", options.store]
     # Once to make what the store lacks, without a training to speak of: the features alone.
     made = subprocess.run([sys.executable, "-c", MAKE, str(part), options.store], check=True, capture_output=True)
@@ -87,8 +87,8 @@ MAKE = """
 import sys
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import pull
-from atomsets_core.storage import Store
-from atomsets_core.stored import featurize_into
+from atomsets_core.storage.store import Store
+from atomsets_core.features.stored import featurize_into
 made = []
 featurize_into(Store(sys.argv[2]), "megnet", load_parent("megnet").default_levels, pull(sys.argv[1]).structures,
                progress=lambda *_: made.append(1))

@@ -20,14 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atomsets_core.batches import TrainingData
-from atomsets_core.ensembles import group_folds
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.sets import AtomSetsNetwork
+from atomsets_core.features import featurize_into
+from atomsets_core.models import (
+    AtomSetsNetwork,
+    AtomSetsRegressor,
+    TrainingData,
+    TrainingOptions,
+    apply,
+    group_folds,
+    train,
+)
 from atomsets_core.sources import pull
 from atomsets_core.storage import Store
-from atomsets_core.stored import featurize_into
-from atomsets_core.training import TrainingOptions, apply, train
 
 LEVELS = ("V0", "V1", "V2", "V3")
 

@@ -26,10 +26,9 @@ import torch
 from machine import RESULTS, describe, keep, pick, read_structures
 from speed_page import write_page
 
-from atomsets_core.features import Features
-from atomsets_core.parents import load_parent
-from atomsets_core.shards import _encodings, _to_arrow, read_shard, shard_key, write_shard
-from atomsets_core.sources.embedded import load_flla
+from atomsets_core.features import encodings, read_shard, shard_key, to_arrow, write_shard
+from atomsets_core.parents import Features, load_parent
+from atomsets_core.sources import load_flla
 from atomsets_core.storage import Store
 
 LEVELS = ("V0", "V1", "V2", "V3")
@@ -89,11 +88,11 @@ def main() -> None:
 
 def codecs(features: Features) -> dict[str, Any]:
     """Size, and MB of features a second, of ways to write them, in memory."""
-    table = _to_arrow(features, "megnet")
+    table = to_arrow(features, "megnet")
     total = sum(values.nbytes for values in features.sites.values())
     found = {}
     for name, choice in CODECS.items():
-        split = {"column_encoding": _encodings(features)} if name.startswith("byte") else {}
+        split = {"column_encoding": encodings(features)} if name.startswith("byte") else {}
         write, read, size = [], [], 0
         for _ in range(3):
             sink = io.BytesIO()

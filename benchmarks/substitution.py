@@ -7,7 +7,7 @@ The second form measures nothing and writes the table of docs/sources.md again.
 
 Among the embedded structures many are a substitution of another one: the same crystal with other ions, which was
 computed too. For each such pair the volume that a rule gives the substituted prototype is compared with the computed
-volume of the crystal it became. The rules are those of `atomsets_core.substitution` (ionic radii), of pymatgen's
+volume of the crystal it became. The rules are those of `sources/substitution.py` (ionic radii), of pymatgen's
 DLSVolumePredictor (usual bond lengths), the ratio of two such predictions, and none.
 """
 
@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
-from atomsets_core import deduplication, substitution
-from atomsets_core.sources.embedded import load_flla
-from atomsets_core.substitution import Options, contacts_of, volume_scale
+from atomsets_core.sources import Options, composition_of, contacts_of, load_flla, plan, volume_scale
+from atomsets_core.structures import KnownCrystals, prepare
 
 DOCS = Path(__file__).parents[1] / "docs" / "sources.md"
 BEGIN, END = "<!-- volumes -->\n", "<!-- end of volumes -->"
@@ -62,29 +61,28 @@ def measure(threshold: float) -> dict[str, Any]:
     of_formula = defaultdict(list)
     for row, formula in enumerate(structures.formulas):
         of_formula[formula].append(row)
-    deduplication.VOLUME_RATIO = 100.0  # the volume is what is asked for
-    planned = substitution._plan(structures, Options(threshold=threshold), Counter())
+    planned = plan(structures, Options(threshold=threshold), Counter())
     errors = defaultdict(list)
     for row, item in planned:
         replaced = dict(zip(item.old, item.new, strict=True))
         table = {Element(old).Z: Element(new).Z for old, new in replaced.items()}
         parent = structures.take([row])
         candidate = replace(parent, numbers=np.array([table.get(z, z) for z in parent.numbers.tolist()]))
-        known = deduplication.KnownCrystals()
+        known = KnownCrystals(volume_ratio=100.0)  # the volume is what is asked for
         for other in of_formula.get(str(candidate.formulas[0]), []):
-            if (crystal := deduplication.prepare(structures, other)) is not None:
+            if (crystal := prepare(structures, other)) is not None:
                 known.add(crystal)
-        prepared = deduplication.prepare(candidate, 0)
+        prepared = prepare(candidate, 0)
         match = known.find(prepared) if prepared is not None and known._by_space_group else None
         if prepared is None or match is None:
             continue
-        found = deduplication.prepare(structures, match)
+        found = prepare(structures, match)
         assert found is not None
         contacts = contacts_of(structures, row)
         before = contacts.tightness(contacts.elements)
         after = contacts.tightness([replaced.get(symbol, symbol) for symbol in contacts.elements])
         scales = {
-            "radii": volume_scale(contacts, substitution._composition(structures, row), item),
+            "radii": volume_scale(contacts, composition_of(structures, row), item),
             "relative": (before / after) ** 3,
             "bond lengths": after**-3,
             "none": 1.0,

@@ -1,7 +1,7 @@
 """From structures to predictions with intervals, in three lines."""
 
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.models import AtomSetsRegressor
+from atomsets_core.sources import load_elastic
 
 data = load_elastic()
 structures, moduli = data.structures.to_pymatgen()[:150], data.columns["K_VRH"].to_numpy()[:150]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.models import AtomSetsRegressor
+from atomsets_core.sources import load_elastic
 
 data = load_elastic()
 formulas, first = np.unique(data.structures.formulas.astype(str), return_index=True)

@@ -3,10 +3,9 @@
 import numpy as np
 from sklearn.model_selection import KFold, cross_val_score
 
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.features import Features
-from atomsets_core.parents import load_parent
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.models import AtomSetsRegressor
+from atomsets_core.parents import Features, load_parent
+from atomsets_core.sources import load_elastic
 
 data = load_elastic()
 rows = np.arange(0, 1181, 6)

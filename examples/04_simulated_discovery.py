@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from atomsets_core.discovery.heads import AtomSetsHead, CompositionRidgeHead, Rows
-from atomsets_core.discovery.simulate import Design, answer, scored
+from atomsets_core.discovery import AtomSetsHead, CompositionRidgeHead, Design, Rows, answer, scored
 from atomsets_core.parents import load_parent
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.sources import load_elastic
 
 data = load_elastic()
 chosen = np.arange(0, 1181, 5)

@@ -4,13 +4,12 @@ import tempfile
 
 import numpy as np
 
-from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.discovery import acquisition, diverse_shortlist
+from atomsets_core.features import StoredFeatures, shard_key, write_shard
+from atomsets_core.models import AtomSetsRegressor
 from atomsets_core.parents import load_parent
-from atomsets_core.ranking import acquisition, diverse_shortlist
-from atomsets_core.shards import shard_key, write_shard
-from atomsets_core.sources.embedded import load_elastic, load_flla
+from atomsets_core.sources import load_elastic, load_flla
 from atomsets_core.storage import Store
-from atomsets_core.stored import StoredFeatures
 
 LEVELS = ("V0", "V1", "V2", "V3")
 known, offered = load_elastic(), load_flla()

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from atomsets_core.attribution import contributions
-from atomsets_core.estimators import AtomSetsRegressor
+from atomsets_core.models import AtomSetsRegressor, contributions
 from atomsets_core.parents import load_parent
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.sources import load_elastic
 
 data = load_elastic()
 rows = np.arange(0, 1181, 5)

@@ -6,36 +6,30 @@ Progress and messages go to stderr; exit 0 done, 1 the run failed, 2 the request
 from __future__ import annotations
 
 import atexit
-import dataclasses
-import json
 import logging
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from flows.commands import (
-    automations,
+from atomsets_flows.commands import (
+    automations_app,
     benchmark,
     deploy,
     discover,
     featurize,
-    models,
+    models_app,
     predict,
     pull,
     retrain,
+    screen,
     serve,
     status,
     train,
     train_parent,
     verify,
 )
-from flows.server import quiet_environment, start_early
-from flows.terminal import check_writable, console, fail, watched
 
 # Arrow's own allocator keeps what was freed; a process that reads file after file would seem to grow.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -47,20 +41,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-app.command()(pull.pull)
-app.command()(discover.discover)
-app.command()(featurize.featurize)
-app.command()(train.train)
-app.command()(predict.predict)
-app.command()(benchmark.benchmark)
-app.command("train-parent")(train_parent.train_parent)
-app.command()(verify.verify)
-app.command()(status.status)
-app.command()(retrain.retrain)
-app.add_typer(models.app, name="models")
-app.command()(serve.serve)
-app.command()(deploy.deploy)
-app.add_typer(automations.app, name="automations")
+
+
+app.command()(pull)
+app.command()(discover)
+app.command()(featurize)
+app.command()(train)
+app.command()(predict)
+app.command()(benchmark)
+app.command("train-parent")(train_parent)
+app.command()(verify)
+app.command()(status)
+app.command()(retrain)
+app.add_typer(models_app, name="models")
+app.command()(serve)
+app.command()(deploy)
+app.add_typer(automations_app, name="automations")
+app.command()(screen)
 
 
 def _version(asked: bool) -> None:
@@ -81,124 +78,6 @@ def root(
 
     Start with `atomsets screen`, which needs nothing; `atomsets COMMAND --help` has examples.
     """
-
-
-@app.command()
-def screen(
-    campaign: Annotated[
-        Path | None, typer.Argument(help="Campaign file (TOML); without one the embedded campaign runs.")
-    ] = None,
-    out: Annotated[str | None, typer.Option(help="Folder or URL of the campaign; by default campaigns/NAME.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override an option: section.key=value.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON line on stdout.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and how long it may take; do nothing.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of the flow.")] = False,
-) -> None:
-    """Run a screening campaign, or what is missing of it.
-
-    Examples:
-      atomsets screen
-      atomsets screen my.toml --dry-run
-      atomsets screen my.toml --out runs/my --set objective.shortlist=50
-    """
-    quiet_environment(verbose)
-    if dry_run:
-        foretell(campaign, set_ or [], out, as_json)
-        return
-    server = start_early()
-    from atomsets_core.storage import StorageError
-    from flows.campaign import CampaignError, read_campaign
-    from flows.screen import screen as flow
-
-    try:
-        asked = read_campaign(campaign, set_)
-        target = out or f"campaigns/{asked.name}"
-        check_writable(target)
-    except (CampaignError, StorageError) as error:
-        fail(2, str(error))
-    console.print(f"campaign [bold]{asked.name}[/] in {target}", highlight=False)
-    server.join()
-    with watched(verbose):
-        summary = flow(asked, target)
-    show(summary, target)
-    if as_json:
-        print(json.dumps({**summary, "out": target}))
-
-
-def foretell(campaign: Path | None, changes: list[str], out: str | None, as_json: bool) -> None:
-    """Print what a campaign would do."""
-    from atomsets_core.sources import SourceError
-    from atomsets_core.storage import StorageError
-    from flows.campaign import CampaignError, read_campaign
-    from flows.commands.status import duration
-    from flows.estimate import estimate, told
-    from flows.server import quiet_warnings
-
-    quiet_warnings()
-    try:
-        asked = read_campaign(campaign, changes)
-        found = estimate(asked, out or f"campaigns/{asked.name}")
-    except (CampaignError, SourceError, StorageError) as error:
-        fail(2, str(error))
-    for line in told(found, duration):
-        console.print(line, highlight=False, soft_wrap=True)
-    if as_json:
-        print(json.dumps(dataclasses.asdict(found)))
-
-
-def show(summary: dict[str, Any], target: str) -> None:
-    """Print what came out, on stderr."""
-    from atomsets_core.report.findings import NO_BETTER
-    from atomsets_core.wording import discovery_rows, scale_name
-    from flows.summary import headlines
-
-    for line in headlines(summary):
-        console.print(escape(line), highlight=False, soft_wrap=True)
-    if summary["discovery"]:
-        found = summary["discovery"]
-        console.print(
-            f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
-            f"mean of {len(found['files'])} seeds; errors in {escape(scale_name(summary))}, out of and in the training "
-            "range",
-            highlight=False,
-            soft_wrap=True,
-        )
-        # Short enough for a terminal of 80 columns; the report has them in full.
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for name in ("model", "R-prec.", "enrich.", "MAE out", "MAE in", "bias out", "Spearman"):
-            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-        for row in discovery_rows(summary):
-            table.add_row(row[0], row[1].partition(" ")[0], *row[2:])
-        console.print(table)
-        choice = summary["choice"]
-        console.print(f"so the campaign uses {choice['head']}, ranked by {choice['acquisition']}", highlight=False)
-        if not choice["better_than_random"]:
-            console.print(f"[bold red]{NO_BETTER}[/]", highlight=False, soft_wrap=True)
-    tell_changes(summary, target)
-    done, total = summary["done"], summary["seconds"]["total"]
-    work = {
-        "shards made": done["shards_made"],
-        "models trained": done["models_trained"],
-        "discoveries simulated": done["discoveries_simulated"],
-        "shards predicted": done["shards_predicted"],
-    }
-    told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
-    console.print(f"{told}; {total:.0f} s", highlight=False, soft_wrap=True)
-    console.print(f"report: {target}/report.html   ranking: {target}/ranking.csv", highlight=False, soft_wrap=True)
-
-
-def tell_changes(summary: dict[str, Any], target: str) -> None:
-    """Print what changed since the last run, if this one did anything and there was one before."""
-    from atomsets_core.standing import telling
-    from atomsets_core.standing.memory import read_changes
-    from atomsets_core.storage import Store
-
-    found = read_changes(Store(target))
-    if "rank" in summary["seconds"] and found and found["latest"]["against"] is not None:
-        for text in telling.findings(found["latest"]):
-            console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from atomsets_core.classifiers import AtomSetsClassifier
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.saved_models import FORMAT_VERSION
-from atomsets_core.sources.embedded import load_elastic
+from atomsets_core.models import FORMAT_VERSION, AtomSetsClassifier, AtomSetsRegressor
+from atomsets_core.sources import load_elastic
 from atomsets_core.storage import Store
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "data" / "models"

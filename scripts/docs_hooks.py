@@ -51,7 +51,7 @@ def command_line() -> str:
     """Every command with its help, arguments and options."""
     import typer
 
-    from flows.cli import app
+    from atomsets_flows.cli import app
 
     group = typer.main.get_command(app)
     out = [
@@ -87,7 +87,7 @@ def command_line() -> str:
 
 def campaign_file() -> str:
     """Every option of the campaign file, from the model that reads it."""
-    from flows.campaign import Campaign
+    from atomsets_flows.campaign import Campaign
 
     out = [
         "# Campaign file",

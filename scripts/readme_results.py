@@ -19,8 +19,8 @@ from typing import Any
 
 import pandas as pd
 
-from atomsets_core.wording import discovery_rows, scale_name
-from flows.summary import headlines
+from atomsets_core.report import discovery_rows, scale_name
+from atomsets_flows.runs import headlines
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "incompressible.json"

@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from flows.deployments import read  # noqa: E402
+from atomsets_flows.server import read  # noqa: E402
 from tests.deployments.servers import Prefect, postgres, until  # noqa: E402
 from tests.materials_project_server.running import DATA, KEY, running  # noqa: E402
 
@@ -48,8 +48,8 @@ def main() -> None:
         prefect = Prefect(folder, url or f"sqlite+aiosqlite:///{folder}/prefect.db", password="")
         try:
             prefect.start_server()
-            check(prefect.run("flows.cli", "deploy"))
-            check(prefect.run("flows.cli", "automations", "install", "--quiet"))
+            check(prefect.run("atomsets_flows.cli", "deploy"))
+            check(prefect.run("atomsets_flows.cli", "automations", "install", "--quiet"))
             prefect.start_worker(
                 MP_API_ENDPOINT=materials.url, MP_API_KEY=KEY, ATOMSETS_REPORTS_URL="http://127.0.0.1:4201"
             )

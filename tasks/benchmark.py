@@ -8,24 +8,24 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core import evaluation
-from tasks import cluster
-from tasks.retries import RETRY
+from atomsets_core import jobs
+from atomsets_tasks import client
+from atomsets_tasks.retries import RETRY
 
 
 @task(task_run_name="features of {parent} {start} to {stop}", cache_policy=NO_CACHE, **RETRY)
 def prepare(
     name: str, data: str, store_url: str, parent: str, levels: Sequence[str], start: int, stop: int
 ) -> dict[str, float]:
-    """See `atomsets_core.evaluation.prepare`."""
-    return cluster.run(evaluation.prepare, name, data, store_url, parent, levels, start, stop)
+    """See `atomsets_core.jobs.benchmark.prepare`."""
+    return client.run(jobs.prepare, name, data, store_url, parent, levels, start, stop)
 
 
 @task(task_run_name="{variant} fold {fold}", cache_policy=NO_CACHE, **RETRY)
 def run_fold(
     name: str, data: str, store_url: str, variant: str, fold: int, seed: int, limit: int | None = None
 ) -> dict[str, Any]:
-    """See `atomsets_core.evaluation.run_fold`."""
-    done = cluster.run(evaluation.run_fold, name, data, store_url, variant, fold, seed, limit)
+    """See `atomsets_core.jobs.benchmark.run_fold`."""
+    done = client.run(jobs.run_fold, name, data, store_url, variant, fold, seed, limit)
     get_run_logger().info("fold %d of %s: %s in %.0f s", fold, name, done["scores"], done["seconds"])
     return done

@@ -8,18 +8,18 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core.standing import work
-from tasks import cluster
-from tasks.retries import RETRY
+from atomsets_core import jobs
+from atomsets_tasks import client
+from atomsets_tasks.retries import RETRY
 
 
 @task(task_run_name="{champion} against {challenger} on frozen folds", cache_policy=NO_CACHE, **RETRY)
 def duel_on_folds(
     store_url: str, feature_url: str, parent: str, digest: str, champion: str, challenger: str, name: str
 ) -> dict[str, Any]:
-    """See `atomsets_core.standing.work.duel_on_folds`."""
-    return cluster.run(
-        work.duel_on_folds, store_url, feature_url, parent, digest, champion, challenger, name, heavy=True
+    """See `atomsets_core.jobs.duel.duel_on_folds`."""
+    return client.run(
+        jobs.duel_on_folds, store_url, feature_url, parent, digest, champion, challenger, name, heavy=True
     )
 
 
@@ -35,6 +35,6 @@ def simulate_champion(
     seed: int,
     name: str,
 ) -> dict[str, Any]:
-    """See `atomsets_core.standing.work.simulate_champion`."""
+    """See `atomsets_core.jobs.duel.simulate_champion`."""
     where = (store_url, feature_url, parent, digest)
-    return cluster.run(work.simulate_champion, *where, parameters, champion, options, seed, name, heavy=True)
+    return client.run(jobs.simulate_champion, *where, parameters, champion, options, seed, name, heavy=True)

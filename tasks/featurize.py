@@ -7,13 +7,13 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.isolate import ShardJob, make_shard
-from tasks.retries import RETRY
+from atomsets_tasks.isolate import ShardJob, make_shard
+from atomsets_tasks.retries import RETRY
 
 
 @task(task_run_name="featurize shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
 def featurize_shard(number: int, total: int, job: ShardJob) -> dict[str, Any]:
-    """See `tasks.isolate.make_shard`."""
+    """See `atomsets_tasks.isolate.make_shard`."""
     done = make_shard(job)
     logger = get_run_logger()
     logger.info(

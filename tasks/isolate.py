@@ -14,12 +14,12 @@ from typing import Any
 
 from distributed import KilledWorker
 
-from atomsets_core import stages
-from atomsets_core.shards import find_entry, shard_key
+from atomsets_core.features import counts_of, find_entry, read_queued, shard_key
+from atomsets_core.jobs import featurize_shard, refuse_structure, try_parent
 from atomsets_core.storage import StorageError, Store
-from tasks import cluster
-from tasks.cluster import OverdueError, SchedulerLostError
-from tasks.retries import PASSING
+from atomsets_tasks import client
+from atomsets_tasks.client import OverdueError, SchedulerLostError
+from atomsets_tasks.retries import PASSING
 
 SHORTEST = 1 / 8
 """Share of the time limit that the smallest part of a shard still gets."""
@@ -73,8 +73,8 @@ def make_shard(job: ShardJob) -> dict[str, Any]:
     if failure:
         # Workers that can't do rock salt either are at fault themselves.
         limit = None if job.limit is None else max(job.limit, 60.0)
-        cluster.run(stages.try_parent, job.parent, tuple(job.levels), heavy=True, priority=1, limit=limit)
-        hashes = stages.read_queued(Store(job.store_url), job.queue, job.group).hashes
+        client.run(try_parent, job.parent, tuple(job.levels), heavy=True, priority=1, limit=limit)
+        hashes = read_queued(Store(job.store_url), job.queue, job.group).hashes
         making.divide([str(h) for h in hashes], 0, len(hashes), job.limit, failure)
     return {
         **{name: making.total[name] for name in COUNTED},
@@ -97,7 +97,7 @@ class _Making:
         """Make the shard or a part of it; why it can't be made, where that may be a structure's fault."""
         try:
             arguments = (*self.job.arguments, key, *([] if rows is None else [rows]))
-            done = cluster.run(stages.featurize_shard, *arguments, heavy=True, limit=limit)
+            done = client.run(featurize_shard, *arguments, heavy=True, limit=limit)
         except (KilledWorker, OverdueError) as error:
             return error
         except (StorageError, SchedulerLostError, *PASSING):
@@ -115,7 +115,7 @@ class _Making:
         if high - low == 1:
             reason = _reason(failure)
             key = shard_key(hashes[low:high], job.digest, job.levels)
-            self.add(stages.refuse_structure(*job.arguments, key, low, reason))
+            self.add(refuse_structure(*job.arguments, key, low, reason))
             self.poison[reason] += 1
             return
         if limit is not None and job.limit is not None:
@@ -125,7 +125,7 @@ class _Making:
             key = shard_key(hashes[slice(*rows)], job.digest, job.levels)
             entry = find_entry(Store(job.feature_url), job.parent, job.digest, key)
             if entry is not None:
-                self.add(stages.counts_of(entry))
+                self.add(counts_of(entry))
                 continue
             again = self.attempt(key, rows, limit)
             if again:

@@ -7,17 +7,17 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core import stages
-from atomsets_core.shards import ShardEntry
-from tasks import cluster
-from tasks.retries import RETRY
+from atomsets_core import jobs
+from atomsets_core.features import ShardEntry
+from atomsets_tasks import client
+from atomsets_tasks.retries import RETRY
 
 
 @task(task_run_name="predict shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
 def predict_shard(
     number: int, total: int, store_url: str, feature_url: str, entry: ShardEntry, folder: str, name: str
 ) -> dict[str, Any]:
-    """See `atomsets_core.stages.predict_shard`."""
-    done = cluster.run(stages.predict_shard, store_url, feature_url, entry, folder, name, heavy=True, priority=1)
+    """See `atomsets_core.jobs.predict.predict_shard`."""
+    done = client.run(jobs.predict_shard, store_url, feature_url, entry, folder, name, heavy=True, priority=1)
     get_run_logger().info("shard %d of %d: %d predictions in %.1f s", number, total, done["rows"], done["seconds"])
     return done

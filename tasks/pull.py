@@ -8,10 +8,9 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core.deduplication import deduplicate_file
-from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery, PulledFile, Watcher, pull_into
+from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery, PulledFile, Watcher, deduplicate_file, pull_into
 from atomsets_core.storage import Store
-from tasks import cluster
+from atomsets_tasks import client
 
 
 @task(task_run_name="pull {dataset} from {source}", cache_policy=NO_CACHE)
@@ -34,7 +33,7 @@ def pull_source(
 
     Args:
         dataset: "training" or "candidates".
-        source: see `atomsets_core.sources.pull`.
+        source: see `atomsets_core.sources.pull.pull`.
         labels: see there.
         id_column: see there.
         store: of the campaign.
@@ -46,8 +45,8 @@ def pull_source(
     """
     target = f"structures/{dataset}.parquet"
     more = dict(options or {})
-    if source != MATERIALS_PROJECT and cluster.connected():
-        more["fan_out"] = cluster.fan_out
+    if source != MATERIALS_PROJECT and client.connected():
+        more["fan_out"] = client.fan_out
     pulled = pull_into(
         store, target, source, labels=labels, id_column=id_column, query=query, watch=watch, options=more
     )

@@ -1,42 +1,16 @@
-"""Decide what is learned from and what is ranked, with a reason for everything else."""
+"""Decide what is learned from and what is ranked."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core.catalogue import Catalogue
-from atomsets_core.labels import filter_reasons, usable_labels
-from atomsets_core.matching import already_seen_lines
-from atomsets_core.sources import PulledFile, SourceError
+from atomsets_core import jobs
+from atomsets_core.jobs import Selection
+from atomsets_core.sources import PulledFile
 from atomsets_core.storage import Store
-from atomsets_core.structures import Refusal
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What a campaign works on.
-
-    Attributes:
-        training: structures with a usable label.
-        values: (len(training),) their labels.
-        candidates: structures that passed every filter.
-        filtered: reason -> number of candidates it left out.
-        refused: ("training" or "candidates", refusal) so far.
-    """
-
-    training: Catalogue
-    values: npt.NDArray[np.float64]
-    candidates: Catalogue
-    filtered: dict[str, int]
-    refused: list[tuple[str, Refusal]]
 
 
 @task(task_run_name="select", cache_policy=NO_CACHE)
@@ -51,46 +25,14 @@ def select(
     only_elements: Sequence[str],
     exclude_seen: bool,
 ) -> Selection:
-    """Usable labels of the training data; candidates that pass the filters and are not in the training data."""
-    labelled, values, unlabelled = with_labels(store, training, target, transform)
-    offered = Catalogue.open(store, candidates.name)
-    columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
-    reasons = filter_reasons(offered.pulled(columns, _name(candidates)), bounds, exclude_elements, only_elements)
-    if exclude_seen:
-        passing = np.flatnonzero(reasons == "")
-        reasons[passing] = already_seen_lines(offered.take(passing), labelled)
-    kept = np.flatnonzero(reasons == "")
-    filtered = Counter(str(reason) for reason in reasons if reason)
-    if not len(kept):
-        raise SourceError(f"no candidate is left of {candidates.n_seen}: {dict(filtered) or 'none could be used'}")
+    """See `atomsets_core.jobs.select`."""
+    chosen = jobs.select(
+        store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen
+    )
     get_run_logger().info(
         "%d labels to learn from, %d candidates to rank, %d filtered out",
-        len(labelled),
-        len(kept),
-        sum(filtered.values()),
+        len(chosen.training),
+        len(chosen.candidates),
+        sum(chosen.filtered.values()),
     )
-    return Selection(
-        training=labelled,
-        values=values,
-        candidates=offered.take(kept),
-        filtered=dict(filtered.most_common()),
-        refused=[
-            *(("training", refusal) for refusal in [*training.refused, *unlabelled]),
-            *(("candidates", refusal) for refusal in candidates.refused),
-        ],
-    )
-
-
-def with_labels(
-    store: Store, training: PulledFile, target: str, transform: str
-) -> tuple[Catalogue, npt.NDArray[np.float64], list[Refusal]]:
-    """Structures with a usable label, their (n,) labels, and a refusal for each other one."""
-    known = Catalogue.open(store, training.name)
-    named = known.pulled([target], _name(training))
-    usable, unlabelled = usable_labels(named, target, transform)
-    values = pd.to_numeric(named.columns[target], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return known.take(usable), values[usable], unlabelled
-
-
-def _name(file: PulledFile) -> str:
-    return str(file.provenance.get("name", "the source"))
+    return chosen

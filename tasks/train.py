@@ -8,9 +8,9 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from atomsets_core import stages
-from tasks import cluster
-from tasks.retries import RETRY
+from atomsets_core import jobs
+from atomsets_tasks import client
+from atomsets_tasks.retries import RETRY
 
 
 @task(task_run_name="train {folder}", cache_policy=NO_CACHE, **RETRY)
@@ -24,9 +24,9 @@ def train_model(
     about: Mapping[str, Any],
     frozen: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """See `atomsets_core.stages.train_model`."""
+    """See `atomsets_core.jobs.train.train_model`."""
     where = (store_url, feature_url, parent, digest)
-    done = cluster.run(stages.train_model, *where, parameters, folder, about, frozen, heavy=True, priority=2)
+    done = client.run(jobs.train_model, *where, parameters, folder, about, frozen, heavy=True, priority=2)
     get_run_logger().info("trained on %d structures in %.0f s (%s)", done["n_train"], done["seconds"], done["device"])
     return done
 
@@ -42,9 +42,9 @@ def simulate_discovery(
     seed: int,
     name: str,
 ) -> dict[str, Any]:
-    """See `atomsets_core.stages.simulate_seed`."""
-    done = cluster.run(
-        stages.simulate_seed, store_url, feature_url, parent, digest, parameters, options, seed, name, heavy=True
+    """See `atomsets_core.jobs.simulate.simulate_seed`."""
+    done = client.run(
+        jobs.simulate_seed, store_url, feature_url, parent, digest, parameters, options, seed, name, heavy=True
     )
     get_run_logger().info("simulated discovery %d in %.0f s", seed, done["seconds"])
     return done

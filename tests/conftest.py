@@ -66,7 +66,7 @@ def s3(s3_environment, monkeypatch):
 
 @pytest.fixture(scope="session")
 def megnet():
-    from atomsets_core.parents import load_parent
+    from atomsets_core.parents.registry import load_parent
 
     return load_parent("megnet")
 
@@ -88,11 +88,11 @@ def elastic_features(elastic, megnet):
 @pytest.fixture(scope="session")
 def trained_parent(tmp_path_factory):
     """Path of a small parent, trained for a few epochs on 120 embedded structures."""
-    from atomsets_core.graph_networks import MEGNetRegressor
-    from atomsets_core.graph_networks.parent_training import parent_data, train_parent
+    from atomsets_core.jobs.train_parent import parent_data, train_parent
+    from atomsets_core.models.megnet_regressor import MEGNetRegressor
     from atomsets_core.sources.base import Pulled
     from atomsets_core.sources.embedded import load_flla
-    from atomsets_core.storage import Store
+    from atomsets_core.storage.store import Store
 
     everything = load_flla()
     rows = np.arange(0, 3900, 32)[:120]

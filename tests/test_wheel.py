@@ -16,8 +16,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from scripts import house
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("atomsets_core", "tasks", "flows")
+INSTALLED = {"atomsets_core": "atomsets_core", "tasks": "atomsets_tasks", "flows": "atomsets_flows"}
+"""Folder -> name it is installed by, see docs/decisions/names.md."""
 LICENCES = {"LICENSE", "NOTICE", "3Dmol.LICENSE", "plotly-basic.LICENSE"}
 
 
@@ -34,7 +37,7 @@ def wheel(tmp_path_factory) -> Path:
     """Built from a copy, so that nothing is left in the repository."""
     folder = tmp_path_factory.mktemp("wheel")
     skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in (*PACKAGES, "deployments"):
+    for name in (*INSTALLED, "deployments"):
         shutil.copytree(ROOT / name, folder / "copy" / name, ignore=skipped)
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, folder / "copy" / name)
@@ -47,14 +50,14 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
     wanted = {
-        str(path.relative_to(ROOT))
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*")
+        "/".join((name, *path.relative_to(ROOT / folder).parts))
+        for folder, name in INSTALLED.items()
+        for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     about = {name for name in names if ".dist-info/" in name}
     assert wanted - names == set()
-    assert {name for name in names - wanted - about if not name.startswith("deployments/")} == set()
+    assert {name for name in names - wanted - about if not name.startswith("atomsets_deployments/")} == set()
     assert {Path(name).name for name in about if "/licenses/" in name} == LICENCES
     assert wheel.stat().st_size < 5_000_000
 
@@ -97,8 +100,15 @@ def test_a_campaign_runs_from_the_installed_wheel(wheel, elastic, tmp_path):
         [cluster]
         workers = 1
     """)
-    where = run(sys.executable, "-c", "import flows.cli; print(flows.cli.__file__)", cwd=work, PYTHONPATH=str(site))
-    assert Path(where.strip()).is_relative_to(site)
+    # what people call their own files; the working directory comes first for `python -c` and `python -m`
+    for name in ("tasks", "flows", "deployments"):
+        (work / f"{name}.py").write_text(f"MINE = {name!r}\n")
+    code = f"import tasks, flows, deployments, {', '.join(house.FLOOR)}; print(tasks.MINE, atomsets_flows.cli.__file__)"
+    mine, where = run(sys.executable, "-c", code, cwd=work, PYTHONPATH=str(site)).split()
+    assert mine == "tasks"
+    assert Path(where).is_relative_to(site)
+    code = "from atomsets_flows.server import read; print(len(read()))"
+    assert int(run(sys.executable, "-c", code, cwd=work, PYTHONPATH=str(site))) >= 5
     told = run(str(site / "bin" / "atomsets"), "screen", "mine.toml", "--json", cwd=work, PYTHONPATH=str(site))
     summary = json.loads(told.splitlines()[-1])
     assert summary["counts"]["candidates"]["ranked"] == 30

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pymatgen.core import Composition
 
-from atomsets_core.features import Features
-from atomsets_core.parents import Parent, featurize_batches, register_parent
+from atomsets_core.parents import Features, Parent, featurize_batches, register_parent
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Structures
 
 NAME, LEVEL = "elements", "one-hot"

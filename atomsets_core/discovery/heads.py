@@ -15,16 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import NearestNeighbors
 
-from atomsets_core.baselines import composition_statistics, random_forest
-from atomsets_core.calibration import Calibrator, calibrate
 from atomsets_core.discovery.elements import element_sets
 from atomsets_core.discovery.gaussian import fit_gaussian_process, fit_ridge
 from atomsets_core.discovery.transduction import TransductionOptions, fit_transduction
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.features import Features
-from atomsets_core.graph_networks import MEGNetRegressor
-from atomsets_core.joined import AnyFeatures
-from atomsets_core.specification import parse_features
+from atomsets_core.features import AnyFeatures, parse_features
+from atomsets_core.models import (
+    AtomSetsRegressor,
+    Calibrator,
+    MEGNetRegressor,
+    calibrate,
+    composition_statistics,
+    random_forest,
+)
+from atomsets_core.parents import Features
 from atomsets_core.structures import Structures
 
 FloatArray = npt.NDArray[np.float64]

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 
-from atomsets_core import metrics
+from atomsets_core.discovery.acquisition import acquisition
 from atomsets_core.discovery.heads import Head, Rows
-from atomsets_core.objectives import Objective, pareto_fronts, pareto_order, weighted_utility
-from atomsets_core.ranking import acquisition, choose_batch
+from atomsets_core.discovery.objectives import Objective, pareto_fronts, pareto_order, weighted_utility
+from atomsets_core.discovery.shortlist import choose_batch
+from atomsets_core.models import bootstrap_interval, budget_for
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -240,7 +241,7 @@ def summarize_searches(runs: list[dict[str, Any]], share: float = 0.5) -> list[d
         own = [run for run in runs if run["search"] == name]
         budgets, multiples = [], []
         for run in own:
-            budget = metrics.budget_for(np.array(run["found"]), np.ceil(share * run["n_wanted"] - 1e-9))
+            budget = budget_for(np.array(run["found"]), np.ceil(share * run["n_wanted"] - 1e-9))
             budgets.append(budget)
             multiples.append(budget / random_budget(run["n_wanted"], run["n_pool"], share))
         reached = np.isfinite(budgets)
@@ -266,5 +267,5 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _interval(values: list[float]) -> list[float] | None:
-    low, high = metrics.bootstrap_interval(values)
+    low, high = bootstrap_interval(values)
     return [low, high] if np.isfinite(low) else None

@@ -18,10 +18,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomsets_core import metrics
+from atomsets_core.discovery.acquisition import acquisition
 from atomsets_core.discovery.heads import Estimate, Head, Rows, average
 from atomsets_core.discovery.holdouts import Holdout, value_holdout
-from atomsets_core.ranking import acquisition
+from atomsets_core.models import (
+    acceleration,
+    area_under_hits,
+    bias,
+    bootstrap_interval,
+    enrichment,
+    gaussian_coverage,
+    hits,
+    mean_absolute_error,
+    r_precision,
+    scatter_ratio,
+    spearman,
+)
 
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -247,29 +259,29 @@ def score(asked: Asked, found: Estimate, kind: str = "mean") -> dict[str, Any]:
     """
     y, hidden, sign, mean, std = asked.y, asked.hidden, asked.sign, found.mean, found.std
     scores = {
-        "acceleration": metrics.acceleration(sign * y, sign * mean, sign * asked.boundary),
-        "mae_outside": metrics.mean_absolute_error(y[hidden], mean[hidden]),
-        "mae_inside": metrics.mean_absolute_error(y[~hidden], mean[~hidden]),
-        "bias_outside": metrics.bias(y[hidden], mean[hidden]),
-        "spearman_outside": metrics.spearman(y[hidden], mean[hidden]),
-        "coverage_outside": metrics.gaussian_coverage(y[hidden], mean[hidden], std[hidden], COVERAGE),
-        "coverage_inside": metrics.gaussian_coverage(y[~hidden], mean[~hidden], std[~hidden], COVERAGE),
-        "scatter_outside": metrics.scatter_ratio(y[hidden], mean[hidden], std[hidden]),
+        "acceleration": acceleration(sign * y, sign * mean, sign * asked.boundary),
+        "mae_outside": mean_absolute_error(y[hidden], mean[hidden]),
+        "mae_inside": mean_absolute_error(y[~hidden], mean[~hidden]),
+        "bias_outside": bias(y[hidden], mean[hidden]),
+        "spearman_outside": spearman(y[hidden], mean[hidden]),
+        "coverage_outside": gaussian_coverage(y[hidden], mean[hidden], std[hidden], COVERAGE),
+        "coverage_inside": gaussian_coverage(y[~hidden], mean[~hidden], std[~hidden], COVERAGE),
+        "scatter_outside": scatter_ratio(y[hidden], mean[hidden], std[hidden]),
     }
-    by_kind = {k: metrics.r_precision(hidden, asked.utility(found, k)) for k in KINDS}
+    by_kind = {k: r_precision(hidden, asked.utility(found, k)) for k in KINDS}
     defined = {name: value if np.isfinite(value) else None for name, value in scores.items()}
     return {**_ranking_scores(hidden, asked.utility(found, kind)), **defined, "acquisition": by_kind}
 
 
 def _ranking_scores(hidden: Mask, utility: FloatArray) -> dict[str, Any]:
     k = int(hidden.sum())
-    area = metrics.area_under_hits(hidden, utility)
+    area = area_under_hits(hidden, utility)
     return {
         "n_hidden": k,
-        "r_precision": metrics.r_precision(hidden, utility),
-        "enrichment": metrics.enrichment(hidden, utility, k),
+        "r_precision": r_precision(hidden, utility),
+        "enrichment": enrichment(hidden, utility, k),
         "area": area if np.isfinite(area) else None,
-        "hits": metrics.hits(hidden, utility).tolist(),
+        "hits": hits(hidden, utility).tolist(),
     }
 
 
@@ -287,7 +299,7 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for name in SCORES:
             values = [s[name] for s in scores if s.get(name) is not None]
             row[name] = float(np.mean(values)) if values else None
-            low, high = metrics.bootstrap_interval(values)
+            low, high = bootstrap_interval(values)
             row["intervals"][name] = [low, high] if np.isfinite(low) else None
         spread = [s["r_precision"] for s in scores]
         row["r_precision_se"] = float(np.std(spread, ddof=1) / np.sqrt(len(spread))) if len(spread) > 1 else None
@@ -304,5 +316,5 @@ def lead(runs: Sequence[Mapping[str, Any]], head: str, rival: str, name: str = "
     gaps = [a - b for a, b in pairs if a is not None and b is not None]
     if not gaps:
         return None
-    low, high = metrics.bootstrap_interval(gaps)
+    low, high = bootstrap_interval(gaps)
     return {"mean": float(np.mean(gaps)), "interval": [low, high] if np.isfinite(low) else None, "seeds": len(gaps)}

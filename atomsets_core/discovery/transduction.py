@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from atomsets_core.discovery.gaussian import Scaler
-from atomsets_core.sets import MemberLinear
+from atomsets_core.models import MemberLinear
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""The protocol of a parent network, the registry that finds one by name, and what all of them share.
+"""The protocol of a parent network, and the book-keeping that all of them share.
 
 A network of your own needs only the protocol; the functions at the end of the file save it the book-keeping.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +16,8 @@ import numpy.typing as npt
 from pymatgen.core import Element
 from torch import Tensor
 
-from atomsets_core.compositions import Compositions
-from atomsets_core.features import Features
-from atomsets_core.graphs import CrystalGraphs
-from atomsets_core.structures import IntArray, Refusal, Structures, ragged_rows
+from atomsets_core.parents.features import Features
+from atomsets_core.structures import Compositions, CrystalGraphs, IntArray, Refusal, Structures, ragged_rows
 
 Levels = Mapping[str, npt.NDArray[np.float32]]
 """Level -> values of one batch: (n_atoms, width) on sites, (n_structures, width) on structures."""
@@ -73,60 +69,6 @@ class Parent(Protocol):
             ValueError: a level this parent doesn't have.
         """
         ...
-
-
-ENTRY_POINTS = "atomsets_core.parents"
-"""Group in which an installed package names its parents: name = "module:load"."""
-
-_LOADERS: dict[str, Callable[[str], Parent]] = {}
-
-
-def register_parent(name: str, loader: Callable[[str], Parent]) -> None:
-    """Make `load_parent(name)` call `loader(device)`, in this process.
-
-    Workers of a cluster are other processes: for them a package declares its parents as entry points of the group
-    `ENTRY_POINTS`, which are found without registering.
-    """
-    _LOADERS[name] = loader
-    load_parent.cache_clear()
-
-
-_FINDERS: list[tuple[Callable[[str], bool], Callable[[str, str], Parent]]] = []
-
-
-def register_finder(found: Callable[[str], bool], loader: Callable[[str, str], Parent]) -> None:
-    """Make `load_parent(name)` call `loader(name, device)` for names that `found` says are of its kind: paths."""
-    _FINDERS.append((found, loader))
-
-
-def is_parent(name: str) -> bool:
-    """Whether `load_parent` knows this name or path; the package behind one may still be missing."""
-    return name in parent_names() or any(found(name) for found, _ in _FINDERS)
-
-
-@lru_cache(maxsize=8)
-def load_parent(name: str, device: str = "cpu") -> Parent:
-    """The parent of this name (or in this folder), its weights loaded, ready on a torch device; loaded once a process.
-
-    Raises:
-        ValueError: no parent has this name; the message lists those there are.
-        FileNotFoundError: the package that carries the weights is not installed.
-    """
-    if name in _LOADERS:
-        return _LOADERS[name](device)
-    for entry in entry_points(group=ENTRY_POINTS, name=name):
-        return entry.load()(device)
-    for found, loader in _FINDERS:
-        if found(name):
-            return loader(name, device)
-    raise ValueError(
-        f"no parent named {name!r}; there are {', '.join(parent_names())}, and folders made by `atomsets train-parent`"
-    )
-
-
-def parent_names() -> list[str]:
-    """The names `load_parent` knows; the package behind one may still be missing."""
-    return sorted({*_LOADERS, *entry_points(group=ENTRY_POINTS).names})
 
 
 def split_levels(parent: Parent, levels: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

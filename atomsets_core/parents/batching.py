@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from atomsets_core.graphs import CrystalGraphs
 from atomsets_core.parents.base import Levels
-from atomsets_core.structures import IntArray
+from atomsets_core.structures import CrystalGraphs, IntArray
 
 Item = TypeVar("Item")
 

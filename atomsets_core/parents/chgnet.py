@@ -23,12 +23,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
-from atomsets_core.compositions import Compositions
-from atomsets_core.equivalence import MergedGraph, merge_alike
-from atomsets_core.features import Features
-from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
-from atomsets_core.structures import Structures
+from atomsets_core.parents.features import Features
+from atomsets_core.structures import Compositions, CrystalGraphs, MergedGraph, Structures, graph_batches, merge_alike
 
 NAME = "chgnet"
 CODE_VERSION = "1"

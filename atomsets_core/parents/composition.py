@@ -22,10 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from atomsets_core.compositions import Compositions
-from atomsets_core.features import Features
 from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
-from atomsets_core.structures import IntArray, Refusal, Structures
+from atomsets_core.parents.features import Features
+from atomsets_core.structures import Compositions, IntArray, Refusal, Structures
 
 NAME = "composition"
 CODE_VERSION = "1"
@@ -116,7 +115,7 @@ class _Block(nn.Module):
         return x + self.narrow(silu(self.wide(self.after(x))))
 
 
-def load(device: str = "cpu") -> CompositionParent:
+def load_composition(device: str = "cpu") -> CompositionParent:
     """The parent with the weights of the package, on a torch device."""
     return CompositionParent(read_weights(), device)
 

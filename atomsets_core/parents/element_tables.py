@@ -17,11 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from pymatgen.core import Element
 
-from atomsets_core.compositions import Compositions
-from atomsets_core.features import Features
-from atomsets_core.formulas import LARGEST_ATOMIC_NUMBER
 from atomsets_core.parents.base import Parent, featurize_batches, installed_file, weights_digest
-from atomsets_core.structures import Structures
+from atomsets_core.parents.features import Features
+from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Compositions, Structures
 
 INSTALL = "'atomsets-screening[embeddings]'"
 CODE_VERSION = "1"

@@ -26,8 +26,8 @@ import numpy.typing as npt
 import spglib
 from pymatgen.core import Element
 
-from atomsets_core.features import Features
-from atomsets_core.parents.base import Parent, load_parent, split_levels
+from atomsets_core.parents.base import Parent, split_levels
+from atomsets_core.parents.features import Features
 from atomsets_core.structures import IntArray, Refusal, Structures, ragged_rows
 
 CODE_VERSION = "1"
@@ -297,8 +297,3 @@ def _pieces(sites: IntArray) -> Iterator[IntArray]:
 
 SITES_LIKE = {"chgnet": "site", "sevennet": "s1", "sevennet-l3i5": "s1"}
 """Parents with a response, and the site level by which their equivalent sites are recognised."""
-
-
-def load(base: str, device: str = "cpu") -> Response:
-    """Stiffness from the energy of one of `SITES_LIKE`."""
-    return Response(load_parent(base, device), SITES_LIKE[base])

@@ -27,11 +27,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from atomsets_core.compositions import Compositions
-from atomsets_core.features import Features
-from atomsets_core.graphs import CrystalGraphs, graph_batches
 from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
-from atomsets_core.structures import Structures
+from atomsets_core.parents.features import Features
+from atomsets_core.structures import Compositions, CrystalGraphs, Structures, graph_batches
 
 CODE_VERSION = "1"
 """Part of the digest: raised when the meaning of the numbers below changes."""

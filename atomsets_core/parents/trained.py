@@ -12,10 +12,9 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from atomsets_core.bounds import check_header
-from atomsets_core.parents.megnet import MEGNet
-from atomsets_core.parents.megnet_weights import Weights, weight_shapes
-from atomsets_core.storage import StorageError, Store
+from atomsets_core.parents.megnet.parent import MEGNet
+from atomsets_core.parents.megnet.weights import Weights, weight_shapes
+from atomsets_core.storage import StorageError, Store, check_header
 
 WEIGHTS, CARD = "parent.safetensors", "parent.json"
 NEEDED = {"format_version", "kind", "digest", "sha256", "cutoff", "elements"}

@@ -1,5 +1,5 @@
-"""The report of a campaign: one HTML file that explains the answer and needs no network."""
+"""What people read: the page of a campaign, its tables and its sentences."""
 
-from atomsets_core.report.page import write_report
+import lazy_loader
 
-__all__ = ["write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from atomsets_core.standing import telling
-from atomsets_core.standing.memory import read_changes, short
+from atomsets_core.campaigns import read_changes, short
+from atomsets_core.report import change_words
 from atomsets_core.storage import Store
 
 MOST_MOVES, MOST_CONFRONTED, MOST_RUNS = 50, 50, 26
@@ -21,8 +21,8 @@ def changes(store: Store) -> dict[str, Any] | None:
     return {
         "run": record["run"],
         "before": next((line["finished"][:10] for line in history if line["run"] == record["against"]), ""),
-        "findings": telling.findings(record),
-        "lists": [(title, moves[:MOST_MOVES]) for title, moves in telling.sections(record)],
+        "findings": change_words.change_sentences(record),
+        "lists": [(title, moves[:MOST_MOVES]) for title, moves in change_words.sections(record)],
         "confronted": record["confronted"]["rows"][:MOST_CONFRONTED],
         "runs": [{**line, "model": short(line["model"])} for line in reversed(history[-MOST_RUNS:])],
         "unit": record["unit"],

@@ -8,11 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from atomsets_core.discovery.simulate import REFERENCES
-from atomsets_core.report.page import PLOTLY, asset
-from atomsets_core.report.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, to_json
-from atomsets_core.storage import Store
-from atomsets_core.wording_discovery import (
+from atomsets_core.discovery import REFERENCES
+from atomsets_core.report.discovery_words import (
     choice_sentence,
     search_rows,
     search_sentence,
@@ -20,6 +17,9 @@ from atomsets_core.wording_discovery import (
     table_header,
     table_rows,
 )
+from atomsets_core.report.page import PLOTLY, asset
+from atomsets_core.report.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, to_json
+from atomsets_core.storage import Store
 
 LINES = ((BLUE, "solid"), (ORANGE, "dash"), (GREEN, "dashdot"), (PURPLE, "longdash"))
 SHOWN = (

@@ -33,7 +33,7 @@ from atomsets_core.report.plotting import (
     to_json,
 )
 from atomsets_core.report.results import Results
-from atomsets_core.wording import counted, number, percent, with_unit
+from atomsets_core.report.words import counted, number, percent, with_unit
 
 
 def figures(results: Results) -> list[Figure]:

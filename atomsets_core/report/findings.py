@@ -11,7 +11,7 @@ import pandas as pd
 from atomsets_core.report import methods
 from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import NAMES, FloatArray, Results
-from atomsets_core.wording import counted, factor, listed, mean_count, number, percent, scale_name, with_unit
+from atomsets_core.report.words import counted, factor, listed, mean_count, number, percent, scale_name, with_unit
 
 FEW = 20
 """Rows below which a share of them says little."""

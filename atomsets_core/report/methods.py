@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from atomsets_core.wording import counted, listed, number, percent, with_unit
+from atomsets_core.parents import PARENTS
+from atomsets_core.report.words import counted, listed, number, percent, with_unit
 
 ATOMSETS: dict[str, Any] = {
     "bibtex": {
@@ -20,53 +21,7 @@ ATOMSETS: dict[str, Any] = {
     "materials datasets, npj Comput. Mater. 7, 173 (2021)",
     "doi": "10.1038/s41524-021-00639-w",
 }
-PARENTS: dict[str, dict[str, Any]] = {
-    "megnet": {
-        "name": "MEGNet",
-        "bibtex": {
-            "author": "Chen, Chi and Ye, Weike and Zuo, Yunxing and Zheng, Chen and Ong, Shyue Ping",
-            "title": "Graph networks as a universal machine learning framework for molecules and crystals",
-            "journal": "Chemistry of Materials",
-            "volume": "31",
-            "pages": "3564--3572",
-            "year": "2019",
-        },
-        "citation": "C. Chen, W. Ye, Y. Zuo, C. Zheng, S. P. Ong, Graph networks as a universal machine learning "
-        "framework for molecules and crystals, Chem. Mater. 31, 3564 (2019)",
-        "doi": "10.1021/acs.chemmater.9b01294",
-    },
-    "chgnet": {
-        "name": "CHGNet",
-        "bibtex": {
-            "author": "Deng, Bowen and Zhong, Peichen and Jun, KyuJung and Riebesell, Janosh and Han, Kevin and "
-            "Bartel, Christopher J. and Ceder, Gerbrand",
-            "title": "CHGNet as a pretrained universal neural network potential for charge-informed atomistic "
-            "modelling",
-            "journal": "Nature Machine Intelligence",
-            "volume": "5",
-            "pages": "1031--1041",
-            "year": "2023",
-        },
-        "citation": "B. Deng, P. Zhong, K. Jun, J. Riebesell, K. Han, C. J. Bartel, G. Ceder, CHGNet as a pretrained "
-        "universal neural network potential for charge-informed atomistic modelling, Nat. Mach. Intell. 5, 1031 (2023)",
-        "doi": "10.1038/s42256-023-00716-3",
-    },
-    "sevennet": {
-        "name": "SevenNet-0",
-        "bibtex": {
-            "author": "Park, Yutack and Kim, Jaesun and Hwang, Seungwoo and Han, Seungwu",
-            "title": "Scalable parallel algorithm for graph neural network interatomic potentials in molecular "
-            "dynamics simulations",
-            "journal": "Journal of Chemical Theory and Computation",
-            "volume": "20",
-            "pages": "4857--4868",
-            "year": "2024",
-        },
-        "citation": "Y. Park, J. Kim, S. Hwang, S. Han, Scalable parallel algorithm for graph neural network "
-        "interatomic potentials in molecular dynamics simulations, J. Chem. Theory Comput. 20, 4857 (2024)",
-        "doi": "10.1021/acs.jctc.4c00190",
-    },
-}
+
 PARENTS["sevennet-l3i5"] = {**PARENTS["sevennet"], "name": "SevenNet-l3i5"}
 
 

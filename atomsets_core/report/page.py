@@ -11,14 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from atomsets_core.report import findings, methods, periodic
-from atomsets_core.report.cards import cards
+from atomsets_core.report.candidate_cards import cards
 from atomsets_core.report.changes import changes as changes_of
 from atomsets_core.report.downloads import downloads
 from atomsets_core.report.figures import figures
 from atomsets_core.report.markup import citation, formula, material
 from atomsets_core.report.results import Results, read_results
+from atomsets_core.report.words import NONE, discovery_header, discovery_rows, minus, number, percent, scale_name
 from atomsets_core.storage import Store
-from atomsets_core.wording import NONE, discovery_header, discovery_rows, minus, number, percent, scale_name
 
 NAMED_AFTER_FIRST = 4
 """Shortlisted candidates named beside the first in the answer."""

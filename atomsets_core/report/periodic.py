@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from pymatgen.core import Element
 
-from atomsets_core.wording import listed, percent
+from atomsets_core.report.words import listed, percent
 
 CELL, STEPS = 40, 5
 

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymatgen.core import Element
 
-from atomsets_core.evidence import read_evidence
+from atomsets_core.campaigns import EVIDENCE, MAP
 from atomsets_core.storage import StorageError, Store
 
 FloatArray = npt.NDArray[np.float64]
 
 FLAGS, TEXTS = ("in_domain", "shortlist"), ("material_id", "formula", "remark", "structure_hash")
+
 NUMBERS = ("rank", "predicted", "e_above_hull", *FLAGS)
 """Columns of the ranking that are read of every candidate."""
 
@@ -46,7 +47,7 @@ class Results:
         out_of_fold: each training structure with its value and the prediction of members that never saw it.
         failures: the ledger, one row for each structure or label that could not be used.
         discoveries: the simulated discoveries, one for each seed; empty where none was asked for.
-        evidence: material_id -> what stands behind its place on the shortlist, see `atomsets_core.evidence`.
+        evidence: material_id -> what stands behind its place on the shortlist, see `atomsets_core.jobs.evidence`.
         plane: about the map of feature space ("explained": shares of the variance); None in older campaigns.
         points: of that map.
     """
@@ -187,3 +188,11 @@ def _no_rows(columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {name: pd.Series(dtype=bool if name in FLAGS else object if name in TEXTS else float) for name in columns}
     )
+
+
+def read_evidence(store: Store) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None, pa.Table | None]:
+    """What `write_evidence` left: material_id -> evidence, about the map, its points; nothing for older campaigns."""
+    if not (store.exists(EVIDENCE) and store.exists(MAP)):
+        return {}, None, None
+    found = store.read_json(EVIDENCE)
+    return {row["material_id"]: row for row in found["candidates"]}, found["map"], store.read_table(MAP)

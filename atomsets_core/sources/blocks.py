@@ -15,11 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atomsets_core.bounds import check_parquet
-from atomsets_core.hashes import Digests, position
-from atomsets_core.probing import probe_file
-from atomsets_core.sources import SourceError, pull
+from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.entries import ID_NAMES
+from atomsets_core.sources.pull import pull
+from atomsets_core.storage import Digests, check_parquet, position, probe_file
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, empty_structures, from_arrow
 
 BLOCK = 2048

@@ -1,1 +1,5 @@
-"""Commands of `atomsets`, one a module."""
+"""The command line, one file for each command."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

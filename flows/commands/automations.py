@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Messages when a run fails, nothing is heard, or the ranking has a new candidate.")
+automations_app = typer.Typer(help="Messages when a run fails, nothing is heard, or the ranking has a new candidate.")
 
 
-@app.command()
+@automations_app.command()
 def install(
     names: Annotated[
         list[str] | None, typer.Argument(help="failure, silence, top-ten or a file; those three where none is named.")
@@ -25,10 +25,8 @@ def install(
       atomsets automations install --notify slack-webhook/materials
       atomsets automations install top-ten --notify custom-webhook/lab
     """
-    from flows.automations import AutomationError, install_all, paths
-    from flows.deployments import DeploymentError
-    from flows.server import quiet_environment
-    from flows.terminal import console, fail
+    from atomsets_flows.commands.terminal import console, fail
+    from atomsets_flows.server import AutomationError, DeploymentError, install_all, paths, quiet_environment
 
     quiet_environment(verbose=True)
     if (notify is None) != quiet:
@@ -40,13 +38,11 @@ def install(
         fail(2, str(error))
 
 
-@app.command()
+@automations_app.command()
 def remove() -> None:
     """Remove the three automations of deployments/automations."""
-    from flows.automations import AutomationError, paths, remove_all
-    from flows.deployments import DeploymentError
-    from flows.server import quiet_environment
-    from flows.terminal import console, fail
+    from atomsets_flows.commands.terminal import console, fail
+    from atomsets_flows.server import AutomationError, DeploymentError, paths, quiet_environment, remove_all
 
     quiet_environment(verbose=True)
     try:

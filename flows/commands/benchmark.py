@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.terminal import console, fail, watched
+from atomsets_flows.commands.terminal import console, fail, watched
 
 
 def benchmark(
@@ -36,12 +36,12 @@ def benchmark(
       atomsets benchmark matbench_phonons --data data/
       atomsets benchmark matbench_glass --data data/ --variant random-forest --folds 0,1
     """
-    from flows.server import quiet_environment, start_early
+    from atomsets_flows.server import quiet_environment, start_early
 
     quiet_environment(verbose)
     server = start_early()
     from atomsets_core.storage import StorageError
-    from flows.benchmark import benchmark as flow
+    from atomsets_flows.runs import benchmark as flow
 
     try:
         chosen = sorted({int(fold) for fold in folds.split(",")}) if folds else None

@@ -37,9 +37,8 @@ def deploy(
       atomsets deploy
       atomsets deploy weekly nightly --kind kubernetes --template my-pool.json
     """
-    from flows.deployments import FILE, POOL, DeploymentError, chosen, folder, read
-    from flows.server import quiet_environment
-    from flows.terminal import console, fail
+    from atomsets_flows.commands.terminal import console, fail
+    from atomsets_flows.server import FILE, POOL, DeploymentError, chosen, folder, quiet_environment, read
 
     quiet_environment(verbose=True)
     path = file or folder() / FILE.name
@@ -70,7 +69,7 @@ def _make_pool(name: str, kind: Kind, template: Path) -> str:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
 
-    from flows.deployments import DeploymentError, read_yaml, server
+    from atomsets_flows.server import DeploymentError, read_yaml, server
 
     with server() as client:
         try:

@@ -41,14 +41,14 @@ def discover(
       atomsets discover my.toml --search 5
       atomsets discover --target K_VRH --seeds 3 --set quantile=0.05
     """
-    from flows.server import quiet_environment, start_early
-    from flows.terminal import check_writable, fail, watched
+    from atomsets_flows.commands.terminal import check_writable, fail, watched
+    from atomsets_flows.server import quiet_environment, start_early
 
     quiet_environment(verbose)
     server = start_early()
     from atomsets_core.storage import StorageError
-    from flows.campaign import CampaignError
-    from flows.discover import discover as flow
+    from atomsets_flows.campaign import CampaignError
+    from atomsets_flows.runs import discover as flow
 
     changes: dict[str, Any] = {"seeds": seeds, "heads": heads or [], "parents": parents or [], "rows": rows}
     changes |= {"strict": not polymorphs, "workers": workers, "search": {"seeds": search}}
@@ -76,8 +76,8 @@ def read(campaign: Path | None, target: str | None, changes: dict[str, Any], ove
 
     from pydantic import ValidationError
 
-    from flows.campaign import CampaignError, read_campaign
-    from flows.discover import Asked
+    from atomsets_flows.campaign import CampaignError, read_campaign
+    from atomsets_flows.runs import Asked
 
     raw: dict[str, Any] = dict(changes)
     if campaign is not None:
@@ -120,7 +120,7 @@ def show(result: dict[str, Any], folder: str) -> None:
     """Print the tables on stdout."""
     from rich.console import Console
 
-    from atomsets_core.wording_discovery import search_sentence, sentence, table_rows
+    from atomsets_core.report import search_sentence, sentence, table_rows
 
     console = Console()
     if not console.is_terminal:

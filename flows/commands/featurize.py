@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from flows.terminal import check_writable, console, fail
+from atomsets_flows.commands.terminal import check_writable, console, fail
 
 
 def featurize(
@@ -38,10 +38,10 @@ def featurize(
     """
     from atomsets_core.sources import SourceError
     from atomsets_core.storage import StorageError
-    from flows.campaign import CampaignError, Cluster, read_campaign
-    from flows.featurize import featurize as work
-    from flows.server import quiet_warnings
-    from tasks.clusters import ClusterError
+    from atomsets_flows.campaign import CampaignError, Cluster, read_campaign
+    from atomsets_flows.runs import featurize as work
+    from atomsets_flows.server import quiet_warnings
+    from atomsets_tasks import ClusterError
 
     quiet_warnings()
     try:

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.terminal import console, fail
+from atomsets_flows.commands.terminal import console, fail
 
-app = typer.Typer(help="Which models a campaign has and which one it predicts with.", no_args_is_help=True)
+models_app = typer.Typer(help="Which models a campaign has and which one it predicts with.", no_args_is_help=True)
 
 Folder = Annotated[str, typer.Argument(help="Folder or URL of the campaign.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line on stdout.")]
 
 
-@app.command("list")
+@models_app.command("list")
 def list_models(folder: Folder, as_json: AsJson = False) -> None:
     """Show every model of a campaign: champions, challengers, those set aside.
 
@@ -25,7 +25,7 @@ def list_models(folder: Folder, as_json: AsJson = False) -> None:
     """
     from dataclasses import asdict
 
-    from atomsets_core.standing.telling import MODELS, model_rows
+    from atomsets_core.report import MODELS, model_rows
 
     registry = _read(folder)
     if not registry.entries:
@@ -44,7 +44,7 @@ def list_models(folder: Folder, as_json: AsJson = False) -> None:
         print(json.dumps({"champions": registry.champions, "models": models}))
 
 
-@app.command()
+@models_app.command()
 def promote(
     folder: Folder,
     model: Annotated[str, typer.Argument(help="Its name, or the beginning of it.")],
@@ -58,7 +58,7 @@ def promote(
     _change(folder, as_json, lambda registry: registry.promote(registry.find(model), "by hand"))
 
 
-@app.command()
+@models_app.command()
 def rollback(folder: Folder, as_json: AsJson = False) -> None:
     """Go back to the champion before this one, which is set aside. The next screen predicts with the old one.
 
@@ -67,8 +67,7 @@ def rollback(folder: Folder, as_json: AsJson = False) -> None:
     """
 
     def go_back(registry: Any) -> Any:
-        from atomsets_core.standing.memory import read_standing
-        from atomsets_core.standing.registry import RegistryError
+        from atomsets_core.campaigns import RegistryError, read_standing
         from atomsets_core.storage import Store
 
         if not registry.log:
@@ -82,7 +81,7 @@ def rollback(folder: Folder, as_json: AsJson = False) -> None:
 
 
 def _read(folder: str) -> Any:
-    from atomsets_core.standing.registry import read_registry
+    from atomsets_core.campaigns import read_registry
     from atomsets_core.storage import StorageError, Store
 
     try:
@@ -93,7 +92,7 @@ def _read(folder: str) -> Any:
 
 def _change(folder: str, as_json: bool, change: Any) -> None:
     """Change the registry while no run is at work; print who is champion now."""
-    from atomsets_core.standing.registry import REGISTRY, RegistryError, read_registry, write_registry
+    from atomsets_core.campaigns import REGISTRY, RegistryError, read_registry, write_registry
     from atomsets_core.storage import StorageError, Store
 
     store = Store(folder)

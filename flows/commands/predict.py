@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flows.server import quiet_warnings
-from flows.terminal import console, fail, peak_memory, tell_refused
+from atomsets_flows.commands.terminal import console, fail, peak_memory, tell_refused
+from atomsets_flows.server import quiet_warnings
 
 
 def predict(
@@ -34,11 +34,9 @@ def predict(
       atomsets predict models/k --store features --out predictions.parquet
       atomsets predict models/yield_strength alloys.csv --out predictions.csv
     """
-    from atomsets_core.models import load_model
-    from atomsets_core.predictions import predictions, stored_predictions, write_predictions
-    from atomsets_core.saved_models import read_config
-    from atomsets_core.sources import SourceError
-    from atomsets_core.sources.stream import open_source
+    from atomsets_core.jobs import predictions, stored_predictions, write_predictions
+    from atomsets_core.models import load_model, read_config
+    from atomsets_core.sources import SourceError, open_source
     from atomsets_core.storage import StorageError, Store
 
     quiet_warnings()

@@ -36,12 +36,11 @@ def pull(
       atomsets pull mp --out stable --filter energy_above_hull=:0.05 --filter nelements=2:3 --field band_gap
       atomsets pull my-cifs/ --out mine
     """
-    from atomsets_core.labels import ledger_table
-    from atomsets_core.sources import MATERIALS_PROJECT, SourceError, SourceUnavailableError, pull_into
+    from atomsets_core.sources import MATERIALS_PROJECT, SourceError, SourceUnavailableError, ledger_table, pull_into
     from atomsets_core.storage import StorageError, Store
-    from flows.keys import KeyGivenError
-    from flows.server import quiet_warnings
-    from flows.terminal import check_writable, console, fail, peak_memory, tell_refused
+    from atomsets_flows.campaign import KeyGivenError
+    from atomsets_flows.commands.terminal import check_writable, console, fail, peak_memory, tell_refused
+    from atomsets_flows.server import quiet_warnings
 
     quiet_warnings()
     started = time.perf_counter()
@@ -126,9 +125,8 @@ def read_query(filters: Sequence[str], fields: Sequence[str]) -> Any:
     """
     from pydantic import ValidationError
 
-    from atomsets_core.sources import MaterialsQuery
-    from atomsets_core.sources.materials_project import Bounds
-    from flows.keys import refuse_keys
+    from atomsets_core.sources import Bounds, MaterialsQuery
+    from atomsets_flows.campaign import refuse_keys
 
     known = MaterialsQuery.model_fields
     raw: dict[str, Any] = {}
@@ -172,12 +170,12 @@ def _value(text: str, is_list: bool) -> Any:
 
 
 class Bar:
-    """Progress of a pull on stderr, with rate and time left; see `atomsets_core.sources.Watcher`."""
+    """Progress of a pull on stderr, with rate and time left; see `atomsets_core.sources.base.Watcher`."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from flows.terminal import console
+        from atomsets_flows.commands.terminal import console
 
         self._console = console
         self._progress = Progress(

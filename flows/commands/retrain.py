@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flows.server import quiet_environment, start_early
-from flows.terminal import check_writable, console, fail, watched
+from atomsets_flows.commands.terminal import check_writable, console, fail, watched
+from atomsets_flows.server import quiet_environment, start_early
 
 
 def retrain(
@@ -30,8 +30,8 @@ def retrain(
     quiet_environment(verbose)
     server = start_early()
     from atomsets_core.storage import StorageError
-    from flows.campaign import CampaignError, read_campaign
-    from flows.retrain import retrain as flow
+    from atomsets_flows.campaign import CampaignError, read_campaign
+    from atomsets_flows.runs import retrain as flow
 
     try:
         asked = read_campaign(campaign, set_)

@@ -32,9 +32,8 @@ def serve(
       atomsets serve
       atomsets serve embedded --no-schedules
     """
-    from flows.deployments import DeploymentError, chosen, read, runner_deployment
-    from flows.server import quiet_environment
-    from flows.terminal import console, fail
+    from atomsets_flows.commands.terminal import console, fail
+    from atomsets_flows.server import DeploymentError, chosen, quiet_environment, read, runner_deployment
 
     try:
         asked = chosen(read(file), names or [])
@@ -51,7 +50,7 @@ def serve(
             os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
             console.print(f"server and UI: http://127.0.0.1:{port}", highlight=False)
         if not os.environ.get("ATOMSETS_REPORTS_URL"):
-            from flows.reports import serve_reports
+            from atomsets_flows.server import serve_reports
 
             url = stack.enter_context(serve_reports(Path(), port + 1))
             os.environ["ATOMSETS_REPORTS_URL"] = url

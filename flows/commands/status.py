@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flows.status import Status, read_status
-from flows.terminal import console, fail
+from atomsets_flows.commands.terminal import console, fail
+from atomsets_flows.runs import Status, read_status
 
 NEXT = {
     "new": "nothing ran here yet: atomsets screen CAMPAIGN.toml --out {folder}",
@@ -55,7 +55,7 @@ def status(
         else:
             console.print(shown(found))
         if found.state == "done" and store.exists("summary.json"):
-            from flows.summary import headlines
+            from atomsets_flows.runs import headlines
 
             for line in headlines(store.read_json("summary.json")):
                 console.print(line, highlight=False, soft_wrap=True)

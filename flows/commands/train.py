@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.server import quiet_warnings
-from flows.terminal import Bars, check_writable, console, fail, peak_memory, tell_refused
+from atomsets_flows.commands.terminal import Bars, check_writable, console, fail, peak_memory, tell_refused
+from atomsets_flows.server import quiet_warnings
 
 
 def train(
@@ -56,12 +56,10 @@ def train(
       atomsets train steels.csv --target yield_strength --unit MPa
       atomsets train metals.csv --target is_metal --task classification --holdout 0.1
     """
-    from atomsets_core.cards import save_trained
-    from atomsets_core.estimators import AtomSetsRegressor
-    from atomsets_core.models import TASKS, discovery_check, held_out_check, train_on
-    from atomsets_core.sources import SourceError
-    from atomsets_core.sources.stream import open_source
-    from atomsets_core.stages import StoredCheckpoint
+    from atomsets_core.discovery import discovery_check
+    from atomsets_core.jobs import save_trained, train_on
+    from atomsets_core.models import TASKS, AtomSetsRegressor, StoredCheckpoint, held_out_check
+    from atomsets_core.sources import SourceError, open_source
     from atomsets_core.storage import StorageError, Store
 
     started = time.perf_counter()

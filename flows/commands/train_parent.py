@@ -41,13 +41,13 @@ def train_parent(
       atomsets train-parent many.parquet --target formation_energy_per_atom --out parents/mine
       atomsets train embedded:elastic --target K_VRH --features parents/mine:V0+V1+V2+V3 --out models/k
     """
-    from atomsets_core.graph_networks import MEGNetRegressor
-    from atomsets_core.graph_networks.parent_training import parent_data
-    from atomsets_core.graph_networks.parent_training import train_parent as work
+    from atomsets_core.jobs import parent_data
+    from atomsets_core.jobs import train_parent as work
+    from atomsets_core.models import MEGNetRegressor
     from atomsets_core.sources import SourceError, pull
     from atomsets_core.storage import StorageError, Store
-    from flows.server import quiet_warnings
-    from flows.terminal import check_writable, console, fail, peak_memory
+    from atomsets_flows.commands.terminal import check_writable, console, fail, peak_memory
+    from atomsets_flows.server import quiet_warnings
 
     quiet_warnings()
     started = time.perf_counter()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from flows.terminal import Bars, console, fail
+from atomsets_flows.commands.terminal import Bars, console, fail
 
 if TYPE_CHECKING:
+    from atomsets_core.campaigns import Verification
     from atomsets_core.storage import Store
-    from atomsets_core.verification import Verification
 
 
 def verify(
@@ -54,8 +54,8 @@ def verify(
 
 
 def _look(store: Store) -> Verification:
+    from atomsets_core.campaigns import verify as check
     from atomsets_core.storage import StorageError
-    from atomsets_core.verification import verify as check
 
     try:
         with store.lock():
@@ -68,9 +68,9 @@ def _look(store: Store) -> Verification:
 
 
 def _repair(store: Store, found: Verification) -> None:
+    from atomsets_core.campaigns import ASKED
+    from atomsets_core.campaigns import repair as remove
     from atomsets_core.storage import StorageError
-    from atomsets_core.verification import ASKED
-    from atomsets_core.verification import repair as remove
 
     if ASKED in {finding.file for finding in found.findings}:
         fail(1, f"{ASKED} is not what was written: run `atomsets screen` with the campaign file instead")
@@ -84,14 +84,13 @@ def _repair(store: Store, found: Verification) -> None:
 
 
 def _run(store: Store) -> None:
-    from flows.server import quiet_environment, start_early
+    from atomsets_flows.server import quiet_environment, start_early
 
     quiet_environment(verbose=False)
     server = start_early()
-    from atomsets_core.verification import ASKED
-    from flows.campaign import Campaign
-    from flows.progress import listening
-    from flows.screen import screen
+    from atomsets_core.campaigns import ASKED
+    from atomsets_flows.campaign import Campaign
+    from atomsets_flows.runs import listening, screen
 
     server.join()
     try:

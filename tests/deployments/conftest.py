@@ -22,7 +22,7 @@ def prefect_with_deployments(tmp_path_factory, materials):
         prefect = Prefect(folder, url or f"sqlite+aiosqlite:///{folder}/prefect.db")
         try:
             prefect.start_server()
-            made = prefect.run("flows.cli", "deploy")
+            made = prefect.run("atomsets_flows.cli", "deploy")
             assert made.returncode == 0, made.stdout + made.stderr
             with prefect.client() as client:
                 _keep_key(client)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.automations import AutomationError, paths, read
+from atomsets_flows.server.automation_files import AutomationError, paths, read
 from tests.deployments.servers import until
 from tests.deployments.test_weekly import TINY
 
@@ -51,7 +51,7 @@ def installed(prefect_with_deployments, webhook):
         data = {"name": "lab", "url": url, "json_data": {"subject": "{{subject}}", "body": "{{body}}"}}
         block = {"name": "lab", "block_type_id": str(kind.id), "block_schema_id": schema["id"], "data": data}
         client.request("POST", "/block_documents/", json=block).raise_for_status()
-    done = prefect.run("flows.cli", "automations", "install", "--notify", "custom-webhook/lab")
+    done = prefect.run("atomsets_flows.cli", "automations", "install", "--notify", "custom-webhook/lab")
     assert done.returncode == 0, done.stderr
     return came, done.stderr
 
@@ -73,7 +73,9 @@ def test_they_are_installed_once(prefect_with_deployments, installed):
     first = on_the_server(prefect_with_deployments)
     assert names <= set(first)
     assert installed[1].count("installed") == 3
-    again = prefect_with_deployments.run("flows.cli", "automations", "install", "--notify", "custom-webhook/lab")
+    again = prefect_with_deployments.run(
+        "atomsets_flows.cli", "automations", "install", "--notify", "custom-webhook/lab"
+    )
     assert again.stderr.count("brought up to date") == 3
     second = on_the_server(prefect_with_deployments)
     assert {name: first[name]["id"] for name in names} == {name: second[name]["id"] for name in names}
@@ -95,7 +97,7 @@ def test_a_failed_run_is_told(prefect_with_deployments, installed):
 
 
 EMIT = """
-from tasks.events import entered_top_ten
+from atomsets_tasks.events import entered_top_ten
 row = {"rank": 3, "material_id": "mp-21", "formula": "FeWN2", "predicted": 333.04, "lower": 301.2, "upper": 368.4}
 print(entered_top_ten("incompressible-mp", [row], target="K", unit="GPa", report="http://127.0.0.1/report.html"))
 from prefect.events.worker import EventsWorker
@@ -121,7 +123,14 @@ def test_silence_is_told(prefect_with_deployments, installed, tmp_path):
         **rule["trigger"], "within": 10,
         "match_related": {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.nobody"},
     }}))  # fmt: skip
-    command = ("flows.cli", "automations", "install", str(tmp_path / "short.yaml"), "--notify", "custom-webhook/lab")
+    command = (
+        "atomsets_flows.cli",
+        "automations",
+        "install",
+        str(tmp_path / "short.yaml"),
+        "--notify",
+        "custom-webhook/lab",
+    )
     done = prefect_with_deployments.run(*command)
     assert done.returncode == 0, done.stderr
     found = until(lambda: [said for said in list(installed[0]) if "8 days" in said["subject"]], 120, "the message")
@@ -132,10 +141,12 @@ def test_silence_is_told(prefect_with_deployments, installed, tmp_path):
 
 
 def test_what_cant_be_installed_is_named(prefect_with_deployments, installed, tmp_path):
-    missing = prefect_with_deployments.run("flows.cli", "automations", "install", "--notify", "slack-webhook/nobody")
+    missing = prefect_with_deployments.run(
+        "atomsets_flows.cli", "automations", "install", "--notify", "slack-webhook/nobody"
+    )
     assert missing.returncode == 2
     assert "no block slack-webhook/nobody" in missing.stderr
-    neither = prefect_with_deployments.run("flows.cli", "automations", "install")
+    neither = prefect_with_deployments.run("atomsets_flows.cli", "automations", "install")
     assert neither.returncode == 2
     assert "--notify" in neither.stderr
     with pytest.raises(AutomationError, match="no automation 'failures'; there are failure, silence, top-ten"):

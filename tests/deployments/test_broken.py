@@ -68,7 +68,16 @@ def dask(tmp_path, prefect_with_deployments):
 def start(prefect, inputs, address, out):
     """`atomsets screen` on these workers, in a process of its own."""
     (inputs / "broken.toml").write_text(CAMPAIGN.format(folder=inputs, address=address))
-    command = [sys.executable, "-m", "flows.cli", "screen", str(inputs / "broken.toml"), "--out", str(out), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "atomsets_flows.cli",
+        "screen",
+        str(inputs / "broken.toml"),
+        "--out",
+        str(out),
+        "--json",
+    ]
     return subprocess.Popen(
         command, env=prefect.environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

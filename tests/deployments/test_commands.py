@@ -10,13 +10,13 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from atomsets_core.storage import Store
-from flows.campaign import Campaign
-from flows.cli import app
-from flows.deployments import DeploymentError, chosen, read
-from flows.discover import Asked
-from flows.home import go_home
-from flows.reports import report_url, serve_reports
+from atomsets_core.storage.store import Store
+from atomsets_flows.campaign.sections import Campaign
+from atomsets_flows.cli import app
+from atomsets_flows.runs.discover import Asked
+from atomsets_flows.server.deployment_files import DeploymentError, chosen, read
+from atomsets_flows.server.home import go_home
+from atomsets_flows.server.reports import report_url, serve_reports
 from tests.deployments.servers import PASSWORD, ROOT, end, free_port, until
 from tests.deployments.test_weekly import TINY, run_to_the_end
 
@@ -62,7 +62,7 @@ def test_the_server_refuses_parameters_that_are_no_campaign(prefect_with_deploym
 
 
 def test_whoever_has_no_password_is_turned_away(prefect_with_deployments):
-    done = prefect_with_deployments.run("flows.cli", "deploy", PREFECT_API_AUTH_STRING="tests:wrong")
+    done = prefect_with_deployments.run("atomsets_flows.cli", "deploy", PREFECT_API_AUTH_STRING="tests:wrong")
     assert done.returncode == 2
     assert "wants a password: set PREFECT_API_AUTH_STRING" in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
@@ -71,7 +71,7 @@ def test_whoever_has_no_password_is_turned_away(prefect_with_deployments):
 def test_without_a_server_deploy_says_so(tmp_path):
     nowhere = f"http://127.0.0.1:{free_port()}/api"
     environment = {"HOME": str(tmp_path), "PREFECT_API_URL": nowhere, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "flows.cli", "deploy"]
+    command = [sys.executable, "-m", "atomsets_flows.cli", "deploy"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"no Prefect server answers at {nowhere}" in done.stderr.replace("\n", " ")
@@ -91,7 +91,7 @@ def test_serve_on_a_laptop(prefect_with_deployments, tmp_path):
     port = free_port()
     environment = prefect_with_deployments.environment(PREFECT_HOME=str(tmp_path / "prefect"))
     del environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"]
-    command = [sys.executable, "-m", "flows.cli", "serve", "weekly", "embedded", "--port", str(port)]
+    command = [sys.executable, "-m", "atomsets_flows.cli", "serve", "weekly", "embedded", "--port", str(port)]
     log = (tmp_path / "log").open("w")
     serving = subprocess.Popen(
         [*command, "--home", str(tmp_path)], env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,

@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from flows.campaign import read_campaign
-from tasks.clusters import kubernetes_spec, slurm_cluster
+from atomsets_flows.campaign.reading import read_campaign
+from atomsets_tasks.clusters import kubernetes_spec, slurm_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = ROOT / "deployments"
@@ -193,7 +193,7 @@ def test_slurm_examples_become_jobs(name, lines):
         made.close()
     for line in lines:
         assert line in script, (line, script)
-    assert "--preload atomsets_core.stages" in script
+    assert "--preload atomsets_core.jobs.featurize" in script
     assert subprocess.run(["/bin/bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from flows.states import NOTHING_NEW
+from atomsets_flows.runs.states import NOTHING_NEW
 from tests.materials_project_server.running import KEY, QUICK
 
 TINY = {

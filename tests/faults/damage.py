@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atomsets_core.storage import Store
-from atomsets_core.verification import repair, verify
+from atomsets_core.campaigns.verification import repair, verify
+from atomsets_core.storage.store import Store
 from tests.faults.mini import campaign, differences, write_inputs
 from tests.faults.rig import Rig
 

@@ -185,7 +185,7 @@ def _command(file: Path, out: Path) -> subprocess.Popen[bytes]:
     environment.pop("PREFECT_API_URL", None)
     with out.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "screen", str(file), "--out", str(out)],
+            [sys.executable, "-m", "atomsets_flows.cli", "screen", str(file), "--out", str(out)],
             stdout=log, stderr=log, env=environment, cwd=ROOT,
         )  # fmt: skip
 

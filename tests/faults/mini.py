@@ -11,10 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atomsets_core.shards import folder, read_entries
+from atomsets_core.campaigns.verification import verify
+from atomsets_core.features.shards import folder, read_entries
 from atomsets_core.sources.embedded import load_elastic
-from atomsets_core.storage import Store
-from atomsets_core.verification import verify
+from atomsets_core.storage.store import Store
 
 N_TRAIN, N_CANDIDATES, SHARD = 40, 50, 10
 

@@ -11,10 +11,10 @@ import torch
 torch.set_num_threads(1)
 
 import distributed  # noqa: E402, F401
+import flows.screen  # noqa: E402, F401
 import uvicorn  # noqa: E402, F401
 from prefect.server.api import server  # noqa: E402, F401
 
-import flows.screen  # noqa: E402, F401
-from atomsets_core.parents import load_parent  # noqa: E402
+from atomsets_core.parents.registry import load_parent  # noqa: E402
 
 load_parent("megnet")

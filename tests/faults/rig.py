@@ -189,7 +189,7 @@ def _schedule(port: int) -> None:
     import dask
     from distributed import Scheduler
 
-    from tasks.clusters import SCHEDULER
+    from atomsets_tasks.clusters import SCHEDULER
 
     async def serve() -> None:
         with dask.config.set(SCHEDULER):
@@ -212,8 +212,8 @@ def _work(address: str) -> None:
 def _run(raw: dict[str, Any], out: str, api: str, home: str, jumps: int) -> None:
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    from flows.campaign import Campaign
-    from flows.screen import screen
+    from atomsets_flows.campaign.sections import Campaign
+    from atomsets_flows.runs.screen import screen
 
     if jumps:
         _jump(jumps)

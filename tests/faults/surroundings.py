@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from atomsets_core.storage import Store
-from atomsets_core.verification import verify
+from atomsets_core.campaigns.verification import verify
+from atomsets_core.storage.store import Store
 from tests.faults.mini import campaign, differences, write_inputs
 from tests.faults.rig import PATIENCE, ROOT, Rig, until
 
@@ -195,7 +195,15 @@ def out_of_memory(place: Path, limit: str = "1GB") -> list[str]:
     (place / "mini.toml").write_text(as_toml(raw))
     path = os.pathsep.join([str(place / "package"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "PREFECT_HOME": str(place / "prefect")}
-    command = [sys.executable, "-m", "flows.cli", "screen", str(place / "mini.toml"), "--out", str(place / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "atomsets_flows.cli",
+        "screen",
+        str(place / "mini.toml"),
+        "--out",
+        str(place / "out"),
+    ]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
     if done.returncode:
         return [f"the campaign failed: {done.stderr[-500:]}"]
@@ -210,7 +218,7 @@ def out_of_memory(place: Path, limit: str = "1GB") -> list[str]:
         wrong.append(f"{len(ranking)} candidates are ranked, {len(candidates) - 1} can be")
     # Where its parent is known.
     check = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "verify", str(place / "out")],
+        [sys.executable, "-m", "atomsets_flows.cli", "verify", str(place / "out")],
         env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     return wrong + ([f"verify: {check.stdout}{check.stderr}"[-500:]] if check.returncode else [])

@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from atomsets_core import specification
-from atomsets_core.storage import StorageError, Store
-from atomsets_core.units import units_of
-from atomsets_core.verification import verify
+from atomsets_core.campaigns.verification import verify
+from atomsets_core.features import specification
+from atomsets_core.storage.store import StorageError, Store
+from atomsets_core.storage.units import units_of
 from tests.faults.damage import FILES, KINDS, Damages
 from tests.faults.kills import Kills
 from tests.faults.mini import differences
@@ -123,7 +123,7 @@ def test_verify_repairs_what_is_damaged_and_nothing_else(kills: Kills, tmp_path:
     kept = {path: path.stat().st_mtime_ns for path in out.glob("models/*/*")}
 
     def verify(*options: str) -> tuple[int, dict]:
-        command = [sys.executable, "-m", "flows.cli", "verify", str(out), "--json", *options]
+        command = [sys.executable, "-m", "atomsets_flows.cli", "verify", str(out), "--json", *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode in (0, 1), done.stderr
         return done.returncode, json.loads(done.stdout.splitlines()[-1])

@@ -11,7 +11,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from atomsets_flows.cli import app
 
 SMALL = [
     "--set=features.shard_size=16",
@@ -74,7 +74,7 @@ def test_an_unknown_data_set_ends_with_2(tmp_path):
 
 
 def command(out):
-    return [sys.executable, "-m", "flows.cli", "screen", "--out", str(out), "--json", *SMALL]
+    return [sys.executable, "-m", "atomsets_flows.cli", "screen", "--out", str(out), "--json", *SMALL]
 
 
 def entries(out):
@@ -156,10 +156,10 @@ def test_a_killed_training_ends_with_the_model_it_would_have_made(tmp_path, elas
 
     # One thread for both: the last digit of a sum depends on how it is split.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "flows.cli", *arguments("undisturbed")]
+    command = [sys.executable, "-m", "atomsets_flows.cli", *arguments("undisturbed")]
     undisturbed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
-    command = [sys.executable, "-m", "flows.cli", *arguments("killed")]
+    command = [sys.executable, "-m", "atomsets_flows.cli", *arguments("killed")]
     made = set(store.rglob("*.parquet"))
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"

@@ -26,16 +26,18 @@ from pathlib import Path
 
 import numpy as np
 
-from atomsets_core.estimators import AtomSetsRegressor
-from atomsets_core.memory import peak_mb
-from atomsets_core.parents import load_parent
-from atomsets_core.shards import read_entries, read_shard, shard_key, write_shard
-from atomsets_core.sources import SourceError, pull
+from atomsets_core.features.shards import read_entries, read_shard, shard_key, write_shard
+from atomsets_core.models.regressor import AtomSetsRegressor
+from atomsets_core.parents.registry import load_parent
+from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.embedded import load_elastic
-from atomsets_core.sources.files import read_path
-from atomsets_core.storage import StorageError, Store
+from atomsets_core.sources.files.reading import read_path
+from atomsets_core.sources.pull import pull
+from atomsets_core.storage.memory import peak_mb
+from atomsets_core.storage.store import StorageError, Store
+from atomsets_flows.campaign.base import CampaignError
+from atomsets_flows.campaign.reading import read_campaign
 from benchmarks.machine import RESULTS, describe, keep
-from flows.campaign import CampaignError, read_campaign
 from tests.fuzz.malformed import GOOD, files, parquet_files, table
 
 TOKENS = [b"0", b"-1", b"nan", b"inf", b"1e999", b"\n", b" ", b"\t", b"'", b'"', b"{", b"}", b"[", b"]", b",",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atomsets_core.sources.files import read_path
+from atomsets_core.sources.files.reading import read_path
 from tests.fuzz.malformed import GOOD, files
 
 CORPUS = list(files())

@@ -9,8 +9,8 @@ import torch
 import yaml
 from distributed import Scheduler, SpecCluster, Worker, get_worker
 
-from tasks import cluster, clusters
-from tasks.clusters import ClusterError, kubernetes_spec, slurm_cluster, start_local, start_slurm, wall_seconds
+from atomsets_tasks import client, clusters
+from atomsets_tasks.clusters import ClusterError, kubernetes_spec, slurm_cluster, start_local, start_slurm, wall_seconds
 
 SLURM = {
     "partition": "short",
@@ -158,18 +158,18 @@ def test_heavy_work_goes_to_the_workers_with_cards():
         "card": {"cls": Worker, "options": {"nthreads": 1, "resources": {"GPU": 1}}},
     }
     scheduler = {"cls": Scheduler, "options": {"dashboard_address": None}}
-    with cluster.connect(lambda: SpecCluster(scheduler=scheduler, workers=workers, silence_logs=50)):
-        assert {cluster.run(where_it_runs, heavy=True) for _ in range(4)} == {"card"}
-    with cluster.connect(lambda: SpecCluster(scheduler=scheduler, workers={"plain": workers["plain"]})):
-        assert cluster.run(where_it_runs, heavy=True) == "plain"
+    with client.connect(lambda: SpecCluster(scheduler=scheduler, workers=workers, silence_logs=50)):
+        assert {client.run(where_it_runs, heavy=True) for _ in range(4)} == {"card"}
+    with client.connect(lambda: SpecCluster(scheduler=scheduler, workers={"plain": workers["plain"]})):
+        assert client.run(where_it_runs, heavy=True) == "plain"
 
 
 def test_a_local_worker_keeps_freed_memory():
-    with cluster.connect(lambda: start_local(1, "auto")):
-        assert cluster.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_") == clusters.ENVIRONMENT["MALLOC_TRIM_THRESHOLD_"]
-        assert cluster.run(os.environ.get, "OMP_NUM_THREADS") == "1"
-        assert cluster.run(torch.get_num_threads) == 1
-        assert [worker["nthreads"] for worker in cluster.workers().values()] == [1]
+    with client.connect(lambda: start_local(1, "auto")):
+        assert client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_") == clusters.ENVIRONMENT["MALLOC_TRIM_THRESHOLD_"]
+        assert client.run(os.environ.get, "OMP_NUM_THREADS") == "1"
+        assert client.run(torch.get_num_threads) == 1
+        assert [worker["nthreads"] for worker in client.workers().values()] == [1]
 
 
 def test_a_scheduler_that_does_not_answer_is_given_up(monkeypatch):
@@ -180,13 +180,13 @@ def test_a_scheduler_that_does_not_answer_is_given_up(monkeypatch):
         clock[0] += 30.0
         raise OSError("timed out")
 
-    monkeypatch.setattr(cluster, "Client", nobody)
-    monkeypatch.setattr(cluster, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    with cluster.connect(lambda: "tcp://nowhere:8786"):
+    monkeypatch.setattr(client, "Client", nobody)
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with client.connect(lambda: "tcp://nowhere:8786"):
         for _ in range(2):
             with pytest.raises(ConnectionError, match="no Dask scheduler answers at tcp://nowhere:8786"):
-                cluster.run(abs, 1)
+                client.run(abs, 1)
         for _ in range(5):
-            with pytest.raises(cluster.SchedulerLostError, match="no Dask scheduler answers"):
-                cluster.run(abs, 1)
+            with pytest.raises(client.SchedulerLostError, match="no Dask scheduler answers"):
+                client.run(abs, 1)
     assert asked == ["tcp://nowhere:8786"] * 2

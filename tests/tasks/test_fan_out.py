@@ -10,11 +10,11 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from atomsets_core.sources import chunks
-from atomsets_core.sources.chunks import Chunk, Parsed, WorkerLostError, parse_chunk
-from atomsets_core.sources.files import read_path
-from tasks import cluster
-from tasks.clusters import SCHEDULER, start_local
+from atomsets_core.sources.files import parallel
+from atomsets_core.sources.files.parallel import Chunk, Parsed, WorkerLostError, parse_chunk
+from atomsets_core.sources.files.reading import read_path
+from atomsets_tasks import client
+from atomsets_tasks.clusters import SCHEDULER, start_local
 
 
 def parse_with_accidents(chunk: Chunk) -> Parsed:
@@ -30,29 +30,29 @@ def test_workers_of_a_cluster_parse_a_folder_and_survive_it(tmp_path: Path, elas
     for structure, name in zip(batch.to_pymatgen(), batch.material_id, strict=True):
         structure.to(tmp_path / f"{name}.cif")
     (tmp_path / "broken.cif").write_text("data_x")
-    monkeypatch.setattr(chunks, "FILES_PER_CHUNK", 8)
+    monkeypatch.setattr(parallel, "FILES_PER_CHUNK", 8)
     here = read_path(tmp_path)
     with (
         mock.patch.dict(SCHEDULER, {"distributed.scheduler.allowed-failures": 0}),
-        cluster.connect(lambda: start_local(2, "auto")),
+        client.connect(lambda: start_local(2, "auto")),
     ):
-        there = read_path(tmp_path, fan_out=cluster.fan_out)
+        there = read_path(tmp_path, fan_out=client.fan_out)
         assert list(there.structures.hashes) == list(here.structures.hashes)
         assert (there.refused, there.provenance) == (here.refused, here.provenance)
 
         (tmp_path / "deadly.cif").write_text((tmp_path / "mp-101.cif").read_text())
-        monkeypatch.setattr(chunks, "parse_chunk", parse_with_accidents)
-        hurt = read_path(tmp_path, fan_out=cluster.fan_out)
+        monkeypatch.setattr(parallel, "parse_chunk", parse_with_accidents)
+        hurt = read_path(tmp_path, fan_out=client.fan_out)
     assert list(hurt.structures.hashes) == list(here.structures.hashes)
     said = {refusal.material_id: refusal.reason for refusal in hurt.refused}
     assert set(said) == {"broken.cif", "deadly.cif"}
     assert "died" in said["deadly.cif"]
-    assert not cluster.connected()
+    assert not client.connected()
 
 
 def test_work_that_never_ends_is_given_up_and_the_cluster_goes_on():
-    with cluster.connect(lambda: start_local(1, "auto")):
-        first = cluster.run(os.getpid)
+    with client.connect(lambda: start_local(1, "auto")):
+        first = client.run(os.getpid)
         with pytest.raises(WorkerLostError, match="took more than 3 s"):
-            cluster.run(time.sleep, 900, limit=3)
-        assert cluster.run(os.getpid) != first
+            client.run(time.sleep, 900, limit=3)
+        assert client.run(os.getpid) != first

@@ -6,13 +6,13 @@ import os
 import numpy as np
 import pytest
 
-from atomsets_core import stages
-from atomsets_core.parents import load_parent
-from atomsets_core.shards import read_entries, shard_key
-from atomsets_core.storage import Store
-from atomsets_core.structures import Structures
-from tasks import cluster, clusters
-from tasks.isolate import ShardJob, make_shard
+from atomsets_core.features import queue
+from atomsets_core.features.shards import read_entries, shard_key
+from atomsets_core.parents.registry import load_parent
+from atomsets_core.storage.store import Store
+from atomsets_core.structures.batch import Structures
+from atomsets_tasks import client, clusters
+from atomsets_tasks.isolate import ShardJob, make_shard
 
 PARENT = '''
 import os, time
@@ -68,7 +68,7 @@ def single(numbers):
 
 def job(tmp_path, numbers, limit):
     store, structures = Store(tmp_path / "store"), single(numbers)
-    stages.write_queue(store, "queue.parquet", [structures])
+    queue.write_queue(store, "queue.parquet", [structures])
     digest = load_parent("poisonable").digest
     key = shard_key(list(structures.hashes), digest, ["z"])
     return ShardJob(store.root, "queue.parquet", 0, store.root, "poisonable", digest, ("z",), key, limit), structures
@@ -77,7 +77,7 @@ def job(tmp_path, numbers, limit):
 @pytest.mark.slow
 def test_three_kinds_of_poison(poisonable, tmp_path):
     asked, structures = job(tmp_path, [13, 90, 91, 92], limit=16.0)
-    with cluster.connect(lambda: clusters.start_local(1, "auto")):
+    with client.connect(lambda: clusters.start_local(1, "auto")):
         done = make_shard(asked)
         again = make_shard(asked)
     assert (done["rows"], done["refused"], done["sites"]) == (1, 3, 1)
@@ -99,6 +99,6 @@ def test_three_kinds_of_poison(poisonable, tmp_path):
 def test_a_parent_that_can_do_nothing_is_not_the_structures_fault(poisonable, tmp_path, monkeypatch):
     monkeypatch.setenv("SICK", "1")
     asked, _ = job(tmp_path, [17, 14], limit=None)
-    with cluster.connect(lambda: clusters.start_local(1, "auto")), pytest.raises(ArithmeticError, match="everything"):
+    with client.connect(lambda: clusters.start_local(1, "auto")), pytest.raises(ArithmeticError, match="everything"):
         make_shard(asked)
     assert not list((tmp_path / "store").rglob("*.json"))

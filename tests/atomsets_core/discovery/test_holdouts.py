@@ -8,7 +8,7 @@ import pytest
 from atomsets_core import discovery
 from atomsets_core.discovery.groups import chemical_systems, clusters, prototypes, space_groups
 from atomsets_core.discovery.holdouts import Holdout, value_holdout
-from atomsets_core.structures import as_structures
+from atomsets_core.structures.reading import as_structures
 
 
 def values(n: int = 200, seed: int = 0) -> np.ndarray:

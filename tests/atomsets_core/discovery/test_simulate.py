@@ -8,13 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from atomsets_core.discovery import (
-    CHOSEN,
-    Asked,
+from atomsets_core.discovery.choice import campaign_heads, choose, verdict
+from atomsets_core.discovery.heads import (
     AtomSetsHead,
     CompositionForestHead,
     CompositionRidgeHead,
-    Design,
     Estimate,
     GaussianProcessHead,
     Head,
@@ -25,17 +23,11 @@ from atomsets_core.discovery import (
     Rows,
     ScratchHead,
     TransductionHead,
-    answer,
-    ask,
-    lead,
-    score,
-    scored,
-    summarize,
 )
-from atomsets_core.discovery.choice import campaign_heads, choose, verdict
 from atomsets_core.discovery.lineup import choices, lineup
+from atomsets_core.discovery.simulate import CHOSEN, Asked, Design, answer, ask, lead, score, scored, summarize
 from atomsets_core.discovery.transduction import TransductionOptions
-from atomsets_core.features import Features
+from atomsets_core.parents.features import Features
 
 METALS = ("Mg", "Ca", "Sr", "Ba", "Ti", "Zr", "Hf", "V", "Nb", "Ta", "Cr", "Mo", "W", "Mn", "Re")
 ANIONS = ("O", "S", "N", "C")

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from atomsets_core.graphs import graph_batches
-from atomsets_core.parents import batching, load_parent, megnet_torch
+from atomsets_core.parents import batching
 from atomsets_core.parents.batching import Halving, made_ahead, part_of
-from atomsets_core.parents.megnet import CUTOFF, MEGNet, read_weights
-from atomsets_core.parents.megnet_compiled import CompiledForward, pack
-from atomsets_core.parents.megnet_kernel import BLOCK, SETS, forward
+from atomsets_core.parents.megnet import torch_forward
+from atomsets_core.parents.megnet.compiled_forward import CompiledForward, pack
+from atomsets_core.parents.megnet.forward_kernel import BLOCK, SETS, forward
+from atomsets_core.parents.megnet.parent import MEGNet
+from atomsets_core.parents.megnet.weights import CUTOFF, read_weights
+from atomsets_core.parents.registry import load_parent
+from atomsets_core.structures.graphs import graph_batches
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +77,17 @@ def test_a_structure_that_never_fits_is_refused_alone(plain, structures):
 
 def test_the_pieces_get_smaller_before_a_structure_is_given_up(plain, structures):
     network = plain.forward
-    network._piece = 16 * megnet_torch.PIECE
+    network._piece = 16 * torch_forward.PIECE
 
     def limited(graphs, wanted):
-        if network._piece > 2 * megnet_torch.PIECE:
+        if network._piece > 2 * torch_forward.PIECE:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return network(graphs, wanted)
 
     plain._halving = Halving(limited, network.use_less_memory)
     found = plain.featurize(structures.take(np.arange(1)))
     assert len(found) == 1
-    assert network._piece == 2 * megnet_torch.PIECE
+    assert network._piece == 2 * torch_forward.PIECE
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(plain, structures):
@@ -150,7 +153,7 @@ def test_the_embedding_needs_no_graph(megnet, plain, structures, monkeypatch):
     def never(*_, **__):
         raise AssertionError("a graph was made")
 
-    monkeypatch.setattr("atomsets_core.parents.megnet.graph_batches", never)
+    monkeypatch.setattr("atomsets_core.parents.megnet.parent.graph_batches", never)
     for parent in (megnet, plain):
         features = parent.featurize(structures, ["V0"])
         assert set(features.sites) == {"V0"}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core import equivalence
-from atomsets_core.parents import load_parent
+from atomsets_core.parents.registry import load_parent
 from atomsets_core.sources.embedded import load_flla
-from atomsets_core.structures import as_structures
+from atomsets_core.structures import equivalent_sites
+from atomsets_core.structures.reading import as_structures
 
 peer_module = pytest.importorskip("chgnet.model.model")
 
@@ -86,9 +86,9 @@ def test_merging_what_is_alike_changes_nothing(parent, monkeypatch):
     structures = load_flla().structures.take(np.arange(20, 3900, 200))
     merged = parent.featurize(structures)
     monkeypatch.setattr(
-        equivalence,
+        equivalent_sites,
         "_classes",
-        lambda labels: equivalence._Classes(*[np.arange(len(labels))] * 2, np.ones_like(labels, int)),
+        lambda labels: equivalent_sites._Classes(*[np.arange(len(labels))] * 2, np.ones_like(labels, int)),
     )
     whole = parent.featurize(structures)
     for level in parent.site_levels:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.compositions import Compositions, as_compositions
-from atomsets_core.parents import composition, load_parent
+from atomsets_core.parents import composition
 from atomsets_core.parents.composition import GAP, HAS_GAP, VOLUME
-from atomsets_core.structures import as_structures
+from atomsets_core.parents.registry import load_parent
+from atomsets_core.structures.compositions import Compositions, as_compositions
+from atomsets_core.structures.reading import as_structures
 
 
 @pytest.fixture(scope="module")

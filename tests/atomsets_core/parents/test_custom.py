@@ -10,8 +10,9 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.parents import base, load_parent, parent_names
-from atomsets_core.structures import as_structures
+from atomsets_core.parents import base
+from atomsets_core.parents.registry import load_parent, parent_names
+from atomsets_core.structures.reading import as_structures
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "parents.md"
 

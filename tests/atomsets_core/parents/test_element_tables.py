@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from pymatgen.core import Element, Lattice, Structure
 
-from atomsets_core.compositions import as_compositions
-from atomsets_core.parents import element_tables, load_parent
+from atomsets_core.parents import element_tables
 from atomsets_core.parents.base import installed_file
-from atomsets_core.structures import as_structures
+from atomsets_core.parents.registry import load_parent
+from atomsets_core.structures.compositions import as_compositions
+from atomsets_core.structures.reading import as_structures
 
 
 @pytest.fixture(scope="module", params=element_tables.TABLES)

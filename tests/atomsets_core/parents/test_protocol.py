@@ -11,10 +11,13 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.operations import SymmOp
 
-from atomsets_core.compositions import as_compositions
-from atomsets_core.parents import element_levels, element_tables, is_parent, load_parent, parent_names, split_levels
+from atomsets_core.parents import element_tables
+from atomsets_core.parents.base import element_levels, split_levels
+from atomsets_core.parents.registry import is_parent, load_parent, parent_names
 from atomsets_core.parents.trained import read_parent
-from atomsets_core.structures import as_structures, empty_structures
+from atomsets_core.structures.batch import empty_structures
+from atomsets_core.structures.compositions import as_compositions
+from atomsets_core.structures.reading import as_structures
 
 TOLERANCE = 3e-5
 """Of the largest number of a level; float32 sums in another order differ by less."""
@@ -315,7 +318,9 @@ def test_networks_are_read_without_importing_their_packages():
 
 def test_installed_packages_can_bring_parents(monkeypatch):
     """Workers are other processes, where nothing was registered; entry points are found there too."""
-    entry = importlib.metadata.EntryPoint("megnet-again", "atomsets_core.parents.megnet:load", "atomsets_core.parents")
+    entry = importlib.metadata.EntryPoint(
+        "megnet-again", "atomsets_core.parents.megnet.parent:load", "atomsets_core.parents"
+    )
     monkeypatch.setattr(
         "atomsets_core.parents.base.entry_points",
         lambda **which: importlib.metadata.EntryPoints([entry]).select(**which),

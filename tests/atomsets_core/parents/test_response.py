@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.parents import load_parent
+from atomsets_core.parents.registry import load_parent
 from atomsets_core.parents.response import GPA, MASSES, WAVENUMBER, primitive
-from atomsets_core.structures import as_structures
+from atomsets_core.structures.reading import as_structures
 
 ANHARMONIC = 10
 """1/cm: a step of 0.02 Angstrom is not quite harmonic, so the axes it is made along are felt a little."""

@@ -7,10 +7,10 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.parents import load_parent
+from atomsets_core.parents.registry import load_parent
 from atomsets_core.parents.sevennet import SILU_SCALE
 from atomsets_core.sources.embedded import load_flla
-from atomsets_core.structures import as_structures
+from atomsets_core.structures.reading import as_structures
 
 peer_module = pytest.importorskip("sevenn.calculator")
 

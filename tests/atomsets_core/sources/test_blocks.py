@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atomsets_core.intake import Intake
-from atomsets_core.shards import shard_key
-from atomsets_core.sources import pull
+from atomsets_core.features.queue import Intake
+from atomsets_core.features.shards import shard_key
 from atomsets_core.sources.blocks import read_blocks
-from atomsets_core.structures import Structures
+from atomsets_core.sources.pull import pull
+from atomsets_core.structures.batch import Structures
 
 
 @pytest.fixture(scope="module")

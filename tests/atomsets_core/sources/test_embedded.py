@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition
 
-from atomsets_core.sources import pull
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.embedded import DATASETS, load_dataset, load_elastic, load_flla
+from atomsets_core.sources.pull import pull
 
 ROWS = {"elastic": 1181, "flla": 3938}
 

@@ -17,9 +17,10 @@ pytest.importorskip("optimade")
 from optimade.adapters import Structure as Adapter
 from optimade.adapters.structures.pymatgen import from_pymatgen as to_optimade
 
-from atomsets_core.sources import optimade, pull
+from atomsets_core.sources import optimade
 from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.optimade import crystal_from, pull_optimade
+from atomsets_core.sources.pull import pull
 
 
 @pytest.fixture(autouse=True)

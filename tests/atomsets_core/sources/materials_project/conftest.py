@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atomsets_core.sources.materials_project import MaterialsQuery, pull_materials_project
-from atomsets_core.storage import Store
+from atomsets_core.sources.materials_project.pull import pull_materials_project
+from atomsets_core.sources.materials_project.query import MaterialsQuery
+from atomsets_core.storage.store import Store
 from tests.materials_project_server.running import DATA, KEY, QUICK, running
 
 

@@ -7,10 +7,12 @@ import pytest
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.sources.materials_project import MaterialsQuery, column, fields
+from atomsets_core.sources.materials_project import fields
 from atomsets_core.sources.materials_project.client import _seconds
 from atomsets_core.sources.materials_project.documents import normalise, read_documents, updated
-from atomsets_core.structures import from_pymatgen
+from atomsets_core.sources.materials_project.fields import column
+from atomsets_core.sources.materials_project.query import MaterialsQuery
+from atomsets_core.structures.reading import from_pymatgen
 
 NACL = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 

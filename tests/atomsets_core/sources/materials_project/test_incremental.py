@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from atomsets_core.sources import SourceUnavailableError
+from atomsets_core.sources.base import SourceUnavailableError
 from atomsets_core.sources.materials_project import pages
 from tests.materials_project_server.running import DATA
 
@@ -138,7 +138,7 @@ def test_entries_without_a_date_are_fetched_with_each_version(server, pull, monk
 def test_a_page_is_whole_or_does_not_exist(server, pull, tmp_path):
     pull()
     folder = next((tmp_path / "out").glob("structures/pages/*"))
-    from atomsets_core.storage import Store
+    from atomsets_core.storage.store import Store
 
     read = lambda: pages.PageStore(Store(folder.parent), folder.name).pages  # noqa: E731
     assert [page.number for page in read()] == list(range(1, 11))

@@ -6,9 +6,9 @@ import traceback
 import pyarrow.parquet as pq
 import pytest
 
-from atomsets_core.sources import SourceError, SourceUnavailableError
+from atomsets_core.sources.base import SourceError, SourceUnavailableError
 from atomsets_core.sources.materials_project import client
-from atomsets_core.structures import STRUCTURE_COLUMNS
+from atomsets_core.structures.batch import STRUCTURE_COLUMNS
 from tests.materials_project_server.running import KEY, Notes
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from atomsets_core.sources import SourceError, SourceUnavailableError
+from atomsets_core.sources.base import SourceError, SourceUnavailableError
 from tests.materials_project_server.running import Notes
 
 PASSING = {

@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from atomsets_core.sources import SourceError
-from atomsets_core.sources.base import pulled_from_arrow
-from atomsets_core.sources.materials_project import MaterialsQuery
+from atomsets_core.sources.base import SourceError, pulled_from_arrow
+from atomsets_core.sources.materials_project.query import MaterialsQuery
 from tests.materials_project_server.running import DATA, KEY, QUICK, Notes
 
 

@@ -1,0 +1,130 @@
+"""Champion against challenger: on folds that neither saw, and on a search for values beyond what either knew.
+
+The champion keeps its place unless the challenger is better in both. On the frozen folds every labelled row of today is
+predicted by the members of each model that left its fold out; better means a smaller mean error, beyond what drawing
+the formulas again gives by chance. In the simulated discovery both are asked the same question on today's labels, the
+champion's recipe trained on those rows of the training part that the champion knew, with the values it knew; better
+means what it means wherever models are chosen here (`simulate.pick`): as many found, noise aside, with a smaller error
+beyond the training range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from atomsets_core.discovery import pick
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+CONFIDENCE = 0.9
+"""Share of the resamples in which the challenger must have the smaller error."""
+RESAMPLES = 2000
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def on_folds(
+    truth: FloatArray, champion: FloatArray, challenger: FloatArray, groups: Sequence[str], seed: int = 0
+) -> dict[str, Any]:
+    """Who errs less on held-out rows, on the scale of the model.
+
+    Args:
+        truth: (n,) values.
+        champion: (n,) its predictions.
+        challenger: (n,) its predictions.
+        groups: (n,) reduced formulas; the rows of one are drawn together.
+        seed: of the draws.
+
+    Returns:
+        JSON: n, mae_champion, mae_challenger, share (of the resamples in which the challenger errs less), better.
+    """
+    gain = np.abs(champion - truth) - np.abs(challenger - truth)
+    share = _share_above_zero(gain, groups, seed)
+    return {
+        "n": len(truth),
+        "mae_champion": float(np.mean(np.abs(champion - truth))),
+        "mae_challenger": float(np.mean(np.abs(challenger - truth))),
+        "share": share,
+        "better": bool(gain.mean() > 0 and share >= CONFIDENCE),
+    }
+
+
+def _share_above_zero(gain: FloatArray, groups: Sequence[str], seed: int) -> float:
+    """Share of bootstrap resamples of groups whose total gain is above 0."""
+    _, inverse = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    total = np.bincount(inverse, weights=gain)
+    random, above = np.random.default_rng(seed), 0
+    for _ in range(RESAMPLES):
+        above += int(total[random.integers(0, len(total), len(total))].sum() > 0)
+    return above / RESAMPLES
+
+
+def on_discovery(
+    champion: Sequence[Mapping[str, Any]],
+    challenger: Sequence[Mapping[str, Any]],
+    kinds: Mapping[str, str],
+    n_hidden: int,
+) -> dict[str, Any]:
+    """Who finds more of what is beyond the training range.
+
+    Args:
+        champion: its scores, one for each repeat (`simulate.score`).
+        challenger: its scores, of the same repeats.
+        kinds: CHAMPION and CHALLENGER -> the acquisition each ranks by.
+        n_hidden: values that were hidden.
+
+    Returns:
+        JSON: repeats, r_precision and mae_outside of both, better.
+    """
+    runs = {CHAMPION: champion, CHALLENGER: challenger}
+    table = {who: {kinds[who]: _mean(found, kinds[who])} for who, found in runs.items()}
+    errors = {who: float(np.mean([run["mae_outside"] for run in found])) for who, found in runs.items()}
+    winner, _ = pick(table, errors, n_hidden)
+    return {
+        "repeats": len(champion),
+        "n_hidden": n_hidden,
+        **{f"r_precision_{who}": table[who][kinds[who]] for who in runs},
+        **{f"mae_outside_{who}": errors[who] for who in runs},
+        "better": winner == CHALLENGER,
+    }
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], kind: str) -> float:
+    return float(np.mean([run["acquisition"][kind] for run in runs]))
+
+
+NO_DISCOVERY = "the campaign has no simulated discovery to compare"
+KNEW_TOO_LITTLE = "the champion knew too few of today's values to be asked in a simulated discovery"
+
+
+def verdict(
+    folds: Mapping[str, Any], discovery: Mapping[str, Any] | None, without: str = NO_DISCOVERY
+) -> dict[str, Any]:
+    """Whether the challenger replaces the champion, and why, in a sentence.
+
+    Args:
+        folds: of `on_folds`.
+        discovery: of `on_discovery`; None where there is none: then the folds decide.
+        without: why there is none.
+    """
+    said = [
+        f"on the frozen folds ({folds['n']:,} rows) it errs by {folds['mae_challenger']:.4g}, the champion by "
+        f"{folds['mae_champion']:.4g}, and errs less in {folds['share']:.0%} of the resamples"
+    ]
+    if discovery is None:
+        said.append(without)
+    else:
+        said.append(
+            f"in the simulated discovery it finds {discovery['r_precision_challenger']:.3f} of the hidden best, the "
+            f"champion {discovery['r_precision_champion']:.3f}, with an error outside of "
+            f"{discovery['mae_outside_challenger']:.4g} against {discovery['mae_outside_champion']:.4g}"
+        )
+    lost = [name for name, part in (("folds", folds), ("discovery", discovery)) if part and not part["better"]]
+    where = {"folds": "the frozen folds", "discovery": "the simulated discovery"}
+    outcome = "better in both" if discovery is not None else "better"
+    if lost:
+        outcome = f"not better on {' and '.join(where[name] for name in lost)}"
+    return {"promote": not lost, "why": f"{outcome}: {'; '.join(said)}"}

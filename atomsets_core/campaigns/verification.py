@@ -1,0 +1,251 @@
+"""Every file of a campaign against what it was written with, and what is missing between them.
+
+Results are checked against their checksums (`storage/checksums.py`), feature shards against the manifest, models by
+loading them, and the whole against its own numbers: every structure that is ranked has features and a prediction, and
+the counts of the summary are those of the files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atomsets_core.campaigns.layout import ASKED, LABELLED, MODEL_FILES, OUTCOME, STRUCTURES
+from atomsets_core.features import damaged_shards, entries_in, iter_entries
+from atomsets_core.models import AtomSetsRegressor
+from atomsets_core.storage import FOLDER, StorageError, Store, fault, sealed, unseal
+
+_RESULT = re.compile(
+    r"models/[0-9a-f]{16}/(model\.json|model\.safetensors|out_of_fold\.parquet)|"
+    r"discovery/[0-9a-f]{16}-seed-\d+\.json|predictions/.+"
+)
+
+_TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.tmp|structures/queue-[a-z]+\.parquet")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        file: name within the campaign, or path of a shared feature store's file.
+        fault: what is wrong, a sentence without its subject.
+        remove: files of the campaign to be removed so that a run makes them again; none where a run does it anyway.
+        discard: the same of the feature store, manifest entries first.
+    """
+
+    file: str
+    fault: str
+    remove: tuple[str, ...] = ()
+    discard: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        checked: kind of file -> how many were checked.
+        findings: all that is wrong; none where the campaign is whole.
+        leftovers: unfinished files of stopped runs, which nobody reads.
+        finished: whether there is a summary that can be read.
+        features: the feature store.
+    """
+
+    checked: dict[str, int]
+    findings: tuple[Finding, ...]
+    leftovers: tuple[str, ...]
+    finished: bool
+    features: Store
+
+
+def verify(store: Store) -> Verification:
+    """Check every file of a campaign.
+
+    Raises:
+        StorageError: there is no campaign here.
+    """
+    names = [name for name in store.all_names(".", hidden=True) if not name.startswith(f"{FOLDER}/")]
+    if not any(name in names for name in (ASKED, *OUTCOME, *STRUCTURES)):
+        raise StorageError(f"{store.root} holds no campaign: there is neither a summary.json nor a {ASKED}")
+    checked: Counter[str] = Counter()
+    findings = [*_sealed(store, names, checked)]
+    damaged = {finding.file for finding in findings}
+    summary = _json(store, "summary.json") if "summary.json" not in damaged else None
+    asked = _json(store, ASKED)
+    features = _feature_store(store, summary, asked)
+    findings += _shards(features, features.root == store.url("features"), checked)
+    if summary is not None:
+        findings += _model(store, summary, damaged)
+        findings += _rows(store, features, summary, damaged | {finding.file for finding in findings})
+    left = tuple(name for name in names if _TEMPORARY.fullmatch(name))
+    return Verification(dict(checked), tuple(findings), left, summary is not None, features)
+
+
+def repair(store: Store, found: Verification) -> None:
+    """Remove what is damaged, so that the next run of the campaign makes just that again.
+
+    The checksums of the outcome go too, so that the run goes through its stages instead of finding nothing new.
+
+    Raises:
+        StorageError: a file can't be removed.
+    """
+    for finding in found.findings:
+        for name in finding.remove:
+            store.remove(name)
+            unseal(store, name)
+        for name in finding.discard:
+            found.features.remove(name)
+    if found.findings:
+        unseal(store, *OUTCOME)
+    for name in found.leftovers:
+        store.remove(name)
+
+
+def sweep(store: Store) -> None:
+    """Remove what stopped runs left half written, except in a folder of features, where other campaigns may write.
+
+    Raises:
+        StorageError: a file can't be removed.
+    """
+    for name in store.all_names(".", hidden=True):
+        if _TEMPORARY.fullmatch(name) and not name.startswith("features/"):
+            store.remove(name)
+
+
+def _sealed(store: Store, names: Iterable[str], checked: Counter[str]) -> Iterator[Finding]:
+    """Results that are not what was written, that were never completed, or that a finished campaign lacks."""
+    there = set(names)
+    expected = {*OUTCOME, *STRUCTURES, ASKED, *sealed(store)} | {name for name in there if _RESULT.fullmatch(name)}
+    expected = {name for name in expected if not _TEMPORARY.fullmatch(name)}
+    for name in sorted(expected):
+        checked[_kind(name)] += name in there
+        wrong = fault(store, name)
+        if wrong:
+            # A model is made as a whole.
+            files = [name] if not name.startswith("models/") else _siblings(name, there)
+            yield Finding(name, wrong, tuple(files))
+
+
+def _siblings(name: str, there: Iterable[str]) -> list[str]:
+    folder = name.rsplit("/", 1)[0] + "/"
+    return sorted({name, *(other for other in there if other.startswith(folder))})
+
+
+def _kind(name: str) -> str:
+    folder = name.partition("/")[0] if "/" in name else ""
+    return folder or "outcome"
+
+
+def _shards(features: Store, own: bool, checked: Counter[str]) -> Iterator[Finding]:
+    """Shards that are not what the manifest says, entries that can't be read, and files that belong to no entry.
+
+    The last only in a store of the campaign's own: in a shared one somebody may be writing them.
+    """
+    folders: dict[str, set[str]] = {}
+    for name in features.all_names("."):
+        where, _, file = name.partition("/")
+        if re.fullmatch(r".+-[0-9a-f]{16}", where) and file.endswith((".json", ".parquet")):
+            folders.setdefault(where, set()).add(file)
+    for where, files in sorted(folders.items()):
+        entries = list(entries_in(features, where))
+        listed = {entry.key for entry in entries}
+        checked["shards"] += len(entries)
+        for entry, reason in damaged_shards(features, entries):
+            both = (f"{where}/{entry.key}.json", f"{where}/{entry.key}.parquet")
+            yield Finding(features.url(both[1]), reason.partition(both[1])[2].strip() or reason, discard=both)
+        for file in sorted(files):
+            if file.rsplit(".", 1)[0] in listed:
+                continue
+            name = f"{where}/{file}"
+            if file.endswith(".json"):
+                yield Finding(features.url(name), "is no readable manifest entry: it is damaged", discard=(name,))
+            elif own and f"{file.rsplit('.', 1)[0]}.json" not in files:
+                yield Finding(features.url(name), "is not in the manifest: a run was stopped at it", discard=(name,))
+
+
+def _model(store: Store, summary: dict[str, Any], damaged: set[str]) -> Iterator[Finding]:
+    folder = summary["model"]["folder"]
+    files = tuple(f"{folder}/{name}" for name in MODEL_FILES)
+    if damaged & set(files):
+        return
+    missing = [name for name in files if not store.exists(name)]
+    if missing:
+        yield Finding(missing[0], "is not there though the summary names its model", files)
+        return
+    try:
+        AtomSetsRegressor.load(store, folder)
+    except StorageError as error:
+        yield Finding(folder, f"can't be loaded: {error}", files)
+    except (ValueError, FileNotFoundError) as error:
+        # Its parent, not the file: nothing here is damaged, and nothing must be repaired.
+        raise StorageError(f"{store.url(folder)}: the model can't be checked on this machine: {error}") from error
+
+
+def _rows(store: Store, features: Store, summary: dict[str, Any], damaged: set[str]) -> Iterator[Finding]:
+    """Structures without features or prediction, discoveries that are gone, counts that are not those of the files."""
+    discoveries = (summary["discovery"] or {}).get("files", [])
+    for name in discoveries:
+        if name not in damaged and not store.exists(name):
+            yield Finding(name, "is not there though the summary names it")
+    if damaged & {"ranking.parquet", "failures.parquet", LABELLED}:
+        return
+    counts = summary["counts"]
+    ranked = _column(store, "ranking.parquet", "structure_hash")
+    for name, found, said in (
+        ("ranking.parquet", len(ranked), counts["candidates"]["ranked"]),
+        (
+            "failures.parquet",
+            store.read_table("failures.parquet", ["dataset"]).num_rows,
+            counts["training"]["failed"] + counts["candidates"]["failed"],
+        ),
+        (
+            LABELLED,
+            store.read_table(LABELLED, ["value"]).num_rows,
+            counts["training"].get("labelled", counts["training"]["learned_from"]),
+        ),
+    ):
+        if found != said:
+            yield Finding(name, f"has {found} rows, and the summary says {said}", (name,))
+    model = summary["model"]["folder"].partition("/")[2]
+    predicted: set[str] = set()
+    for name in store.names(f"predictions/{model}", ".parquet"):
+        if name not in damaged:
+            predicted.update(_column(store, name, "structure_hash"))
+    if lost := set(ranked) - predicted:
+        yield Finding(f"predictions/{model}", f"lacks {len(lost)} structures of the ranking, e.g. {min(lost)}")
+    parent, digest = summary["settings"]["features"]["parent"], summary["model"]["parent_digest"]
+    held = {h for entry in iter_entries(features, parent, digest) for h in entry.hashes}
+    if lost := {*ranked, *_column(store, LABELLED, "structure_hash")} - held:
+        yield Finding(features.root, f"lacks the features of {len(lost)} structures, e.g. {min(lost)}")
+
+
+def _column(store: Store, name: str, column: str) -> list[str]:
+    with store.open(name) as file:
+        try:
+            values: list[str] = pq.read_table(file, columns=[column])[column].to_pylist()
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise StorageError(f"{store.url(name)} can't be read: {error}") from error
+    return values
+
+
+def _json(store: Store, name: str) -> dict[str, Any] | None:
+    try:
+        raw = store.read_json(name)
+    except StorageError:
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def _feature_store(store: Store, summary: dict[str, Any] | None, asked: dict[str, Any] | None) -> Store:
+    """Where the campaign keeps its features."""
+    for raw in ((summary or {}).get("settings"), asked):
+        if raw and (place := (raw.get("features") or {}).get("store")):
+            return Store(place)
+    return Store(store.url("features"))

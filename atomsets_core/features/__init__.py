@@ -1,0 +1,5 @@
+"""Which levels of which parents a model sees, and the shards they lie in."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

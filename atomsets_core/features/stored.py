@@ -1,0 +1,299 @@
+"""Features that stay in their shards: an X for the estimators that holds an index and no features.
+
+`blocks` reads one shard after the other, so that learning from or predicting for any number of structures takes the
+memory of a shard beside what is kept of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from atomsets_core.features.shards import (
+    Located,
+    ShardEntry,
+    folder,
+    iter_entries,
+    locate,
+    read_shard,
+)
+from atomsets_core.parents import Features, Float32Array, joint_digest
+from atomsets_core.storage import Store
+from atomsets_core.structures import IntArray, Refusal, ragged_rows
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """Features of n structures in the shards of a feature store; rows may repeat and come in any order.
+
+    Attributes:
+        store: the feature store.
+        entries: manifest entries of the shards that hold them.
+        levels: that are read.
+        shard: (n,) which of `entries` holds each structure.
+        row: (n,) where in that shard.
+        material_id: (n,) object array of str.
+        structure_hash: (n,) object array of str.
+        formula: (n,) object array of str, reduced formulas.
+        n_atoms: (n,) int64, sites of each structure.
+        refused: structures of the request that the parent can't take, with the reason; they have no row above.
+    """
+
+    store: Store
+    entries: tuple[ShardEntry, ...]
+    levels: tuple[str, ...]
+    shard: IntArray
+    row: IntArray
+    material_id: npt.NDArray[np.object_]
+    structure_hash: npt.NDArray[np.object_]
+    formula: npt.NDArray[np.object_]
+    n_atoms: IntArray
+    refused: tuple[Refusal, ...] = field(default=())
+
+    @classmethod
+    def find(
+        cls, store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]
+    ) -> StoredFeatures:
+        """The structures of these hashes, in this order; `material_id` is the hash, since shards know no identifiers.
+
+        Raises:
+            KeyError: a structure that no shard holds.
+        """
+        located = locate(iter_entries(store, parent, digest), levels, hashes)
+        if not located.found.all():
+            lacking = np.flatnonzero(~located.found)
+            raise KeyError(f"{len(lacking)} structures have no features, e.g. {hashes[lacking[0]]}")
+        return cls._indexed(store, located, levels, hashes)
+
+    @classmethod
+    def whole(cls, store: Store, parent: str, digest: str, levels: Sequence[str]) -> StoredFeatures:
+        """Every structure that the store has these levels of, once."""
+        entries = sorted(iter_entries(store, parent, digest), key=lambda entry: entry.key)
+        hashes = dict.fromkeys(h for entry in entries if set(levels) <= set(entry.levels) for h in entry.hashes)
+        return cls.find(store, parent, digest, levels, list(hashes))
+
+    @classmethod
+    def _indexed(cls, store: Store, located: Located, levels: Sequence[str], hashes: Sequence[str]) -> StoredFeatures:
+        """Those that have features; `hashes` are of these alone."""
+        shard, row = located.shard[located.found], located.row[located.found]
+        formula, n_atoms = np.empty(len(hashes), dtype=object), np.empty(len(hashes), dtype=np.int64)
+        for k, entry in enumerate(located.entries):
+            # Two columns of the file, unverified: the features are verified when they are read.
+            with store.open(f"{folder(entry.parent, entry.digest)}/{entry.key}.parquet") as file:
+                table = pq.read_table(file, columns=["formula", "n_atoms"])
+            here = shard == k
+            formula[here] = np.array(table["formula"].to_pylist(), dtype=object)[row[here]]
+            n_atoms[here] = table["n_atoms"].to_numpy()[row[here]]
+        names = np.array(hashes, dtype=object)
+        return cls(store, located.entries, tuple(levels), shard, row, names, names, formula, n_atoms)
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n,), so that scikit-learn's splitters can count the rows."""
+        return (len(self),)
+
+    @property
+    def digest(self) -> str:
+        """Of the parent that made the features; "" where there are none."""
+        return self.entries[0].digest if self.entries else ""
+
+    @property
+    def flagged(self) -> dict[str, str]:
+        """structure_hash -> remark, of all shards."""
+        return {h: remark for entry in self.entries for h, remark in entry.flagged.items()}
+
+    def __getitem__(self, indices: IntArray | Sequence[int] | slice) -> StoredFeatures:
+        """The rows at these positions, in this order (positions, a boolean mask or a slice)."""
+        rows = np.arange(len(self))[indices]
+        if rows.ndim != 1:
+            raise TypeError("select rows with a list, a mask or a slice, not with one number")
+        columns = ("shard", "row", "material_id", "structure_hash", "formula", "n_atoms")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns}, refused=())
+
+    def blocks(self) -> Iterator[tuple[IntArray, Features]]:
+        """Row numbers and features of one shard after the other.
+
+        Raises:
+            ShardError: a shard is missing or damaged; the message names it.
+        """
+        for k, entry in enumerate(self.entries):
+            rows = np.flatnonzero(self.shard == k)
+            if len(rows):
+                part = read_shard(self.store, entry, self.levels, self.row[rows])
+                yield rows, replace(part, material_id=self.material_id[rows])
+
+    def load(self) -> Features:
+        """All of them in memory.
+
+        Raises:
+            ShardError: a shard is missing or damaged; the message names it.
+        """
+        offsets = np.concatenate([[0], np.cumsum(self.n_atoms)]).astype(np.int64)
+        weights, weighted = np.ones(int(offsets[-1]), dtype=np.float32), False
+        sites: dict[str, Float32Array] = {}
+        structure: dict[str, Float32Array] = {}
+        for rows, block in self.blocks():
+            at = ragged_rows(offsets, rows)
+            if block.weights is not None:
+                weights[at], weighted = block.weights, True
+            for level, values in block.sites.items():
+                sites.setdefault(level, np.empty((offsets[-1], values.shape[1]), dtype=np.float32))[at] = values
+            for level, values in block.structure.items():
+                structure.setdefault(level, np.empty((len(self), values.shape[1]), dtype=np.float32))[rows] = values
+        hashes = set(self.structure_hash)
+        flagged = {h: remark for h, remark in self.flagged.items() if h in hashes}
+        return Features(
+            self.material_id,
+            self.structure_hash,
+            self.formula,
+            self.n_atoms,
+            sites,
+            structure,
+            self.digest,
+            weights if weighted else None,
+            refused=self.refused,
+            flagged=flagged,
+        )
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Where the features of a campaign lie.
+
+    Attributes:
+        store: the shards.
+        parent: that made them.
+        digest: of that parent.
+        levels: that the model sees.
+    """
+
+    store: Store
+    parent: str
+    digest: str
+    levels: Sequence[str]
+
+    def find(self, hashes: Sequence[str]) -> StoredFeatures:
+        """The features of these structures; see `StoredFeatures.find`."""
+        return StoredFeatures.find(self.store, self.parent, self.digest, self.levels, hashes)
+
+
+def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]) -> Features:
+    """Features of these structures in this order, from the shards that hold them; repeats are allowed.
+
+    Raises:
+        KeyError: a structure that no shard holds.
+        ShardError: a damaged shard; the message names it.
+    """
+    return StoredFeatures.find(store, parent, digest, levels, hashes).load()
+
+
+@dataclass(frozen=True)
+class JoinedFeatures:
+    """`Features.join` of features that stay in their shards; made by `join_stored`.
+
+    Attributes:
+        parts: parent -> its features; the same structures in the same order.
+        refused: structures that one of the parents can't take.
+    """
+
+    parts: Mapping[str, StoredFeatures]
+    refused: tuple[Refusal, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n,), so that scikit-learn's splitters can count the rows."""
+        return (len(self),)
+
+    @property
+    def _first(self) -> StoredFeatures:
+        return next(iter(self.parts.values()))
+
+    @property
+    def store(self) -> Store:
+        """The feature store."""
+        return self._first.store
+
+    @property
+    def material_id(self) -> npt.NDArray[np.object_]:
+        """(n,) object array of str."""
+        return self._first.material_id
+
+    @property
+    def structure_hash(self) -> npt.NDArray[np.object_]:
+        """(n,) object array of str."""
+        return self._first.structure_hash
+
+    @property
+    def formula(self) -> npt.NDArray[np.object_]:
+        """(n,) object array of str, reduced formulas."""
+        return self._first.formula
+
+    @property
+    def n_atoms(self) -> IntArray:
+        """(n,) int64, sites of each structure."""
+        return self._first.n_atoms
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """Parent -> digest."""
+        return {name: part.digest for name, part in self.parts.items()}
+
+    @property
+    def digest(self) -> str:
+        """Of the parents together."""
+        return joint_digest(self.parents)
+
+    @property
+    def flagged(self) -> dict[str, str]:
+        """structure_hash -> remark."""
+        found: dict[str, str] = {}
+        for part in self.parts.values():
+            for key, remark in part.flagged.items():
+                found[key] = f"{found[key]}; {remark}" if key in found else remark
+        return found
+
+    def __getitem__(self, indices: IntArray | Sequence[int] | slice) -> JoinedFeatures:
+        """The rows at these positions, in this order."""
+        return JoinedFeatures({name: part[indices] for name, part in self.parts.items()})
+
+    def blocks(self) -> Iterator[tuple[IntArray, Features]]:
+        """Row numbers and features of one shard of the first parent after the other.
+
+        Raises:
+            ShardError: a shard is missing or damaged; the message names it.
+        """
+        first, *others = self.parts
+        for rows, block in self.parts[first].blocks():
+            yield rows, Features.join({first: block, **{name: self.parts[name][rows].load() for name in others}})
+
+    def load(self) -> Features:
+        """All of them in memory."""
+        return Features.join({name: part.load() for name, part in self.parts.items()})
+
+
+def join_stored(parts: Mapping[str, StoredFeatures]) -> JoinedFeatures:
+    """The structures that every parent can take; those that one of them refused are refused."""
+    refused = {r.structure_hash: r for part in parts.values() for r in reversed(part.refused)}
+    kept = {
+        name: part[[i for i, h in enumerate(part.structure_hash) if h not in refused]] for name, part in parts.items()
+    }
+    return JoinedFeatures(kept, tuple(refused.values()))
+
+
+AnyFeatures = Features | StoredFeatures | JoinedFeatures
+"""In memory or in shards, of one parent or of several."""
+
+
+def in_memory(features: AnyFeatures) -> Features:
+    """All of them read, where they aren't."""
+    return features if isinstance(features, Features) else features.load()

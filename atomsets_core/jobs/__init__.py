@@ -1,0 +1,5 @@
+"""One unit of work each, from files to files, without Prefect or Dask: what `tasks` wraps."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,236 @@
+"""The folder of a model by itself: its files, the out-of-fold predictions, and a card for people."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, Model, Trained, out_of_fold_scores
+from atomsets_core.parents import CARRIERS, TABLES, overlap
+from atomsets_core.sources import ledger_table
+from atomsets_core.storage import Store
+
+PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen", "maml")
+
+
+def save_trained(
+    trained: Trained,
+    store: Store,
+    folder: str,
+    unit: str,
+    source: Mapping[str, Any],
+    checks: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write a model folder: model.safetensors, model.json, MODEL.md, out_of_fold.csv, failures.parquet.
+
+    Args:
+        trained: by `train_on`.
+        store: where.
+        folder: within the store.
+        unit: of the target.
+        source: provenance of the data.
+        checks: "held_out" and "discovery", as far as they were made.
+
+    Returns:
+        What model.json keeps under "about".
+    """
+    model = trained.model
+    about = {
+        "targets": list(trained.targets),
+        "unit": unit,
+        "source": dict(source),
+        "training_rows_sha256": rows_digest(trained),
+        "scores_out_of_fold": out_of_fold_scores(model, trained.values, trained.targets) if model.oof_ else {},
+        **{name: value for name, value in (checks or {}).items() if value},
+        "entries_not_used": len(trained.refused),
+        "overlap": " ".join(dict.fromkeys(filter(None, map(overlap, model.spec_.parents)))),
+        "licence": source.get("licence", ""),
+        "versions": _versions(model),
+    }
+    if model.oof_ is not None:
+        store.write(
+            f"{folder}/out_of_fold.csv", _out_of_fold(trained).to_csv(index=False, float_format="%.6g").encode()
+        )
+    store.write_table(f"{folder}/failures.parquet", ledger_table(("training", refusal) for refusal in trained.refused))
+    store.write(f"{folder}/MODEL.md", model_card(model, about).encode())
+    model.save(store, folder, about)
+    return about
+
+
+def campaign_card(model: AtomSetsRegressor, values: npt.NDArray[np.float64], about: Mapping[str, Any]) -> str:
+    """The card of a campaign's model, just trained.
+
+    Args:
+        model: fitted.
+        values: (n,) what it was fitted to.
+        about: target, unit, training_source, training_data_sha256; "discovery" (see `model_card`) where there is one.
+    """
+    parents = model.spec_.parents
+    told = {
+        "campaign": about.get("campaign", ""),
+        "targets": [about["target"]],
+        "unit": about["unit"],
+        "source": {"name": about["training_source"]},
+        "training_rows_sha256": about["training_data_sha256"],
+        "scores_out_of_fold": out_of_fold_scores(model, values) if model.oof_ is not None else {},
+        "discovery": about.get("discovery"),
+        "overlap": " ".join(dict.fromkeys(filter(None, map(overlap, parents)))),
+        "versions": _versions(model),
+    }
+    return model_card(model, told)
+
+
+def rows_digest(trained: Trained) -> str:
+    """sha256 over the structures and labels that were learned from, in their order."""
+    digest = hashlib.sha256("\n".join(map(str, trained.features.structure_hash)).encode())
+    values = np.asarray(trained.values)
+    digest.update(values.astype(np.float64).tobytes() if values.dtype.kind == "f" else str(values.tolist()).encode())
+    return digest.hexdigest()
+
+
+def _versions(model: Model) -> dict[str, str]:
+    packages = [*PACKAGES, *(CARRIERS[name] for name in model.spec_.parents if name in CARRIERS)]
+    if any(name in TABLES for name in model.spec_.parents):
+        packages.append("elementembeddings")
+    found = {"python": platform.python_version()}
+    for name in ("atomsets-screening", *packages):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a parent of the user's own, or run from a copy of the source
+            continue
+    return found
+
+
+def _out_of_fold(trained: Trained) -> pd.DataFrame:
+    """One row for each training row."""
+    model, features = trained.model, trained.features
+    columns: dict[str, Any] = {"material_id": features.material_id, "formula": features.formula}
+    if isinstance(model, AtomSetsClassifier):
+        if model.oof_ is None:
+            return pd.DataFrame(columns)
+        columns |= {"value": trained.values, "predicted": model.oof_.label}
+        columns |= {f"p_{name}": p for name, p in zip(model.classes_.tolist(), model.oof_.probability.T, strict=True)}
+    elif model.oof_ is not None:
+        named = [""] if model.n_targets_ is None else [f"_{name}" for name in trained.targets]
+        arrays = {
+            "value": trained.values,
+            "predicted": model.oof_.value,
+            "lower": model.oof_.lower,
+            "upper": model.oof_.upper,
+        }
+        for what, array in arrays.items():
+            columns |= {f"{what}{name}": x for name, x in zip(named, np.atleast_2d(array.T), strict=True)}
+    if model.oof_ is not None:
+        columns["in_domain"] = model.oof_.in_domain
+    columns["fold"] = model.fold_
+    return pd.DataFrame(columns)
+
+
+def model_card(model: Model, about: Mapping[str, Any]) -> str:
+    """What a model is, for people: data, recipe, scores, limits."""
+    source, unit = about["source"], about["unit"]
+    shown = ("name", "title", "citation", "licence", "sha256")
+    options = model.options_
+    parents = ", ".join(f"{name} {digest}" for name, digest in model.parents_.items())
+    unused = about.get("entries_not_used")
+    left_out = "" if unused is None else f"; {unused} entries could not be used (failures.parquet)"
+    lines = [
+        f"# {', '.join(about['targets'])} ({unit or 'no unit'})",
+        "",
+        f"An ensemble of {options.members} AtomSets networks for {model.task} on `{model.spec_}` (parent digest "
+        f"{model.digest_}), trained on {model.n_train_} structures{left_out}.",
+        "",
+        "## Data",
+        "",
+        *(f"- {name}: {source[name]}" for name in shown if source.get(name)),
+        f"- rows learned from, in order: sha256 {about['training_rows_sha256']}",
+        f"- parents: {parents}",
+        *([f"- {about['overlap']}"] if about["overlap"] else []),
+    ]
+    if model.choice_ is not None:
+        lines += ["", "## Chosen by inner validation", "", *_choice_lines(model.choice_.report)]
+    if about["scores_out_of_fold"]:
+        lines += ["", f"## Scores, out of fold ({int(model.fold_.max()) + 1} folds, rows of one formula together)", ""]
+        lines += _score_lines(model, about["scores_out_of_fold"], unit)
+    if about.get("held_out"):
+        found = about["held_out"]
+        lines += [
+            "",
+            f"## Scores on {found['n_test']} rows held out, after training on the other {found['n_train']}",
+            "",
+        ]
+        lines += _score_lines(model, found, unit)
+    if about.get("discovery"):
+        lines += ["", *_discovery_lines(about["discovery"])]
+    lines += ["", "## Limits", "", _limits(model, about), ""]
+    versions = ", ".join(f"{name} {text}" for name, text in about["versions"].items())
+    lines += [f"Seed {options.seed}; {versions}.", ""]
+    return "\n".join(lines)
+
+
+def _limits(model: Model, about: Mapping[str, Any]) -> str:
+    what = "Probabilities" if isinstance(model, AtomSetsClassifier) else "Intervals"
+    text = f"{what} hold for structures like those it was trained on; `in_domain` says which are."
+    if about.get("discovery"):
+        return text
+    if about.get("campaign"):
+        return (
+            f"{text} Its campaign simulates no discovery: how well it finds values beyond the training range is open."
+        )
+    return (
+        f"{text} Nothing here tells how well it finds values beyond the training range: train with --discovery, or run "
+        "`atomsets screen`, for a simulated discovery."
+    )
+
+
+def _choice_lines(report: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for row in report:
+        options = ", ".join(f"{name} = {value}" for name, value in row.get("parameters", {}).items())
+        error = row.get("error")
+        said = f"error {error:.4g}" if error is not None else str(row.get("reason", "not usable"))
+        lines.append(f"- `{row['features']}`{f' ({options})' if options else ''}: {said}")
+    return lines
+
+
+def _score_lines(model: Model, scores: Mapping[str, Any], unit: str) -> list[str]:
+    if isinstance(model, AtomSetsClassifier):
+        area = f", ROC-AUC {scores['roc_auc']:.3f}" if "roc_auc" in scores else ""
+        return [
+            f"- accuracy {scores['accuracy']:.1%}{area}",
+            f"- log loss {scores['log_loss']:.4f}, expected calibration error {scores['calibration_error']:.3f}",
+        ]
+    if "targets" in scores:
+        return [
+            f"- {name}: mean absolute error {s['mae_in_unit']:.4g} {unit}, R² {s['r2']:.3f}, {s['coverage']:.1%} inside"
+            for name, s in scores["targets"].items()
+        ]
+    scale = f"log10 {unit}".strip() if model.options_.transform == "log10" else unit or "unit of the target"
+    return [
+        f"- mean absolute error {scores['mae']:.4g} {scale} ({scores['mae_in_unit']:.4g} {unit})",
+        f"- root mean squared error {scores['rmse']:.4g} {scale}, R² {scores['r2']:.3f}",
+        f"- {scores['coverage']:.1%} of the values inside their {model.options_.coverage:.0%} interval",
+    ]
+
+
+def _discovery_lines(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"## Beyond the training range: simulated discovery, mean of {found['seeds']} seeds",
+        "",
+        f"The {found['n_hidden']} best values hidden in a pool of {found['n_pool']}; errors on the model's scale.",
+        "",
+        "| model | found among the first | times random | error out of range | in range |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["heads"]:
+        cells = [row[name] for name in ("r_precision", "enrichment", "mae_outside", "mae_inside")]
+        texts = ["" if x is None else f"{x:.3f}" for x in cells]
+        lines.append(f"| {row['head']} | {' | '.join(texts)} |")
+    return lines

@@ -1,0 +1,174 @@
+"""Predictions of a saved model for everything a source or a feature store holds, block by block."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atomsets_core.features import (
+    SHARD_SIZE,
+    AnyFeatures,
+    ShardEntry,
+    StoredFeatures,
+    featurize,
+    join_stored,
+    read_shard,
+)
+from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, ClassPrediction, Model, Prediction, read_config
+from atomsets_core.sources import Pulled, SourceError
+from atomsets_core.storage import Store, prediction_units, seal, with_units
+from atomsets_core.structures import Refusal
+
+Block = tuple[pd.DataFrame, list[Refusal]]
+"""Predictions of some structures, and the entries among them without one."""
+
+
+def predictions(
+    pulled: Pulled, model: Model, store: Store | None = None, targets: tuple[str, ...] = ()
+) -> Iterator[Block]:
+    """Predictions for every structure of a source that the parent can take, block by block, in the order of the source.
+
+    Args:
+        pulled: structures or compositions.
+        model: fitted.
+        store: feature store; features it lacks are made and stay there.
+        targets: names of the targets of a model with several.
+
+    Yields:
+        A table, and every entry without a prediction. The table has material_id, formula; for regression predicted,
+        lower, upper (unit of the target) and std (on the model's scale), of each target where there are several
+        (predicted_K, ...); for classification predicted and the probability of each class (p_metal, ...); in_domain,
+        distance, remark.
+    """
+    spec = str(model.spec_)
+    yield _table(model, featurize(pulled.structures.take([]), spec), targets)[0], list(pulled.refused)
+    for start in range(0, len(pulled.structures), SHARD_SIZE):
+        part = pulled.structures.take(np.arange(start, min(start + SHARD_SIZE, len(pulled.structures))))
+        yield _table(model, featurize(part, spec, store), targets)
+
+
+def stored_predictions(store: Store, model: Model, targets: tuple[str, ...] = ()) -> Iterator[Block]:
+    """Predictions for every structure of a feature store, shard by shard; identifiers are structure hashes.
+
+    Raises:
+        SourceError: the store has no features of the model's levels.
+    """
+    spec = model.spec_
+    everything = {n: StoredFeatures.whole(store, n, model.parents_[n], spec.needed(n)) for n in spec.parents}
+    common = set.intersection(*(set(part.structure_hash) for part in everything.values()))
+    hashes = [h for h in next(iter(everything.values())).structure_hash if h in common]
+    if not hashes:
+        raise SourceError(f"{store.root}: no shard has the features {spec}")
+    parts = {n: StoredFeatures.find(store, n, model.parents_[n], spec.needed(n), hashes) for n in spec.parents}
+    stored = next(iter(parts.values())) if len(parts) == 1 else join_stored(parts)
+    for _, block in stored.blocks():
+        yield _table(model, block, targets)
+
+
+def predict_on(pulled: Pulled, model: Model, targets: tuple[str, ...] = ()) -> Block:
+    """All of `predictions` at once."""
+    blocks = list(predictions(pulled, model, targets=targets))
+    frame = pd.concat([frame for frame, _ in blocks if len(frame)] or [blocks[0][0]], ignore_index=True)
+    return frame, [refusal for _, refused in blocks for refusal in refused]
+
+
+def _table(model: Model, features: AnyFeatures, targets: tuple[str, ...]) -> Block:
+    columns: dict[str, Any] = {"material_id": features.material_id, "formula": features.formula}
+    result: Prediction | ClassPrediction
+    if isinstance(model, AtomSetsClassifier):
+        result = classes = model.predict_distribution(features)
+        columns["predicted"] = classes.label
+        for name, probability in zip(model.classes_.tolist(), classes.probability.T, strict=True):
+            columns[f"p_{name}"] = probability
+    else:
+        result = model.predict_distribution(features)
+        several = model.n_targets_ is not None
+        names = [f"_{name}" for name in targets or map(str, range(model.n_targets_ or 0))] if several else [""]
+        for what in ("value", "lower", "upper", "std"):
+            for name, values in zip(names, np.atleast_2d(getattr(result, what).T), strict=True):
+                columns[f"{'predicted' if what == 'value' else what}{name}"] = values
+    columns["in_domain"], columns["distance"] = result.in_domain, result.distance
+    flagged = features.flagged
+    columns["remark"] = [flagged.get(h, "") for h in features.structure_hash]
+    return pd.DataFrame(columns), list(features.refused)
+
+
+def write_predictions(blocks: Iterable[Block], store: Store, name: str) -> tuple[int, int, list[Refusal]]:
+    """Write predictions as they come, as CSV or Parquet by the ending of the name; the file appears when all are there.
+
+    Returns:
+        Predictions written, how many of them are inside the domain, and the entries without one.
+    """
+    written, inside, failed = 0, 0, []
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(store.replacing(name))
+        parquet: pq.ParquetWriter | None = None
+        for number, (frame, refused) in enumerate(blocks):
+            if name.endswith(".csv"):
+                file.write(frame.to_csv(index=False, float_format="%.6g", header=number == 0).encode())
+            else:
+                schema = _schema(frame)
+                if parquet is None:
+                    parquet = stack.enter_context(pq.ParquetWriter(file, schema, compression="zstd"))
+                parquet.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+            written, inside = written + len(frame), inside + int(frame["in_domain"].sum())
+            failed.extend(refused)
+    return written, inside, failed
+
+
+def _schema(frame: pd.DataFrame) -> pa.Schema:
+    """The same for every block, also for one without rows."""
+
+    def kind(name: str) -> pa.DataType:
+        if name in ("material_id", "formula", "remark"):
+            return pa.string()
+        values = frame[name]
+        if pd.api.types.is_bool_dtype(values):
+            return pa.bool_()
+        if pd.api.types.is_integer_dtype(values):
+            return pa.int64()
+        return pa.float64() if pd.api.types.is_numeric_dtype(values) else pa.string()
+
+    return pa.schema([(name, kind(name)) for name in frame.columns])
+
+
+def predict_shard(store_url: str, feature_url: str, entry: ShardEntry, folder: str, name: str) -> dict[str, Any]:
+    """Apply a saved model to every structure of a shard; write the predictions as Parquet.
+
+    Returns:
+        rows, seconds.
+    """
+    started = time.perf_counter()
+    store = Store(store_url)
+    model = AtomSetsRegressor.load(store, folder)
+    features = read_shard(Store(feature_url), entry, model.spec_.needed(model.spec_.parents[0]))
+    prediction = model.predict_distribution(features)
+    columns: dict[str, Any] = {"structure_hash": pa.array(features.structure_hash, pa.string())}
+    for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
+        columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
+    columns["remark"] = pa.array([features.flagged.get(h, "") for h in features.structure_hash], pa.string())
+    units = prediction_units(str(read_config(store, folder)["about"].get("unit", "")), str(model.transform))
+    store.write_table(name, with_units(finite_table(pa.table(columns)), units))
+    seal(store, name)
+    return {"rows": len(features), "seconds": time.perf_counter() - started}
+
+
+def finite_table(table: pa.Table) -> pa.Table:
+    """The table, once it is certain that every number in it is one.
+
+    Raises:
+        ValueError: a NaN or infinity, with the column and the structure it belongs to.
+    """
+    for name in table.column_names:
+        values = table[name]
+        if pa.types.is_floating(values.type) and not np.isfinite(values.to_numpy()).all():
+            row = int(np.flatnonzero(~np.isfinite(values.to_numpy()))[0])
+            raise ValueError(f"{name} of structure {table['structure_hash'][row]} is {values[row]}: not a number")
+    return table

@@ -1,0 +1,183 @@
+"""From a source to a trained model, in one process, without a campaign."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from atomsets_core.campaigns import LABELLED, MODEL_FILES, read_frozen
+from atomsets_core.features import (
+    SHARD_SIZE,
+    StoredFeatures,
+    featurize,
+)
+from atomsets_core.jobs.model_card import campaign_card
+from atomsets_core.jobs.predict import finite_table
+from atomsets_core.models import (
+    AUTO,
+    AtomSetsClassifier,
+    AtomSetsRegressor,
+    Checkpoint,
+    Model,
+    Progress,
+    StoredCheckpoint,
+    Trained,
+)
+from atomsets_core.parents import resolve_device
+from atomsets_core.sources import Catalogue, Pulled, SourceError, read, usable_classes, usable_labels
+from atomsets_core.storage import Store, prediction_units, seal, with_units
+from atomsets_core.structures import Compositions, Refusal
+
+
+def train_on(
+    pulled: Pulled,
+    target: str | Sequence[str],
+    model: Model,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+    store: Store | None = None,
+    featurized: Callable[[int, int], None] | None = None,
+) -> Trained:
+    """Fit a model to columns of a source.
+
+    Features lie in shards, of `store` or else of a temporary folder, so that those of all structures never have to fit
+    into memory.
+
+    Args:
+        pulled: structures or compositions, and columns; see `open_source` for structures that stay in their file.
+        target: column to learn, or several.
+        model: unfitted.
+        progress: called after each epoch.
+        checkpoint: where to keep an unfinished training.
+        store: feature store; features it lacks are made, a shard at a time, and stay there.
+        featurized: called after each shard with the number of structures done and the number there was to do.
+
+    Raises:
+        SourceError: a column is missing or has no usable value, or the parent can take no structure.
+        ValueError: too few values for the folds and intervals asked for.
+    """
+    names = (target,) if isinstance(target, str) else tuple(target)
+    usable, values, unlabelled = labels_of(pulled, names, model)
+    structures, values = pulled.structures.take(np.flatnonzero(usable)), values[usable]
+    if isinstance(structures, Catalogue) and (model.features == AUTO or len(structures) <= SHARD_SIZE):
+        structures = structures.structures()
+    # What is not chosen by trying depends on the kind of the input alone.
+    shown = read(structures.take(np.arange(1))) if isinstance(structures, Catalogue) else structures
+    spec = model.choose_features(shown, values[: len(shown)])
+    with contextlib.ExitStack() as stack:
+        if store is None and len(structures) > SHARD_SIZE and not isinstance(structures, Compositions):
+            store = Store(stack.enter_context(tempfile.TemporaryDirectory(prefix="atomsets-")))
+        features = featurize(structures, spec, store, featurized)
+        if not len(features):
+            reason = features.refused[0].reason
+            raise SourceError(f"the parent can take none of the {len(structures)} structures: {reason}")
+        row = {name: i for i, name in enumerate(structures.material_id)}
+        kept = values[[row[name] for name in features.material_id]]
+        model.fit(features, kept, progress=progress, checkpoint=checkpoint)
+    return Trained(model, features, names, kept, [*pulled.refused, *unlabelled, *features.refused])
+
+
+def labels_of(
+    pulled: Pulled, targets: Sequence[str], model: Model
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], list[Refusal]]:
+    """Which rows can be learned from, the labels of all rows, and a refusal for each other row.
+
+    Args:
+        pulled: n rows.
+        targets: columns; with several a row needs a value in one of them.
+        model: whose transform or task says what is a label.
+
+    Returns:
+        (n,) bool; (n,) or (n, targets) labels, NaN where there is none; refusals.
+
+    Raises:
+        SourceError: a column that isn't there or holds nothing usable.
+        ValueError: several targets for a classifier.
+    """
+    if isinstance(model, AtomSetsClassifier):
+        if len(targets) > 1:
+            raise ValueError(f"a classifier learns one column, not {len(targets)}: train one model for each")
+        return usable_classes(pulled, targets[0])
+    transforms = [model.transform] * len(targets) if isinstance(model.transform, str) else list(model.transform)
+    found = [usable_labels(pulled, name, how) for name, how in zip(targets, transforms, strict=True)]
+    columns = [
+        np.where(
+            usable, pd.to_numeric(pulled.columns[name], errors="coerce").to_numpy(np.float64, na_value=np.nan), np.nan
+        )
+        for name, (usable, _) in zip(targets, found, strict=True)
+    ]
+    if len(targets) == 1:
+        return found[0][0], columns[0], found[0][1]
+    usable = np.any([mask for mask, _ in found], axis=0)
+    lost = set(pulled.structures.material_id[~usable])
+    return usable, np.stack(columns, axis=1), [refusal for refusal in found[0][1] if refusal.material_id in lost]
+
+
+def read_labelled(store: Store) -> tuple[pa.Table, np.ndarray]:
+    """The training table and its values, (n,) float64, in the unit of the target."""
+    table = store.read_table(LABELLED)
+    return table, table["value"].to_numpy()
+
+
+def train_model(
+    store_url: str,
+    feature_url: str,
+    parent: str,
+    digest: str,
+    parameters: Mapping[str, Any],
+    folder: str,
+    about: Mapping[str, Any],
+    frozen: tuple[str, str] | None = None,
+) -> dict[str, Any]:
+    """Train the ensemble on the labelled structures; save it, its out-of-fold predictions and its card in `folder`.
+
+    Args:
+        store_url: of the campaign.
+        feature_url: of the features.
+        parent: see `gather_features`.
+        digest: see there.
+        parameters: of `AtomSetsRegressor`.
+        folder: of the model.
+        about: kept with the model; see `cards.campaign_card`.
+        frozen: folder of the model whose folds are kept, and their digest; a first model cuts its own.
+
+    Returns:
+        training rows, seconds, last loss, device.
+    """
+    started = time.perf_counter()
+    store = Store(store_url)
+    table, values = read_labelled(store)
+    model = AtomSetsRegressor(**parameters)
+    levels = parameters["features"].partition(":")[2].split("+")
+    features = StoredFeatures.find(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
+    checkpoint = StoredCheckpoint(store, f"{folder}/checkpoint.safetensors")
+    fold = None
+    if frozen is not None:
+        fold = read_frozen(store, *frozen).assign(table["formula"].to_pylist())
+    model.fit(features, values, checkpoint=checkpoint, fold=fold)
+    out_of_fold = table.append_column("fold", pa.array(model.fold_, pa.int32()))
+    if model.oof_ is not None:
+        for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
+            column = "predicted" if name == "value" else name
+            out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
+    units = prediction_units(str(about.get("unit", "")), str(model.transform))
+    store.write_table(f"{folder}/out_of_fold.parquet", with_units(finite_table(out_of_fold), units))
+    store.write(f"{folder}/MODEL.md", campaign_card(model, values, about).encode())
+    # model.json is written last: a folder with it is complete.
+    model.save(store, folder, dict(about))
+    seal(store, *(f"{folder}/{name}" for name in MODEL_FILES))
+    checkpoint.remove()
+    return {
+        "n_train": len(values),
+        "seconds": time.perf_counter() - started,
+        "loss": model.losses_[-1],
+        "device": str(resolve_device(model.device)),
+    }

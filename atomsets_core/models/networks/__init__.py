@@ -1,0 +1,1 @@
+"""Networks and their training: set networks on features, and graph networks that are trained here."""

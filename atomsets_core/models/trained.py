@@ -1,0 +1,57 @@
+"""A trained model with what became of its data, and the way back from its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from atomsets_core.features import AnyFeatures
+from atomsets_core.models.classifier import AtomSetsClassifier
+from atomsets_core.models.regressor import AtomSetsRegressor
+from atomsets_core.models.saved_models import read_config
+from atomsets_core.storage import StorageError, Store
+from atomsets_core.structures import Refusal
+
+Model = AtomSetsRegressor | AtomSetsClassifier
+
+KINDS: dict[str, type[AtomSetsRegressor] | type[AtomSetsClassifier]] = {
+    kind.__name__: kind for kind in (AtomSetsRegressor, AtomSetsClassifier)
+}
+
+TASKS: dict[str, type[AtomSetsRegressor] | type[AtomSetsClassifier]] = {
+    "regression": AtomSetsRegressor,
+    "classification": AtomSetsClassifier,
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with what became of the data it was offered.
+
+    Attributes:
+        model: fitted.
+        features: of the structures it was trained on.
+        targets: names of the columns it learned.
+        values: (n) their labels, in the unit of the target; (n, targets) where there are several.
+        refused: every entry it could not use.
+    """
+
+    model: Model
+    features: AnyFeatures
+    targets: tuple[str, ...]
+    values: npt.NDArray[Any]
+    refused: list[Refusal]
+
+
+def load_model(store: Store, folder: str) -> Model:
+    """A saved model of either kind.
+
+    Raises:
+        StorageError: the files are missing, damaged, of a newer format or of an unknown kind.
+    """
+    kind = read_config(store, folder).get("kind")
+    if kind not in KINDS:
+        raise StorageError(f"{store.url(folder)}: holds a model of the unknown kind {kind!r}")
+    return KINDS[kind].load(store, folder)

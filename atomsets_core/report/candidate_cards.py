@@ -1,0 +1,134 @@
+"""A card for each of the first candidates: its structure, its prediction, and why it is where it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from pymatgen.core import Element
+
+from atomsets_core.report import drawing
+from atomsets_core.report.markup import script_json
+from atomsets_core.report.results import Results
+from atomsets_core.report.words import number, with_unit
+
+MOST_CARDS = 30
+"""A picture and its atoms take some ten kilobytes each."""
+
+SEARCHES = (
+    ("Materials Project", "https://next-gen.materialsproject.org/materials?formula={}"),
+    ("literature", "https://scholar.google.com/scholar?q=%22{}%22"),
+)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the sites of one element add to a prediction.
+
+    Attributes:
+        symbol: of the element.
+        n_sites: sites it has in the cell.
+        text: the share in words: a factor under log10, else a difference in the unit.
+        width: of its bar, percent of the largest on the card.
+        raises: whether it raises the prediction.
+    """
+
+    symbol: str
+    n_sites: int
+    text: str
+    width: float
+    raises: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """One candidate.
+
+    Attributes:
+        number: on the page, from 1.
+        row: of the shortlist.
+        picture: still picture of the structure.
+        atoms: of the rotatable one, JSON safe inside a script element.
+        legend: elements with their colours.
+        cell: size of the cell in words.
+        neighbours: nearest training materials, nearest first, with value and distance.
+        base: the prediction for a structure of average sites, in words.
+        shares: of each element, the largest first.
+        remoteness: distance to the training structures as percent of where the domain ends, at most 200.
+        links: name and address of searches.
+    """
+
+    number: int
+    row: dict[str, Any]
+    picture: Markup
+    atoms: Markup
+    legend: list[dict[str, Any]]
+    cell: str
+    neighbours: list[dict[str, Any]]
+    base: str
+    shares: list[Share]
+    remoteness: float
+    links: list[tuple[str, str]]
+
+
+def cards(results: Results) -> list[Card]:
+    """One for each of the first candidates that there is evidence for; none in older campaigns."""
+    first = results.shortlist.iloc[:MOST_CARDS]
+    found = [(row, results.evidence.get(row["material_id"])) for row in first.to_dict("records")]
+    return [card(results, k, row, about) for k, (row, about) in enumerate(found, start=1) if about is not None]
+
+
+def card(results: Results, number_: int, row: dict[str, Any], about: Mapping[str, Any]) -> Card:
+    """The card of one candidate, from its row of the shortlist and its evidence."""
+    drawn = drawing.draw(np.array(about["lattice"]), about["numbers"], np.array(about["frac"]))
+    threshold = float(results.summary["model"]["domain_threshold"])
+    base = 10 ** about["base"] if results.is_log else about["base"]
+    formula = quote(str(row["formula"]), safe="")
+    colors = {symbol: drawing.color(symbol) for symbol in dict.fromkeys(drawn.symbol)}
+    return Card(
+        number=number_,
+        row=row,
+        picture=drawing.picture(drawn),
+        atoms=script_json(json.dumps({**drawn.as_json(), "colors": colors, "shares": list(about["sites"])})),
+        legend=drawing.legend(drawn),
+        cell=_cell(np.array(about["lattice"]), len(about["numbers"])),
+        neighbours=list(about["neighbours"]),
+        base=with_unit(number(base), results.unit),
+        shares=shares(results, about),
+        remoteness=min(200.0, 100 * float(row["distance"]) / threshold) if pd.notna(row["distance"]) else 0.0,
+        links=[(name, address.format(formula)) for name, address in SEARCHES],
+    )
+
+
+def shares(results: Results, about: Mapping[str, Any]) -> list[Share]:
+    """What each element adds to the prediction, the largest first; under log10 as factors that multiply."""
+    sums: dict[str, list[float]] = {}
+    for z, share in zip(about["numbers"], about["sites"], strict=True):
+        sums.setdefault(Element.from_Z(int(z)).symbol, []).append(float(share))
+    total = {symbol: (len(values), sum(values)) for symbol, values in sums.items()}
+    most = max((abs(value) for _, value in total.values()), default=0.0) or 1.0
+    return [
+        Share(symbol, n, _amount(results, value), round(100 * abs(value) / most, 1), value >= 0)
+        for symbol, (n, value) in sorted(total.items(), key=lambda item: -abs(item[1][1]))
+    ]
+
+
+def _amount(results: Results, value: float) -> str:
+    if results.is_log:
+        return f"\N{MULTIPLICATION SIGN} {number(10**value)}"
+    return with_unit(f"{'+' if value >= 0 else ''}{number(value)}", results.unit)
+
+
+def _cell(lattice: np.ndarray, n_atoms: int) -> str:
+    volume = abs(float(np.linalg.det(lattice))) / n_atoms
+    lengths = ", ".join(f"{length:.2f}" for length in np.linalg.norm(lattice, axis=1))
+    return (
+        f"{n_atoms} {'atom' if n_atoms == 1 else 'atoms'} in a cell of {lengths}\N{NO-BREAK SPACE}Å, "
+        f"{volume:.1f}\N{NO-BREAK SPACE}Å³ an atom"
+    )

@@ -1,0 +1,416 @@
+"""A reader for each format of structure files."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import itertools
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pymatgen.core import Element, Structure
+from pymatgen.io.vasp import Poscar
+
+from atomsets_core.sources.base import Pulled, SourceError, pulled_from_arrow
+from atomsets_core.sources.entries import ID_NAMES, Crystal, Entry, default_id, pulled_from_entries, reason_of, split_id
+from atomsets_core.sources.files.cif import read_cif
+from atomsets_core.sources.files.listing import StructureFile, file_on_disk, kind_and_stem
+from atomsets_core.storage import check_arrays, probe_content, probe_file, read_parquet
+from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
+
+FILE_COLUMNS = ("file", "cif", "path", "structure")
+
+Item = tuple[str | None, Any, Mapping[str, Any]]
+"""Identifier (None: unnamed), structure as it stands in the file, columns beside it."""
+
+
+def read_file(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | Refusal]:
+    """Structures and columns of one file of any format but zip.
+
+    Returns:
+        A batch, of formats that hold columns; else the entries one by one, raising where the rest can't be read.
+
+    Raises:
+        Exception: whatever a parser raises when nothing of the file can be read; `reason_of` puts it into words.
+    """
+    if file.kind == "cif":
+        return iter(read_cif(file.text(), file.name, file.stem))
+    if file.kind == "poscar":
+        return iter([_poscar(file)])
+    readers: dict[str, Callable[[StructureFile, str], Pulled | Iterator[Entry | Refusal]]] = {
+        "parquet": _parquet,
+        "json": _json,
+        "xyz": _xyz,
+        "ase database": _ase_database,
+        "csv": _csv,
+    }
+    return readers[file.kind](file, id_column)
+
+
+def structure_from(value: Any) -> Structure | Crystal:
+    """The structure that stands in a table or JSON file: a dict, or CIF or JSON text.
+
+    Raises:
+        Exception: it is none of those, or can't be parsed.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        value = json.loads(value)
+    if isinstance(value, str):
+        found = read_cif(value, "", "")
+        if len(found) != 1 or isinstance(found[0], Refusal):
+            reason = found[0].reason if isinstance(found[0], Refusal) else f"{len(found)} structures, one is needed"
+            raise ValueError(reason)
+        return found[0].structure
+    if not isinstance(value, dict):
+        raise ValueError(f"not a structure but a {type(value).__name__}")
+    if "lattice" not in value or "sites" not in value:
+        missing = "lattice" if "lattice" not in value else "sites"
+        raise ValueError(f"a {value.get('@class', 'dict')} without {missing!r}, not a crystal structure")
+    if (plain := _plain_dict(value)) is not None:
+        return plain
+    # site properties aren't used, and pymatgen would import the modules they name
+    sites = [{"species": site["species"], "abc": site["abc"]} for site in value["sites"]]
+    if any("element" not in species for site in sites for species in site["species"]):
+        raise ValueError("a site has no element")
+    return Structure.from_dict({"lattice": value["lattice"], "sites": sites})
+
+
+def _plain_dict(value: dict[str, Any]) -> Crystal | None:
+    """The numbers of an ordered structure's dict, ten times as fast as pymatgen; None where it isn't plain."""
+    known = _atomic_numbers()
+    try:
+        if not all(value["lattice"].get("pbc", (True,))):
+            return None
+        cell = np.array(value["lattice"]["matrix"], dtype=np.float64)
+        numbers = [known[species["element"]] for (species,) in (site["species"] for site in value["sites"])]
+        if any(site["species"][0].get("occu") != 1 for site in value["sites"]):
+            return None
+        frac = np.array([site["abc"] for site in value["sites"]], dtype=np.float64)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if cell.shape != (3, 3) or frac.shape != (len(numbers), 3) or not numbers:
+        return None
+    return Crystal(cell, np.array(numbers), frac)
+
+
+@lru_cache(maxsize=1)
+def _atomic_numbers() -> dict[str, int]:
+    return {Element.from_Z(z).symbol: z for z in range(1, LARGEST_ATOMIC_NUMBER + 1)}
+
+
+def read_items(items: Iterable[Item], stem: str, n: int) -> Iterator[Entry | Refusal]:
+    """Structures as they stand in a file, one by one; those that can't be parsed are refused.
+
+    Args:
+        items: n of them.
+        stem: see `default_id`.
+        n: how many.
+    """
+    for position, (name, value, columns) in enumerate(items):
+        material_id = default_id(name, stem, position, n)
+        try:
+            yield Entry(material_id, structure_from(value), columns)
+        except Exception as error:
+            yield Refusal(material_id, "parse", reason_of(error))
+
+
+def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | Refusal]:
+    try:
+        # not read_table: it would take folders named "key=value" for partitions
+        if file.member:
+            content = file.content()
+            probe_content(content)
+            table = read_parquet(io.BytesIO(content), len(content))
+        else:
+            probe_file(file.path)
+            table = read_parquet(file.path, file.path.stat().st_size)
+    except pa.ArrowException as error:
+        raise ValueError(reason_of(error, "not a readable Parquet file")) from error
+    if "lattice" not in table.column_names and "structure" in table.column_names:
+        rows = (row for batch in table.to_batches(1000) for row in batch.to_pylist())
+        return read_items((_item(row, id_column) for row in rows), file.stem, table.num_rows)
+    used = next((name for name in (id_column, *ID_NAMES) if name in table.column_names), id_column)
+    present = table[used].to_pylist() if used in table.column_names else [None] * table.num_rows
+    ids = [str(i if file.lone else f"{file.stem}-{i}") if name is None else str(name) for i, name in enumerate(present)]
+    columns = {name: table[name] for name in table.column_names} | {used: pa.array(ids, pa.string())}
+    try:
+        return pulled_from_arrow(pa.table(columns), {}, used)
+    except pa.ArrowException as error:
+        raise ValueError(reason_of(error, "lattice, Z and frac must be lists of numbers")) from error
+
+
+def _poscar(file: StructureFile) -> Entry:
+    text = file.text()
+    try:
+        _check_poscar(text)
+        poscar = Poscar.from_str(text, read_velocities=False)
+    except Exception as error:
+        raise ValueError(reason_of(error, "not a readable POSCAR")) from error
+    if not poscar.true_names:  # pymatgen would call them H, He, Li, ...
+        raise ValueError("no element symbols (VASP 4 format): write them in the line before the numbers of atoms")
+    return Entry(file.stem, poscar.structure)
+
+
+def _check_poscar(text: str) -> None:
+    """Raise ValueError where a POSCAR announces more atoms than it has lines: pymatgen names them all, however many."""
+    lines = text.splitlines()
+    for line in lines[5:7]:
+        counts = list(itertools.takewhile(str.isdecimal, line.split()))
+        if counts and (any(len(count) > 9 for count in counts) or sum(map(int, counts)) > len(lines)):
+            raise ValueError(f"{' + '.join(counts)} atoms are announced, the file has {len(lines)} lines")
+
+
+def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    try:
+        document = json.loads(file.content())
+    except ValueError as error:
+        raise ValueError(reason_of(error, "not readable JSON")) from error
+    if isinstance(document, dict) and {"ids", "nextid"} <= document.keys():
+        check_arrays(document)
+        return _ase_rows(file, id_column, "json")
+    items = _json_items(document, id_column)
+    return read_items(items, file.stem, len(items))
+
+
+def _is_structure(value: Any) -> bool:
+    return isinstance(value, dict) and "lattice" in value and "sites" in value
+
+
+def _item(record: Any, id_column: str, name: str | None = None) -> Item:
+    """One element of a list, or value of a dict: a structure, or a record with one under "structure"."""
+    if not isinstance(record, dict) or "structure" not in record:
+        return name, record, {}
+    inside, columns = split_id({key: value for key, value in record.items() if key != "structure"}, id_column)
+    return name or inside, record["structure"], columns
+
+
+def _json_items(document: Any, id_column: str) -> list[Item]:
+    """The structures of the layouts listed in `read_path`, in the order of the file."""
+    if _is_structure(document):
+        return [(None, document, {})]
+    if isinstance(document, list):
+        return [_item(item, id_column) for item in document]
+    if not isinstance(document, dict):
+        raise ValueError(f"no structures in it: the JSON is a {type(document).__name__}")
+    columns, rows, column = document.get("columns"), document.get("data"), document.get("structure")
+    if isinstance(columns, list) and isinstance(rows, list):  # pandas, orient "split": matbench
+        if "structure" not in columns:
+            raise ValueError(f"no column 'structure', found {columns}")
+        records = [dict(zip(columns, row, strict=False)) for row in rows]
+        return _named_records(records, document.get("index", []), id_column)
+    if isinstance(rows, list):  # pandas, orient "table"; replies of databases
+        return [_item(item, id_column) for item in rows]
+    if isinstance(column, str) or _is_structure(column):
+        return [_item(document, id_column)]
+    if isinstance(column, dict) and "@class" not in column:  # pandas, orient "columns"
+        others = {key: values for key, values in document.items() if isinstance(values, dict)}
+        records = [{key: values.get(row) for key, values in others.items()} for row in column]
+        return _named_records(records, list(column), id_column)
+    if not any(
+        _is_structure(value) or (isinstance(value, dict) and "structure" in value) for value in document.values()
+    ):
+        raise ValueError(
+            f"no structures in it: the JSON holds {', '.join(sorted(map(str, document))[:5]) or 'nothing'}"
+        )
+    return [_item(value, id_column, name) for name, value in document.items()]
+
+
+def _named_records(records: list[dict[str, Any]], index: list[Any], id_column: str) -> list[Item]:
+    """Records named by the column of identifiers, else by the index unless that only counts the rows."""
+    counts = len(index) != len(records) or all(str(name) == str(i) for i, name in enumerate(index))
+    items = [_item(record, id_column) for record in records]
+    return [(name if counts else name or str(index[i]), *rest) for i, (name, *rest) in enumerate(items)]  # type: ignore[misc]
+
+
+def _ase(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SourceError("extended XYZ files and ASE databases are read with ASE: pip install ase") from error
+
+
+def _from_atoms(atoms: Any) -> Crystal:
+    if not all(atoms.pbc):
+        raise ValueError("not periodic in all three directions: a crystal needs a cell (Lattice=... and pbc=T T T)")
+    cell = np.array(atoms.cell.array, dtype=np.float64)
+    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-12:
+        raise ValueError("its cell has no volume")
+    if "occupancy" in atoms.info:  # how ASE keeps what it read of a disordered crystal
+        raise ValueError("it has partial occupancies: only ordered structures have a graph")
+    return Crystal(cell, np.array(atoms.numbers, dtype=np.int64), atoms.positions @ np.linalg.inv(cell))
+
+
+def _xyz(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    read_xyz = _ase("ase.io.extxyz").read_xyz
+    return _xyz_entries(read_xyz, file, id_column)
+
+
+def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    frames = list(_xyz_frames(file.text()))
+    if not frames:
+        yield Refusal(file.stem, "parse", "the file is empty")
+    for position, frame in enumerate(frames):
+        material_id = default_id(None, file.stem, position, len(frames))
+        try:
+            _check_frame(frame)
+            atoms = next(read_xyz(io.StringIO(frame), index=0))
+            inside, columns = split_id(_atoms_columns(atoms), id_column)
+            material_id = inside or material_id
+            yield Entry(material_id, _from_atoms(atoms), columns)
+        except Exception as error:
+            yield Refusal(material_id, "parse", reason_of(error))
+
+
+def _check_frame(frame: str) -> None:
+    """Raise ValueError where a frame announces more than it has, columns or atoms: ASE makes them all, however many."""
+    lines = frame.splitlines()
+    header = lines[0].strip() if lines else ""
+    if header.isdecimal() and int(header) > len(lines) - 2:
+        raise ValueError(f"{int(header)} atoms are announced, {max(len(lines) - 2, 0)} lines follow")
+    if len(lines) > 2:
+        # by ASE's own reading of the line: quotes, repeated keys and numbers have more forms than one thinks of
+        stated = _ase("ase.io.extxyz").key_val_str_to_dict(lines[1].strip()).get("Properties", "")
+        widths = [int(part) for part in str(stated).split(":")[2::3]]
+        if sum(widths) > len(lines[2].split()) or min(widths, default=1) < 1:
+            raise ValueError(f"{sum(widths):.3g} columns are announced, a line of it has {len(lines[2].split())}")
+
+
+def _xyz_frames(text: str) -> Iterator[str]:
+    """The frames one by one, so that a broken one doesn't take the others with it."""
+    lines = text.rstrip().splitlines(keepends=True)
+    start = 0
+    while start < len(lines):
+        header = lines[start].strip()
+        n_lines = int(header) + 2 if header.isdecimal() and len(header) < 10 else len(lines)
+        yield "".join(lines[start : start + n_lines])
+        start += n_lines
+
+
+def _atoms_columns(atoms: Any) -> dict[str, Any]:
+    results = getattr(atoms.calc, "results", {})
+    columns = {**results, **atoms.info}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in columns.items()}
+
+
+def _ase_database(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    _ase("ase.db")
+    if file.member:
+        return _ase_rows(file, id_column, "db")
+    _check_ase_database(file.path)
+    return _ase_rows(file, id_column, "db")
+
+
+def _check_ase_database(path: Path) -> None:
+    """Raise ValueError for another SQLite file, into which ASE would write its tables."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'systems'").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise ValueError(reason_of(error, "not an ASE database")) from error
+        if not tables:
+            raise ValueError("not an ASE database: a SQLite file without a table 'systems'")
+        _check_columns(connection)
+
+
+def _check_columns(connection: sqlite3.Connection) -> None:
+    """Raise ValueError where a row announces an array that it doesn't hold, which ASE would allocate."""
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(systems)")]
+    for column in {"key_value_pairs", "constraints", "calculator_parameters", "data"} & set(columns):
+        where = f"typeof({column}) = 'text' AND {column} LIKE '%ndarray__%'"
+        for (text,) in connection.execute(f"SELECT {column} FROM systems WHERE {where}"):  # noqa: S608  # names above
+            check_arrays(json.loads(text))
+
+
+def _ase_rows(file: StructureFile, id_column: str, kind: str) -> Iterator[Entry | Refusal]:
+    """The rows of an ASE database in SQLite or JSON, with its key-value pairs as columns."""
+    connect = _ase("ase.db").connect
+    with ExitStack() as stack:
+        path = file.path
+        if file.member or path.name.lower().endswith(".gz"):  # ASE opens files only
+            path = Path(stack.enter_context(TemporaryDirectory())) / f"database.{kind}"
+            path.write_bytes(file.content())
+            if kind == "db":
+                _check_ase_database(path)
+        for row in connect(str(path), type=kind, use_lock_file=False).select():
+            material_id = f"{file.stem}-{row.id}"
+            try:
+                inside, columns = split_id(row.key_value_pairs, id_column)
+                material_id = inside or material_id
+                if row.get("energy") is not None:
+                    columns = {"energy": row.energy, **columns}
+                yield Entry(material_id, _from_atoms(row.toatoms()), columns)
+            except Exception as error:
+                yield Refusal(material_id, "parse", reason_of(error))
+
+
+def read_csv(content: bytes) -> pd.DataFrame:
+    """All columns of a CSV as text, so that an identifier "001" stays what it is.
+
+    Raises:
+        ValueError: it is empty or no table.
+    """
+    table = pd.read_csv(io.BytesIO(content), dtype=str, encoding="utf-8-sig", encoding_errors="replace")
+    return table.rename(columns=lambda name: str(name).strip())
+
+
+def _csv(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    """A CSV whose rows name a structure file each, or hold the text of a CIF."""
+    table = read_csv(file.content())
+    column = next((name for name in FILE_COLUMNS if name in table.columns), None)
+    if column is None:
+        wanted = f"a structure is needed: a column {', '.join(FILE_COLUMNS)} that names a structure file"
+        if {"formula", "composition"} & {name.lower() for name in table.columns}:
+            wanted += " (compositions alone have no structures to screen; atomsets train and predict take them)"
+        raise SourceError(f"{wanted}; found {', '.join(table.columns)}")
+    return _csv_entries(table, column, file, id_column)
+
+
+def _csv_entries(table: pd.DataFrame, column: str, file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    records = table.drop(columns=column).to_dict("records")
+    for position, (value, record) in enumerate(zip(table[column], records, strict=True)):
+        inside, columns = split_id({str(name): item for name, item in record.items()}, id_column)
+        reference = None if pd.isna(value) else str(value).strip()
+        own_name = kind_and_stem(reference)[1] if reference and not _is_text(reference) else None
+        material_id = default_id(inside or own_name, file.stem, position, len(records))
+        try:
+            yield Entry(material_id, _referenced(reference, file), columns)
+        except Exception as error:
+            yield Refusal(material_id, "parse", reason_of(error))
+
+
+def _referenced(reference: str | None, file: StructureFile) -> Structure | Crystal:
+    """The one structure a row of a CSV means."""
+    if not reference:
+        raise ValueError("the row names no structure file")
+    if _is_text(reference):
+        return structure_from(reference)
+    if file.member:
+        raise ValueError("a CSV inside a zip can't name files: unpack it first")
+    place = file.path.parent / Path(reference).expanduser()
+    if not place.is_file():
+        raise ValueError(f"there is no file {reference}")
+    named = file_on_disk(place, reference)
+    if named.kind in ("", "zip", "csv"):
+        raise ValueError(f"{reference} is of no kind that holds a structure")
+    found = read_file(named, "")
+    pulled = found if isinstance(found, Pulled) else pulled_from_entries(found)
+    if pulled.n_seen != 1:
+        raise ValueError(f"{reference} holds {pulled.n_seen} structures, one is needed")
+    if pulled.refused:
+        raise ValueError(pulled.refused[0].reason)
+    only = pulled.structures
+    return Crystal(only.lattice[0], np.asarray(only.numbers), np.asarray(only.frac))
+
+
+def _is_text(reference: str) -> bool:
+    """Whether a cell holds a structure itself instead of the name of a file."""
+    return "\n" in reference or reference.startswith("{")

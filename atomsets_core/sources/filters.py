@@ -1,0 +1,120 @@
+"""Which candidates are already in the training data: the same identifier, the same file content, the same crystal."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Element, Structure
+
+from atomsets_core.sources.base import Pulled, SourceError
+from atomsets_core.sources.catalogue import Catalogue, Lines
+from atomsets_core.structures import Structures
+
+
+def already_seen(candidates: Structures, training: Structures) -> npt.NDArray[np.object_]:
+    """(n,) why each candidate counts as seen, "" where it doesn't.
+
+    Compared are identifiers, content hashes, and, within a reduced formula, the crystals themselves with pymatgen's
+    StructureMatcher (its default tolerances; primitive cells, volumes scaled), which finds other cells, other settings
+    and other relaxations of one crystal.
+    """
+    ids, hashes = set(training.material_id), set(training.hashes)
+    by_formula: dict[str, list[int]] = defaultdict(list)
+    for row, formula in enumerate(training.formulas):
+        by_formula[formula].append(row)
+    reasons = np.full(len(candidates), "", dtype=object)
+    crystals: dict[str, list[Structure]] = {}
+    matcher = StructureMatcher()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for row in range(len(candidates)):
+            formula = candidates.formulas[row]
+            if candidates.material_id[row] in ids:
+                reasons[row] = "its identifier is in the training data"
+            elif candidates.hashes[row] in hashes:
+                reasons[row] = "its structure is in the training data"
+            elif formula in by_formula:
+                known = crystals.setdefault(formula, [])
+                if not known:
+                    known.extend(training.take(by_formula[formula]).to_pymatgen())
+                own = candidates.take([row]).to_pymatgen()[0]
+                if any(matcher.fit(own, other) for other in known):
+                    reasons[row] = "the same crystal is in the training data"
+    return reasons
+
+
+def already_seen_lines(candidates: Catalogue, training: Catalogue) -> npt.NDArray[np.object_]:
+    """(n,) the same, where structures are read only of formulas that both have, and candidates block by block."""
+    reasons = np.full(len(candidates), "", dtype=object)
+    reasons[candidates.lines.material_id.isin(training.lines.material_id)] = "its identifier is in the training data"
+    shared = candidates.lines.formulas.isin(training.lines.formulas) & (reasons == "")
+    if not shared.any():
+        return reasons
+    known = training.take(training.lines.formulas.isin(candidates.lines.formulas[shared])).structures()
+    rows = np.flatnonzero(shared)
+    for positions, block, _ in candidates.take(shared).blocks():
+        reasons[rows[positions]] = already_seen(block, known)
+    return reasons
+
+
+def filter_reasons(
+    pulled: Pulled[Structures] | Pulled[Lines],
+    bounds: Mapping[str, tuple[float | None, float | None]],
+    exclude_elements: Sequence[str] = (),
+    only_elements: Sequence[str] = (),
+) -> npt.NDArray[np.object_]:
+    """(n,) the first filter each structure fails, as a short sentence; "" where it passes all.
+
+    Args:
+        pulled: n structures and their columns; n_atoms and n_elements are known besides.
+        bounds: column -> smallest and largest value that pass; a missing value passes no bound.
+        exclude_elements: symbols a candidate must not hold.
+        only_elements: symbols a candidate may hold, and no others; any where none is given.
+
+    Raises:
+        SourceError: a column that isn't there or isn't numeric, or a symbol that is no element.
+    """
+    reasons = np.full(len(pulled.structures), "", dtype=object)
+    for name, (low, high) in bounds.items():
+        values = _numeric_column(pulled, name)
+        for failed, reason in (
+            (np.isnan(values), f"{name} is missing"),
+            (values < low if low is not None else np.zeros(len(values), bool), f"{name} below {low}"),
+            (values > high if high is not None else np.zeros(len(values), bool), f"{name} above {high}"),
+        ):
+            reasons[failed & (reasons == "")] = reason
+    for symbol in exclude_elements:
+        if not Element.is_valid_symbol(symbol):
+            raise SourceError(f"exclude_elements: {symbol!r} is not an element")
+        reasons[pulled.structures.holds(Element(symbol).Z) & (reasons == "")] = f"holds {symbol}"
+    if only_elements:
+        for symbol in only_elements:
+            if not Element.is_valid_symbol(symbol):
+                raise SourceError(f"only_elements: {symbol!r} is not an element")
+        others = np.setdiff1d(pulled.structures.elements, [Element(symbol).Z for symbol in only_elements])
+        for number in others:
+            symbol = Element.from_Z(int(number)).symbol
+            reasons[pulled.structures.holds(int(number)) & (reasons == "")] = f"holds {symbol}"
+    return reasons
+
+
+def _numeric_column(pulled: Pulled[Structures] | Pulled[Lines], name: str) -> npt.NDArray[np.float64]:
+    structures = pulled.structures
+    if name == "n_atoms":
+        return structures.n_atoms.astype(np.float64)
+    if name == "n_elements":
+        return structures.n_elements.astype(np.float64)
+    if name not in pulled.columns:
+        known = ["n_atoms", "n_elements", *pulled.columns.select_dtypes("number").columns]
+        source = pulled.provenance.get("name", "the source")
+        raise SourceError(f"filter on {name!r}: {source} has no such column; there are {', '.join(known)}")
+    values = pd.to_numeric(pulled.columns[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if len(values) and np.isnan(values).all():
+        raise SourceError(f"filter on {name!r}: the column holds no number")
+    return values

@@ -1,0 +1,312 @@
+"""Files of a campaign, on a disk or in an object store: whole or not at all.
+
+A local file is written to a temporary name in its folder, flushed to the disk and renamed; an object store puts an
+object in one step. Nobody ever sees half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import posixpath
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atomsets_core.storage.object_store import SCHEME as S3
+from atomsets_core.storage.object_store import ObjectStoreError, open_s3
+from atomsets_core.storage.size_limits import read_parquet
+
+LARGEST_JSON = 1 << 29
+"""Bytes of a JSON file beyond which it is none of ours."""
+
+SCHEMES = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "webhdfs", "oss")
+"""Where a store may be. fsspec knows more: archives, web servers, addresses in addresses; none of them is a folder."""
+
+
+class StorageError(Exception):
+    """A file could not be written or read; the message names it, says why and what to do."""
+
+
+class BusyError(StorageError):
+    """Another run holds the folder."""
+
+
+class Store:
+    """A folder, local or behind an fsspec URL such as s3://bucket/campaign.
+
+    Args:
+        root: path or URL. A local folder is made on the first write, a bucket never.
+
+    Raises:
+        StorageError: a URL that can't be one of a folder.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        scheme, separator, _ = self.root.partition("://")
+        if "::" in self.root or (separator and scheme.lower() not in SCHEMES):
+            raise StorageError(
+                f"{self.root}: no folder or object store; write a path, or a URL like s3://bucket/folder"
+            )
+        self._fs: Any
+        self._path: str
+        try:
+            self._fs, self._path = open_s3(self.root) if self.root.startswith(S3) else fsspec.core.url_to_fs(self.root)
+        except (ObjectStoreError, OSError) as error:
+            raise StorageError(str(error)) from error
+        self.is_local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
+
+    def __repr__(self) -> str:
+        return f"Store({self.root!r})"
+
+    def url(self, name: str) -> str:
+        """Path or URL of a file in the store, for messages and for other processes."""
+        return f"{self.root.rstrip('/')}/{posixpath.normpath(name)}"
+
+    def local(self, name: str) -> Path:
+        """Path of a file in a local store.
+
+        Raises:
+            StorageError: the store is not on this machine's disk.
+        """
+        if not self.is_local:
+            raise StorageError(f"{self.root} is not a local folder")
+        return Path(self._full(name))
+
+    def _full(self, name: str) -> str:
+        """Path of a file within the file system of the store; never outside its root."""
+        inside = posixpath.normpath(name)
+        if inside.startswith(("/", "..")):
+            raise ValueError(f"{name!r} is not a name within {self.root}")
+        return f"{self._path.rstrip('/')}/{inside}"
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return bool(self._fs.exists(self._full(name)))
+
+    def names(self, folder: str, suffix: str = "") -> list[str]:
+        """Names (relative to the store) of the files directly in a folder, sorted; none if there is no folder."""
+        try:
+            found = self._fs.ls(self._full(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
+        return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    def all_names(self, folder: str, hidden: bool = False) -> list[str]:
+        """Names (relative to the store) of all files below a folder, "." for the whole store, sorted.
+
+        Args:
+            folder: where to look; none where it doesn't exist.
+            hidden: list those whose name begins with a dot as well.
+        """
+        root = self._full(folder).removesuffix("/.").rstrip("/")
+        try:
+            found = self._fs.find(root)
+        except FileNotFoundError:
+            return []
+        start = len(self._path.rstrip("/")) + 1
+        names = [str(path)[start:] for path in found]
+        return sorted(name for name in names if hidden or not name.rsplit("/", 1)[-1].startswith("."))
+
+    def sizes(self, folder: str, suffix: str = "") -> dict[str, int]:
+        """Name (relative to the store) -> bytes of the files directly in a folder, from one listing."""
+        try:
+            found = self._fs.ls(self._full(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        names = [(str(item["name"]).rsplit("/", 1)[-1], item) for item in found if item["type"] != "directory"]
+        return {
+            f"{folder}/{name}": int(item["size"])
+            for name, item in sorted(names, key=lambda pair: pair[0])
+            if name.endswith(suffix)
+        }
+
+    def size(self, name: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            StorageError: there is none.
+        """
+        try:
+            return int(self._fs.size(self._full(name)))
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.url(name)} does not exist") from error
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            StorageError: there is none, or it can't be read.
+        """
+        try:
+            data: bytes = self._fs.cat_file(self._full(name))
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.url(name)} does not exist") from error
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be read: {error.strerror or error}") from error
+        return data
+
+    def open(self, name: str) -> BinaryIO:
+        """A file opened for reading, for formats of which only a part is needed."""
+        file: BinaryIO = self._fs.open(self._full(name), "rb")
+        return file
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a whole file in place, replacing what was there.
+
+        Raises:
+            StorageError: no permission, no space left, or the like; nothing is left behind.
+        """
+        try:
+            if self.is_local:
+                _write_local(Path(self._full(name)), data)
+            else:
+                self._fs.pipe_file(self._full(name), data)
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to be written bit by bit, that takes the place of what was there when the block ends without error.
+
+        Raises:
+            StorageError: no permission, no space left, or the like; nothing is left behind.
+        """
+        try:
+            if self.is_local:
+                with _replacing_local(Path(self._full(name))) as file:
+                    yield file
+            else:
+                with tempfile.TemporaryFile() as file:
+                    yield file
+                    file.seek(0)
+                    with self._fs.open(self._full(name), "wb") as remote:
+                        shutil.copyfileobj(file, remote, 1 << 22)
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._full(name))
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file.
+
+        Raises:
+            StorageError: it doesn't exist, isn't JSON or is larger than any of ours.
+        """
+        if self.size(name) > LARGEST_JSON:
+            raise StorageError(f"{self.url(name)} is larger than any JSON file of a campaign: it is none of ours")
+        try:
+            return json.loads(self.read(name), parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            raise StorageError(f"{self.url(name)} is damaged: not JSON ({error}). Delete it and run again") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """A JSON file, indented, keys in their order."""
+        self.write(name, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file.
+
+        Raises:
+            StorageError: it doesn't exist or isn't Parquet.
+        """
+        # a file here is read column by column, one elsewhere in a single request
+        if self.is_local and self.exists(name):
+            source, size = self._full(name), self.size(name)
+        else:
+            data = self.read(name)
+            source, size = pa.BufferReader(data), len(data)
+        try:
+            return read_parquet(source, size, columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise StorageError(f"{self.url(name)} can't be read: {error.strerror or error}") from error
+            raise StorageError(f"{self.url(name)} is damaged: {error}. Delete it and run again") from error
+
+    def write_table(self, name: str, table: pa.Table, **options: Any) -> bytes:
+        """A Parquet file, zstd unless told otherwise; returns the bytes written."""
+        sink = io.BytesIO()
+        pq.write_table(table, sink, **{"compression": "zstd", **options})
+        self.write(name, sink.getvalue())
+        return sink.getvalue()
+
+    @contextlib.contextmanager
+    def lock(self, name: str = ".lock") -> Iterator[None]:
+        """Hold the store for one run; the lock goes with the process, however it ends. Local stores only.
+
+        Raises:
+            BusyError: another run holds it.
+        """
+        if not self.is_local:
+            yield
+            return
+        import fcntl
+
+        path = Path(self._full(name))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise StorageError(f"{self.root} can't be written: {_why(error)}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise BusyError(
+                    f"another run is at work in {self.root}: wait for it, or choose another --out"
+                ) from error
+            yield
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    with _replacing_local(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _replacing_local(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "no space left on the device. Free some and run again: what is finished is kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.strerror}. Choose a folder you may write to with --out"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{error.strerror}: a file stands where a folder is needed"
+    return error.strerror or str(error)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")

@@ -1,0 +1,12 @@
+from .base import CampaignError as CampaignError
+from .cluster import Cluster as Cluster
+from .credentials import needed as needed
+from .credentials import provided as provided
+from .estimate import estimate as estimate
+from .estimate import told as told
+from .keys import KeyGivenError as KeyGivenError
+from .keys import refuse_keys as refuse_keys
+from .reading import read_campaign as read_campaign
+from .sections import Campaign as Campaign
+from .sections import Candidates as Candidates
+from .sections import Training as Training

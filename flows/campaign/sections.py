@@ -1,0 +1,324 @@
+"""The campaign: one pydantic model that is the TOML file, the command line's `--set` and the form in the Prefect UI.
+
+This is the only place where options are named and explained.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from atomsets_core.models import ACTIVATIONS, POOLINGS
+from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
+from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
+from atomsets_flows.campaign.base import Range, Section
+from atomsets_flows.campaign.cluster import Cluster
+from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
+
+DEFAULT = "incompressible"
+
+
+def _complete_query(source: str, query: MaterialsQuery | None, names: list[str]) -> MaterialsQuery | None:
+    if source == MATERIALS_PROJECT:
+        return (query or MaterialsQuery()).with_fields(names)
+    if query is not None:
+        raise ValueError(f"a query goes with the source {MATERIALS_PROJECT!r}")
+    return None
+
+
+class Optimade(Section):
+    """What is asked of an OPTIMADE provider."""
+
+    filter: str = Field("", description='E.g. elements HAS ALL "Si","O" AND nelements=2; everything without one.')
+    fields: list[str] = Field(default_factory=list, description="Properties to have as columns, e.g. _mp_stability.")
+
+
+class Substitution(Section):
+    """Which candidates are made by substitution in known crystals."""
+
+    count: Annotated[int, Field(ge=1)] = Field(1000, description="Most candidates that are made.")
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
+        1e-3, description="Least probability of a substitution, the product over all ions of the compound."
+    )
+    changes: Annotated[int, Field(ge=1, le=3)] = Field(1, description="Most elements that are replaced at once.")
+    max_atoms: Annotated[int, Field(ge=1)] = Field(40, description="Larger prototypes are left out.")
+    elements: list[str] = Field(default_factory=list, description="Elements that candidates may hold; all by default.")
+    exclude_elements: list[str] = Field(default_factory=list, description="Elements that they must not hold.")
+    seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Draws at random from all above the threshold; by default the most probable are taken."
+    )
+
+
+def _refuse_unused(source: str, **sections: tuple[str, bool]) -> None:
+    """Raise ValueError for a section that belongs to another kind of source."""
+    for name, (scheme, given) in sections.items():
+        if given and f"{scheme}:" not in source:
+            raise ValueError(f"{name} goes with a source {scheme}:...")
+
+
+class Training(Section):
+    """The values to learn from."""
+
+    source: str = Field(
+        description="Where the labelled structures come from: embedded:elastic, a file or folder, mp, or optimade:URL."
+    )
+    query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
+    optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
+    labels: str | None = Field(None, description="CSV with the labels, for a source that holds structures alone.")
+    id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
+    target: str = Field(description="Column of the values.")
+    unit: str = Field("", description="Unit of the values, shown wherever they are.")
+    transform: Literal["none", "log10"] = Field("none", description="log10 for positive values that span decades.")
+
+    @model_validator(mode="after")
+    def _query_fits(self) -> Training:
+        self.materials_query()
+        _refuse_unused(self.source, optimade=("optimade", self.optimade != Optimade()))  # type: ignore[call-arg]
+        return self
+
+    def pull_options(self) -> dict[str, Any]:
+        """Further arguments of `atomsets_core.sources.pull.pull`."""
+        return {"optimade_filter": self.optimade.filter, "optimade_fields": self.optimade.fields}
+
+    def materials_query(self) -> MaterialsQuery | None:
+        """The query with the target among its fields; None for other sources."""
+        return _complete_query(self.source, self.query, [self.target])
+
+
+class Candidates(Section):
+    """The structures to rank, and which of them count."""
+
+    source: str = Field(
+        description="Where the candidates come from: embedded:flla, a file or folder, mp, optimade:URL, or substitute: "
+        "before any but mp, for candidates made of their structures."
+    )
+    substitution: Substitution = Field(
+        Substitution(),  # type: ignore[call-arg]
+        description="Which candidates are made, for a source substitute:...",
+    )
+    query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
+    optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
+    labels: str | None = Field(None, description="CSV with columns to filter on, for a source of structures alone.")
+    id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
+    filters: dict[str, Range] = Field(
+        default_factory=dict,
+        description="Bounds on columns, e.g. e_above_hull = { max = 0.1 }; also n_atoms, n_elements.",
+    )
+    exclude_elements: list[str] = Field(default_factory=list, description="Elements that a candidate must not hold.")
+    only_elements: list[str] = Field(
+        default_factory=list, description="Elements that a candidate may hold, and no others; all where none is named."
+    )
+    exclude_seen: bool = Field(
+        True, description="Leave out what is in the training data, by identifier or as the same crystal."
+    )
+    deduplicate: list[Literal["id", "content", "structure"]] = Field(
+        ["id"],
+        description="What makes two candidates one: id, content (the same numbers), structure (the same crystal).",
+    )
+    prefer: str | None = Field(
+        None, description="Column of which the duplicate with the lowest value is kept; by default the first is."
+    )
+
+    @model_validator(mode="after")
+    def _query_fits(self) -> Candidates:
+        self.materials_query()
+        _refuse_unused(
+            self.source,
+            optimade=("optimade", self.optimade != Optimade()),  # type: ignore[call-arg]
+            substitution=("substitute", self.substitution != Substitution()),  # type: ignore[call-arg]
+        )
+        return self
+
+    def pull_options(self) -> dict[str, Any]:
+        """Further arguments of `atomsets_core.sources.pull.pull`."""
+        from atomsets_core.sources import Options  # takes a second to import
+
+        return {
+            "optimade_filter": self.optimade.filter,
+            "optimade_fields": self.optimade.fields,
+            "substitution": Options(**self.substitution.model_dump()),
+        }
+
+    def materials_query(self) -> MaterialsQuery | None:
+        """The query with the stability and what is filtered on among its fields; None for other sources."""
+        filtered = [name for name in self.filters if name not in ("n_atoms", "n_elements")]
+        return _complete_query(self.source, self.query, list(dict.fromkeys(["energy_above_hull", *filtered])))
+
+
+class Objective(Section):
+    """What is wanted, and how candidates are scored."""
+
+    goal: Literal["maximize", "minimize", "target", "window", "exceed"] = Field(
+        "maximize",
+        description="What to do with the property; target: near a value; window: between two; exceed: above a value, "
+        "how far doesn't matter.",
+    )
+    value: float | None = Field(None, description="For the goals target and exceed, in the unit of the property.")
+    low: float | None = Field(None, description="Lower end, for the goal window, in the unit of the property.")
+    high: float | None = Field(None, description="Upper end, for the goal window, in the unit of the property.")
+    acquisition: Literal["auto", "ucb", "mean", "ei", "probability"] = Field(
+        "auto",
+        description="ucb: prediction + kappa std; mean: prediction alone; ei: expected improvement; probability: of "
+        "beating the best training value; auto: the one that did best in the simulated discovery, ucb without one.",
+    )
+    kappa: Annotated[float, Field(ge=0)] = Field(0.5, description="Weight of the uncertainty in ucb.")
+    shortlist: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="Candidates on the shortlist.")
+    diversity: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="0: the best scores; 1: as unlike each other as can be. Always one a formula."
+    )
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Both ends of the goal window."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @model_validator(mode="after")
+    def _target_has_value(self) -> Objective:
+        if (self.goal in ("target", "exceed")) != (self.value is not None):
+            raise ValueError("value goes with the goals target and exceed, and these need it")
+        if self.goal == "window" and (self.low is None or self.high is None or self.low >= self.high):
+            raise ValueError("the goal window needs low and high, low the smaller")
+        if self.goal != "window" and (self.low is not None or self.high is not None):
+            raise ValueError("low and high go with the goal window")
+        if self.goal == "target" and self.acquisition in ("ei", "probability"):
+            raise ValueError("the goal target takes the acquisition ucb or mean")
+        if self.goal == "window" and self.acquisition == "ei":
+            raise ValueError("the goal window takes the acquisition ucb, mean or probability")
+        return self
+
+
+class FeatureOptions(Section):
+    """Which levels of the parent, and where features are kept."""
+
+    parent: str = Field(
+        "megnet", description="Pretrained network that features come from, or the folder of one trained here."
+    )
+    levels: list[str] = Field(
+        default_factory=list,
+        description="Its levels, joined, e.g. V0 V1 V2 V3 or v of megnet; by default those the parent is best with.",
+    )
+    shard_size: Annotated[int, Field(ge=1, le=4096)] = Field(
+        256, description="Structures in a shard, the unit of work."
+    )
+    store: str | None = Field(
+        None, description="Folder or URL of the feature store; by default features/ of the campaign. Can be shared."
+    )
+
+    @field_validator("parent")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if not is_parent(name):
+            raise ValueError(f"no parent {name!r}; there are {', '.join(parent_names())}")
+        return name
+
+    @model_validator(mode="after")
+    def _has_levels(self) -> FeatureOptions:
+        try:
+            split_levels(load_parent(self.parent), self.levels)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The levels, the parent's own choice where none are named."""
+        return tuple(self.levels) or load_parent(self.parent).default_levels
+
+    @property
+    def spec(self) -> str:
+        """As the estimators take it, e.g. "megnet:V0+V1"."""
+        return f"{self.parent}:{'+'.join(self.chosen)}"
+
+
+class Model(Section):
+    """The ensemble of AtomSets networks."""
+
+    members: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Networks in the ensemble.")
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(
+        5, description="Parts of the training data; each member leaves one out, which calibrates the intervals."
+    )
+    phi: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers on each site.")
+    rho: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers after pooling.")
+    pooling: list[Literal[POOLINGS]] = Field(["mean"], description="How sites are joined; several are concatenated.")  # type: ignore[valid-type]
+    alpha: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Exponent of the site weights in mean and std; matters where sites have weights (occupancies)."
+    )
+    set2set_steps: Annotated[int, Field(ge=1)] = Field(3, description="Attention steps of the pooling set2set.")
+    set2set_hidden: Annotated[int, Field(ge=1)] = Field(16, description="Units of the pooling set2set.")
+    heads: Annotated[int, Field(ge=1)] = Field(4, description="Heads of the pooling attention.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the hidden units left out at random in training."
+    )
+    activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="Of every hidden layer.")  # type: ignore[valid-type]
+    epochs: Annotated[int, Field(ge=1)] = Field(60, description="Passes over the training data.")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Structures a step; auto is 64, and more above 2,048 rows."
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(3e-3, description="At the top of the schedule.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Decoupled (AdamW).")
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Epochs without improvement on a tenth of the rows, held back for it, before training stops."
+    )
+    mixed_precision: bool = Field(False, description="Products in bfloat16, for GPUs.")
+    loss: Literal["absolute", "squared"] = Field("absolute", description="On the standardised target.")
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.9, description="Share of values inside the intervals.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of folds, initial weights and order.")
+
+    @model_validator(mode="after")
+    def _enough_members(self) -> Model:
+        if self.members < self.folds:
+            raise ValueError(
+                f"members = {self.members} is less than folds = {self.folds}: each fold needs one at least"
+            )
+        return self
+
+
+class Discovery(Section):
+    """The check that hides the best training values and looks whether the model finds them."""
+
+    seeds: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Repeats; 0 leaves the check out.")
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = Field(0.1, description="Share of the values that is hidden.")
+    pool_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Share of the other values among which the hidden are to be found."
+    )
+    choose: bool = Field(
+        True,
+        description="Let the check decide between the model as described below and the same with a linear readout; "
+        "false: as described.",
+    )
+
+
+class Standing(Section):
+    """What a campaign that is run again and again does by itself."""
+
+    new_labels: Literal["keep", "challenge", "replace"] = Field(
+        "keep",
+        description="When there are other labels than the model learned from. keep: the model stays until `atomsets "
+        "retrain`; challenge: a new one is trained and takes over if it is better; replace: a new one takes over.",
+    )
+
+
+class Campaign(Section):
+    """A screening campaign: what to learn from, what to rank, for what, and how."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
+        description="Names the campaign's folder and runs: letters, digits, dot, dash, underscore."
+    )
+    training: Training
+    candidates: Candidates
+    objective: Objective = Objective()  # type: ignore[call-arg]
+    features: FeatureOptions = FeatureOptions()  # type: ignore[call-arg]
+    model: Model = Model()  # type: ignore[call-arg]
+    discovery: Discovery = Discovery()  # type: ignore[call-arg]
+    standing: Standing = Standing()  # type: ignore[call-arg]
+    cluster: Cluster = Cluster()  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys(cls, raw: Any) -> Any:
+        try:
+            refuse_keys(raw, "campaign")
+        except KeyGivenError as error:
+            raise ValueError(str(error)) from None
+        return raw

@@ -1,0 +1,15 @@
+from .automations import automations_app as automations_app
+from .benchmark import benchmark as benchmark
+from .deploy import deploy as deploy
+from .discover import discover as discover
+from .featurize import featurize as featurize
+from .models import models_app as models_app
+from .predict import predict as predict
+from .pull import pull as pull
+from .retrain import retrain as retrain
+from .screen import screen as screen
+from .serve import serve as serve
+from .status import status as status
+from .train import train as train
+from .train_parent import train_parent as train_parent
+from .verify import verify as verify

@@ -1,0 +1,11 @@
+from .benchmark import benchmark as benchmark
+from .discover import Asked as Asked
+from .discover import discover as discover
+from .featurize import featurize as featurize
+from .progress import listening as listening
+from .pull import pull as pull
+from .retrain import retrain as retrain
+from .screen import screen as screen
+from .status import Status as Status
+from .status import read_status as read_status
+from .summary import headlines as headlines

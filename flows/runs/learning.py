@@ -1,0 +1,155 @@
+"""What is learned from today's labels: simulated discoveries, the choice they make, and the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.futures import PrefectFuture
+
+from atomsets_core.campaigns import MODEL_FILES
+from atomsets_core.discovery import KINDS, choose, recipes, summarize
+from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
+from atomsets_core.storage import Store, sound
+from atomsets_flows.campaign import Campaign
+from atomsets_flows.runs.progress import note
+from atomsets_tasks import simulate_discovery, train_model
+
+Wait = Callable[[str, list[PrefectFuture]], Any]
+"""Waits for the tasks of a stage, showing progress."""
+
+CARD_SCORES = ("head", "r_precision", "enrichment", "mae_outside", "mae_inside")
+
+
+@dataclass
+class Learning:
+    """Learning from the labels that lie in structures/labelled.parquet.
+
+    Attributes:
+        campaign: what to do.
+        store: of the campaign.
+        features: feature store.
+        digest: of the parent.
+        data: digest of the labels, see `labels_digest`.
+        wait: waits for tasks.
+        done: counts what was done.
+        discoveries: names of the simulated discoveries, once they were submitted.
+    """
+
+    campaign: Campaign
+    store: Store
+    features: Store
+    digest: str
+    data: str
+    wait: Wait
+    done: dict[str, int] = field(default_factory=dict)
+    discoveries: list[str] = field(default_factory=list)
+
+    @property
+    def where(self) -> tuple[str, str, str, str]:
+        """Campaign's store, feature store, parent and its digest, as tasks take them."""
+        return (self.store.root, self.features.root, self.campaign.features.parent, self.digest)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of the model as the campaign describes it."""
+        campaign = self.campaign
+        return {
+            **campaign.model.model_dump(),
+            "features": campaign.features.spec,
+            "transform": campaign.training.transform,
+        }
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the simulated discovery."""
+        campaign = self.campaign
+        return {
+            "goal": "minimize" if campaign.objective.goal == "minimize" else "maximize",
+            "quantile": campaign.discovery.quantile,
+            "pool_share": campaign.discovery.pool_share,
+            "kappa": campaign.objective.kappa,
+        }
+
+    def submit_discoveries(self) -> list[PrefectFuture]:
+        """Start what is missing of the simulated discoveries; the futures to wait for."""
+        if self.campaign.objective.goal in ("target", "window"):
+            return []
+        key = _key(self.data, self.digest, self.parameters, self.options)
+        self.discoveries = [f"discovery/{key}-seed-{seed}.json" for seed in range(self.campaign.discovery.seeds)]
+        futures = [
+            simulate_discovery.submit(*self.where, self.parameters, self.options, seed, name)
+            for seed, name in enumerate(self.discoveries)
+            if not sound(self.store, name)
+        ]
+        self.done["discoveries_simulated"] = len(futures)
+        return futures
+
+    def choose(self) -> dict[str, Any]:
+        """The model and acquisition that did best in the simulated discoveries, as far as the campaign leaves it open.
+
+        Returns:
+            As of `discovery.choice.choose`; without simulated discoveries only "head" and "acquisition".
+        """
+        kind = self.campaign.objective.acquisition
+        heads = list(recipes(self.parameters))
+        if not self.campaign.discovery.choose:
+            heads = heads[:1]
+        kinds = list(KINDS) if kind == "auto" else [kind]
+        found = choose([self.store.read_json(name) for name in self.discoveries], heads, kinds)
+        if found is None:
+            return {"head": heads[0], "acquisition": "ucb" if kind == "auto" else kind}
+        if not found["better_than_random"]:
+            note(f"in the simulated discovery the ranking was no better than a blind choice ({found['head']})")
+        return found
+
+    def train(self, choice: Mapping[str, Any], frozen: tuple[str, str] | None = None) -> str:
+        """Train the chosen model unless it is there; its folder.
+
+        Args:
+            choice: of `choose`.
+            frozen: folder of the first model and digest of its folds, for a challenger; see `standing.folds`.
+        """
+        parameters = recipes(self.parameters)[choice["head"]]
+        parts = (self.data, self.digest, parameters)
+        model = f"models/{_key(*parts) if frozen is None else _key(*parts, frozen[1])}"
+        missing = not all(sound(self.store, f"{model}/{name}") for name in MODEL_FILES)
+        if missing:
+            self.wait("train", [train_model.submit(*self.where, parameters, model, self._about(), frozen)])
+        self.done["models_trained"] = self.done.get("models_trained", 0) + int(missing)
+        return model
+
+    def _about(self) -> dict[str, Any]:
+        """What is kept with the model and shown on its card."""
+        campaign = self.campaign
+        about: dict[str, Any] = {
+            "campaign": campaign.name,
+            "target": campaign.training.target,
+            "unit": campaign.training.unit,
+            "training_source": campaign.training.source,
+            "training_data_sha256": self.data,
+        }
+        if self.discoveries:
+            runs = [self.store.read_json(name) for name in self.discoveries]
+            about["discovery"] = {
+                "seeds": len(runs),
+                "n_hidden": runs[0]["n_hidden"],
+                "n_pool": runs[0]["n_pool"],
+                "heads": [{name: row[name] for name in CARD_SCORES} for row in summarize(runs)],
+            }
+        return about
+
+
+def labels_digest(hashes: Sequence[str], values: Sequence[float]) -> str:
+    """64 hex digits of structures and their values, in their order."""
+    return hashlib.sha256(json.dumps([list(hashes), list(values)]).encode()).hexdigest()
+
+
+def _key(*parts: Any) -> str:
+    """16 hex digits from everything a result depends on."""
+    return hashlib.sha256(json.dumps([FORMAT_VERSION, RECIPE_VERSION, *parts], sort_keys=True).encode()).hexdigest()[
+        :16
+    ]

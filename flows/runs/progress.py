@@ -1,0 +1,155 @@
+"""How far a run is: as Prefect progress artifacts, and to whoever listens (the command line's bars)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+EVERY = 2.0
+"""Seconds between two updates of an artifact."""
+
+
+PATIENCE = 240.0
+"""Seconds for which a server that is away is asked again, at the end of a run."""
+
+
+class Listener(Protocol):
+    """Is told of every step."""
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins that has `total` steps; told again when it turns out to have more."""
+
+    def advance(self, stage: str, steps: int = 1) -> None:
+        """Steps of it are done."""
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+
+
+_listeners: list[Listener] = []
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell `listener` of all steps of the runs inside."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def note(message: str) -> None:
+    """Log a warning in the flow's log and tell whoever listens."""
+    get_run_logger().warning(message)
+    for listener in _listeners:
+        listener.note(message)
+
+
+def slug(text: str) -> str:
+    """A text as the key of an artifact: lower case letters, digits and dashes."""
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
+
+
+@contextlib.contextmanager
+def _tolerated() -> Iterator[None]:
+    """A server that is away for longer than the client tries costs a picture of the progress, not the run."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        logging.getLogger(__name__).debug("progress could not be shown: %s", error)
+
+
+def publish(create: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Publish an artifact at the end of a run; while the server is away, again and again for `PATIENCE` seconds.
+
+    After that the run goes on without: what the artifact shows is in the campaign's folder too.
+
+    Args:
+        create: of `prefect.artifacts`.
+        args: its arguments.
+        options: likewise.
+    """
+    deadline, wait = time.monotonic() + PATIENCE, 1.0
+    while True:
+        try:
+            create(*args, **options)
+        except httpx.TransportError as error:
+            if time.monotonic() + wait > deadline:
+                missing = options.get("key", "an artifact")
+                note(f"the Prefect server can't be reached ({error}): {missing} is not shown there")
+                return
+            time.sleep(wait)
+            wait = min(2 * wait, 30.0)
+        else:
+            return
+
+
+class Stage:
+    """A stage of a run, inside a flow.
+
+    Args:
+        name: e.g. "featurize"; with the campaign it makes the artifact's key.
+        campaign: name of the campaign.
+        total: steps it has; without any it is done at once and shown nowhere.
+    """
+
+    def __init__(self, name: str, campaign: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0
+        self._told = time.monotonic()
+        self._artifact: UUID | None = None
+        if total:
+            key = slug(f"{campaign}-{name}")
+            description = f"{name}: {total} steps"
+            with _tolerated():
+                self._artifact = cast(UUID, create_progress_artifact(progress=0.0, key=key, description=description))
+            for listener in _listeners:
+                listener.start(name, total)
+
+    def grow(self, total: int) -> None:
+        """It has more steps than was known."""
+        self.total = total
+        for listener in _listeners:
+            listener.start(self.name, total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Steps more are done."""
+        self.done += steps
+        for listener in _listeners:
+            listener.advance(self.name, steps)
+        if self._artifact and (self.done >= self.total or time.monotonic() - self._told > EVERY):
+            self._told = time.monotonic()
+            with _tolerated():
+                update_progress_artifact(self._artifact, progress=min(100.0, 100.0 * self.done / self.total))
+
+
+class Pulling:
+    """Shows a pull as a stage of a run, inside a task; see `atomsets_core.sources.base.Watcher`."""
+
+    def __init__(self, dataset: str, campaign: str) -> None:
+        self._name, self._campaign = f"pull {dataset}", campaign
+        self._stage: Stage | None = None
+
+    def total(self, n: int) -> None:
+        """So many entries are to come."""
+        if self._stage is None and n:
+            self._stage = Stage(self._name, self._campaign, n)
+        elif self._stage is not None and n > self._stage.total:
+            self._stage.grow(n)
+
+    def got(self, n: int, before: bool = False) -> None:  # noqa: ARG002  # shown alike
+        """So many more are here, or were before."""
+        if self._stage is not None:
+            self._stage.advance(n)
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+        note(message)

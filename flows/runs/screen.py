@@ -1,0 +1,395 @@
+"""The screening flow: pull, select, featurise, train, simulate discovery, predict, rank, report, compare.
+
+What is already in the campaign's folder is not done again: the manifest of the feature store says which structures have
+features, and models, simulated discoveries and predictions lie under keys made from everything they depend on. A run
+that finds nothing new after the pull ends there, in the state "Nothing new".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from atomsets_core.campaigns import ASKED, LABELLED, OUTCOME, sweep
+from atomsets_core.features import (
+    FeatureStore,
+    Located,
+    ShardEntry,
+    damaged_shards,
+    discard,
+    iter_entries,
+    locate,
+    shard_key,
+    write_queue,
+)
+from atomsets_core.jobs import Ranking, Selection, Wish, write_evidence
+from atomsets_core.parents import load_parent
+from atomsets_core.report import write_report
+from atomsets_core.sources import Catalogue, PulledFile, ledger_table
+from atomsets_core.storage import (
+    HashIndex,
+    StorageError,
+    Store,
+    fault,
+    prediction_units,
+    release,
+    seal,
+    sealed,
+    sound,
+    unseal,
+    with_units,
+)
+from atomsets_core.structures import Refusal
+from atomsets_flows.campaign import Campaign, needed, provided
+from atomsets_flows.runs import figures
+from atomsets_flows.runs.champions import Champions, definition
+from atomsets_flows.runs.learning import Learning, labels_digest
+from atomsets_flows.runs.memory import WORK, Memory
+from atomsets_flows.runs.progress import Pulling, Stage, note, publish, slug
+from atomsets_flows.runs.states import NOTHING_NEW, WITH_FAILURES, ended
+from atomsets_flows.runs.status import recording
+from atomsets_flows.runs.summary import markdown, shortlist_rows, summarize_run
+from atomsets_flows.server import report_url
+from atomsets_tasks import (
+    SchedulerLostError,
+    ShardJob,
+    connect,
+    featurize_shard,
+    predict_shard,
+    pull_source,
+    rank,
+    select,
+)
+
+IN_FLIGHT = 32
+"""Tasks that wait for the cluster at the same time."""
+
+
+def run_name() -> str:
+    """Of a run: the campaign and the time."""
+    campaign = flow_run.parameters["campaign"]
+    name = campaign["name"] if isinstance(campaign, Mapping) else campaign.name
+    return f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+@flow(name="screen", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=IN_FLIGHT))  # type: ignore[arg-type]
+def screen(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
+    """Run a screening campaign, or what is missing of it.
+
+    Args:
+        campaign: what to do; see flows/campaign/sections.py.
+        out: folder or URL of the campaign; by default campaigns/<name>.
+
+    Returns:
+        The content of summary.json; with nothing new that of the last run, as of one that did no work.
+
+    Raises:
+        SourceError: a source, column or filter that doesn't fit; the message says what to change.
+        StorageError: the folder can't be written, or another run is at work in it.
+    """
+    store = Store(out or f"campaigns/{campaign.name}")
+    with provided(needed(campaign, store.root)), store.lock(), recording(store):
+        return CampaignRun(campaign, store).screen()
+
+
+@dataclass
+class CampaignRun:
+    """One run of a campaign: what its stages share.
+
+    Attributes:
+        campaign: what to do.
+        store: of the campaign.
+        seconds: of each stage.
+        done: counts of what was pulled and of what was made.
+        refused: data set and refusal of everything that could not be used.
+        failures: work that failed, as opposed to entries that can't be used, a sentence each.
+        whole: nothing failed that another try might mend.
+    """
+
+    campaign: Campaign
+    store: Store
+    seconds: dict[str, float] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WORK, 0))
+    refused: list[tuple[str, Refusal]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        options = self.campaign.features
+        self.features = Store(options.store or self.store.url("features"))
+        self.parent, self.levels = options.parent, options.chosen
+        self.digest = load_parent(self.parent).digest
+        self.champions = Champions(self.campaign, self.store, definition(self.campaign, self.digest))
+
+    def screen(self) -> dict[str, Any]:
+        """All stages, as far as they are needed; what the flow returns."""
+        started = time.perf_counter()
+        self.begin()
+        memory = Memory(self.campaign, self.store, self.features, self.digest)
+        with connect(self.campaign.cluster.start):
+            with self.timed("pull"):
+                pulled = self.pull("training"), self.pull("candidates")
+            with self.timed("look for news"):
+                champion = self.champions.current
+                parts = memory.parts(*pulled, champion.folder if champion else "")
+                why = memory.news(parts) or self.damage()
+            if not why:
+                return self.nothing_new(memory)
+            unseal(self.store, *OUTCOME)
+            with self.timed("select"):
+                chosen = self.select(*pulled)
+            with self.timed("featurize training"):
+                values, learning, learned = self.featurize_training(chosen.training, chosen.values)
+            futures = self.champions.submit(learning)
+            with self.timed("featurize candidates"):
+                entries = self.featurize("candidates", chosen.candidates).entries
+            with self.timed("simulate discovery"):
+                self.wait("simulate discovery", futures)
+            with self.timed("train"):
+                model = self.champions.settle(learning)
+            with self.timed("predict"):
+                predictions = self.predict(model.folder, entries)
+        with self.timed("rank"):
+            ranking = self.rank(chosen, predictions, values, model.choice)
+        with self.timed("explain"):
+            self.explain(chosen, ranking, model.folder)
+        self.store.write_table("failures.parquet", ledger_table(self.refused))
+        summary = summarize_run(
+            self.campaign, self.store, model.folder, model.discoveries, chosen, ranking, self.refused,
+            digest=self.digest, done=self.done, seconds=self.seconds, started=started, choice=model.choice,
+            labelled=len(values),
+        )  # fmt: skip
+        self.store.write_json("summary.json", summary)
+        with self.timed("compare"):
+            changes = memory.compare(summary, self.refused, why, self.champions.outcome)
+        with self.timed("report"):
+            write_report(self.store)
+        seal(self.store, *OUTCOME)
+        parts["the model"] = model.folder
+        memory.remember(summary, parts, [*learned, *entries], self.whole)
+        self.show(summary, ranking)
+        memory.show(changes)
+        if self.failures:
+            return ended(WITH_FAILURES, "; ".join(self.failures), summary)
+        return summary
+
+    def begin(self) -> None:
+        """Clear what stopped runs left half written; keep beside the results what to run again."""
+        sweep(self.store)
+        self.store.write_json(ASKED, self.campaign.model_dump(mode="json"))
+        seal(self.store, ASKED)
+
+    def damage(self) -> list[str]:
+        """Results that are not what was written, a sentence each; shards are looked at when they are used."""
+        names = {*sealed(self.store), *OUTCOME}
+        return [f"{name} {wrong}" for name in sorted(names) if (wrong := fault(self.store, name))]
+
+    def nothing_new(self, memory: Memory) -> dict[str, Any]:
+        """End here: everything is as the last run left it."""
+        last = memory.last.finished if memory.last else ""
+        message = f"nothing is new since the run of {last.replace('T', ' ')}: no work was done"
+        get_run_logger().info(message)
+        pulled = {name: count for name, count in self.done.items() if name.startswith("pulled")}
+        return ended(NOTHING_NEW, message, memory.summary_as_it_is(pulled, self.seconds))
+
+    @contextmanager
+    def timed(self, stage: str):  # type: ignore[no-untyped-def]
+        """Add the seconds that the block takes to the stage's."""
+        start = time.perf_counter()
+        yield
+        release()
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+    def pull(self, dataset: str) -> PulledFile:
+        """Bring "training" or "candidates" up to what its source holds now."""
+        training, candidates = self.campaign.training, self.campaign.candidates
+        section = training if dataset == "training" else candidates
+        same = () if dataset == "training" else (candidates.deduplicate, candidates.prefer)
+        pulled = pull_source(
+            dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
+            Pulling(dataset, self.campaign.name), section.pull_options(), *same,
+        )  # fmt: skip
+        seal(self.store, f"structures/{dataset}.parquet", f"structures/{dataset}.json")
+        self.done[f"pulled_{dataset}"] = pulled.n_seen
+        return pulled
+
+    def select(self, labelled: PulledFile, offered: PulledFile) -> Selection:
+        """Choose what is learned from and what is ranked."""
+        training, candidates = self.campaign.training, self.campaign.candidates
+        chosen = select(
+            self.store,
+            labelled,
+            offered,
+            training.target,
+            training.transform,
+            {name: (bounds.min, bounds.max) for name, bounds in candidates.filters.items()},
+            candidates.exclude_elements,
+            candidates.only_elements,
+            candidates.exclude_seen,
+        )
+        self.refused.extend(chosen.refused)
+        chosen.candidates.forget()
+        return chosen
+
+    def featurize_training(
+        self, labelled: Catalogue, values: np.ndarray
+    ) -> tuple[np.ndarray, Learning, Sequence[ShardEntry]]:
+        """Features of the labelled structures; those the parent can't take leave the training data.
+
+        Returns:
+            (n,) values of those that stay, what is to be learned from them, and the shards that hold them.
+        """
+        located = self.featurize("training", labelled)
+        kept = located.found
+        training, values = labelled.lines.take(np.flatnonzero(kept)), values[kept]
+        table = pa.table(
+            {
+                "material_id": pa.array(training.material_id),
+                "structure_hash": pa.array(training.hashes),
+                "formula": pa.array(training.formulas),
+                "value": values,
+            }
+        )
+        units = prediction_units(self.campaign.training.unit, self.campaign.training.transform)
+        self.store.write_table(LABELLED, with_units(table, units))
+        seal(self.store, LABELLED)
+        data = labels_digest(list(training.hashes), values.tolist())
+        learning = Learning(self.campaign, self.store, self.features, self.digest, data, self.wait, self.done)
+        return values, learning, located.entries
+
+    def featurize(self, dataset: str, structures: Catalogue) -> Located:
+        """Make the shards that are missing.
+
+        Returns:
+            Where the features of each structure are; those that have none are in the ledger.
+        """
+        hashes = structures.digests()
+        located = locate(self.entries(), self.levels, hashes)
+        missing = located.missing.copy()
+        for entry, reason in damaged_shards(self.features, located.entries):
+            note(f"{reason}: it is made again")
+            discard(self.features, entry)
+            missing |= located.shard == located.entries.index(entry)
+        failures: dict[str, str] = {}
+        if missing.any():
+            first = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
+            failures = self._make_shards(dataset, structures.take(first))
+            located = locate(self.entries(), self.levels, hashes)
+        if not located.found.all():
+            lost = structures.take(~located.found)
+            for name, h in zip(lost.material_id, lost.hashes, strict=True):
+                reason = located.refused.get(h) or failures.get(h) or "its shard could not be made"
+                self.refused.append((dataset, Refusal(str(name), "featurize", reason, str(h))))
+        structures.forget()
+        return located
+
+    def _make_shards(self, dataset: str, structures: Catalogue) -> dict[str, str]:
+        size, queue = self.campaign.features.shard_size, f"structures/queue-{dataset}.parquet"
+        groups = write_queue(self.store, queue, structures.groups(size))
+        limit = self.campaign.cluster.shard_timeout
+        futures = {}
+        for number, hashes in enumerate(groups, start=1):
+            key = shard_key(list(hashes), self.digest, self.levels)
+            job = ShardJob(
+                self.store.root, queue, number - 1, self.features.root, self.parent, self.digest, self.levels, key,
+                limit,
+            )  # fmt: skip
+            futures[featurize_shard.submit(number, len(groups), job)] = hashes
+        failed = self.wait(f"featurize {dataset}", list(futures), tolerate=True)
+        poison = sum(sum(future.result()["poison"].values()) for future in futures if future not in failed)
+        if poison:
+            self.failures.append(f"{poison} structures of the {dataset} broke their workers and were left out")
+        self.done["shards_made"] += len(futures) - len(failed)
+        if failed:
+            self.whole = False
+            self.failures.append(f"{len(failed)} of {len(groups)} shards of the {dataset} could not be made")
+        self.store.remove(queue)
+        return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
+
+    def entries(self) -> Iterable[ShardEntry]:
+        """The manifest as it is now, one entry after the other."""
+        return iter_entries(self.features, self.parent, self.digest)
+
+    def predict(self, model: str, entries: Sequence[ShardEntry]) -> list[str]:
+        """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
+        names = [f"predictions/{model.partition('/')[2]}/{entry.key}.parquet" for entry in entries]
+        todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not sound(self.store, name)]
+        futures = [
+            predict_shard.submit(number, len(todo), self.store.root, self.features.root, entry, model, name)
+            for number, (entry, name) in enumerate(todo, start=1)
+        ]
+        self.wait("predict", futures)
+        self.done["shards_predicted"] = len(todo)
+        return names
+
+    def rank(
+        self, chosen: Selection, predictions: Sequence[str], values: np.ndarray, choice: Mapping[str, Any]
+    ) -> Ranking:
+        """Rank all candidates with a prediction."""
+        objective = self.campaign.objective
+        wish = Wish(
+            goal=objective.goal,
+            value=objective.value,
+            window=objective.window,
+            acquisition=choice["acquisition"],
+            kappa=objective.kappa,
+            best=float(values.min() if objective.goal == "minimize" else values.max()),
+            shortlist=objective.shortlist,
+            diversity=objective.diversity,
+        )
+        training = self.campaign.training
+        features = FeatureStore(self.features, self.parent, self.digest, self.levels)
+        return rank(self.store, predictions, chosen.candidates, wish, training.transform, training.unit, features)
+
+    def explain(self, chosen: Selection, ranking: Ranking, model: str) -> None:
+        """Write down what stands behind the shortlist."""
+        rows = np.sort(ranking.rows)
+        structures = chosen.candidates.take(rows).structures()
+        order = np.searchsorted(rows, ranking.rows)
+        features = FeatureStore(self.features, self.parent, self.digest, self.levels)
+        write_evidence(self.store, features, model, structures.take(order))
+
+    def wait(self, stage: str, futures: list[PrefectFuture], tolerate: bool = False) -> dict[PrefectFuture, Exception]:
+        """Wait for tasks, showing progress.
+
+        Args:
+            stage: shown.
+            futures: of the tasks.
+            tolerate: give failures back instead of raising the first; a store that can't be written or a scheduler that
+                is gone raises always.
+        """
+        bar, failed = Stage(stage, self.campaign.name, len(futures)), {}
+        for future in as_completed(futures):
+            result = future.result(raise_on_failure=False)
+            if isinstance(result, Exception):
+                if not tolerate or isinstance(result, StorageError | SchedulerLostError):
+                    raise result
+                failed[future] = result
+            bar.advance()
+        return failed
+
+    def show(self, summary: Mapping[str, Any], ranking: Ranking) -> None:
+        """Publish the shortlist, the summary and the report as artifacts."""
+        name = slug(self.campaign.name)
+        rows = shortlist_rows(summary, ranking.shortlist)
+        publish(create_table_artifact, rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
+        url = report_url(self.store)
+        text = markdown(
+            summary, [*figures.of_run(self.store, summary, ranking.shortlist), f"[The whole report]({url})"]
+        )
+        publish(create_markdown_artifact, text, key=f"{name}-summary", description=f"Summary of {self.campaign.name}")
+        publish(
+            create_link_artifact, url, "report", key=f"{name}-report", description=f"Report of {self.campaign.name}"
+        )

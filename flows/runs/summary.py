@@ -1,0 +1,242 @@
+"""summary.json: what was asked, what was done, how good it is, and what it was made with."""
+
+from __future__ import annotations
+
+import html
+import os
+import platform
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from atomsets_core.discovery import recipes
+from atomsets_core.discovery import summarize as summarize_discovery
+from atomsets_core.jobs import Ranking, Selection
+from atomsets_core.models import mean_absolute_error, r_squared, root_mean_squared_error, spearman
+from atomsets_core.parents import overlap
+from atomsets_core.report import discovery_header, discovery_rows, scale_name
+from atomsets_core.storage import Store, prediction_units, scale_of
+from atomsets_core.structures import Refusal
+from atomsets_core.transforms import transform_target
+from atomsets_flows.campaign import Campaign
+
+PACKAGES = (
+    "atomsets-screening",
+    "torch",
+    "prefect",
+    "dask",
+    "distributed",
+    "pymatgen",
+    "pyarrow",
+    "scikit-learn",
+    "maml",
+)
+
+
+def summarize_run(
+    campaign: Campaign,
+    store: Store,
+    model: str,
+    discoveries: Sequence[str],
+    chosen: Selection,
+    ranking: Ranking,
+    refused: Sequence[tuple[str, Refusal]],
+    *,
+    digest: str,
+    done: Mapping[str, int],
+    seconds: Mapping[str, float],
+    started: float,
+    choice: Mapping[str, Any],
+    labelled: int,
+) -> dict[str, Any]:
+    """The summary of a finished run, as JSON values; its settings are those that were used, choices made.
+
+    `labelled` is the number of structures with a value and features, which the model may or may not have learned from.
+
+    Raises:
+        RuntimeError: pulled candidates are not the sum of ranked, filtered and failed ones, or likewise for training.
+    """
+    out_of_fold = store.read_table(f"{model}/out_of_fold.parquet").to_pandas()
+    config = store.read_json(f"{model}/model.json")
+    runs = [store.read_json(name) for name in discoveries]
+    return {
+        "campaign": campaign.name,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": settings(campaign, choice),
+        "choice": dict(choice),
+        "target": campaign.training.target,
+        "unit": campaign.training.unit,
+        "transform": campaign.training.transform,
+        "units": units(campaign.training.unit, campaign.training.transform),
+        "counts": count(done, chosen, ranking, refused, len(out_of_fold), labelled),
+        "done": dict(done),
+        "model": {
+            "folder": model,
+            "features": campaign.features.spec,
+            "parent_digest": digest,
+            **model_scores(out_of_fold, campaign.training.transform),
+            "coverage": campaign.model.coverage,
+            "coverage_out_of_fold": config["state"]["coverage"][0],
+            "domain_threshold": config["domain"]["threshold"],
+        },
+        "discovery": {
+            "files": list(discoveries),
+            "n_hidden": runs[0]["n_hidden"],
+            "n_pool": runs[0]["n_pool"],
+            "n_train": [run["n_train"] for run in runs],
+            "heads": sorted(summarize_discovery(runs), key=lambda row: row["head"] != choice["head"]),
+        }
+        if runs
+        else None,
+        "sources": {name: store.read_json(f"structures/{name}.json") for name in ("training", "candidates")},
+        "overlap": overlap(campaign.features.parent),
+        "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},
+    }
+
+
+def units(unit: str, transform: str) -> dict[str, str]:
+    """Of the numbers of this file and of the columns of ranking.csv, which has no place for them."""
+    scale = scale_of(unit, transform)
+    return {
+        **prediction_units(unit, transform),
+        **dict.fromkeys(("mae", "rmse", "mae_outside", "mae_inside", "bias_outside"), scale),
+        **dict.fromkeys(("mae_in_unit", "value_min", "value_max"), unit),
+        "seconds": "s",
+    }
+
+
+def settings(campaign: Campaign, choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The campaign's settings with the chosen model and acquisition in place of what was left open."""
+    raw = campaign.model_dump(mode="json")
+    raw["objective"]["acquisition"] = choice["acquisition"]
+    raw["model"]["rho"] = list(recipes(raw["model"])[choice["head"]]["rho"])
+    return raw
+
+
+def count(
+    done: Mapping[str, int],
+    chosen: Selection,
+    ranking: Ranking,
+    refused: Sequence[tuple[str, Refusal]],
+    n_trained: int,
+    labelled: int,
+) -> dict[str, Any]:
+    """What became of every entry that was pulled.
+
+    Raises:
+        RuntimeError: the parts don't add up.
+    """
+    stages = {
+        name: Counter(r.stage for dataset, r in refused if dataset == name) for name in ("training", "candidates")
+    }
+    training: dict[str, Any] = {
+        "pulled": done["pulled_training"],
+        "labelled": labelled,
+        "learned_from": n_trained,
+        "failed": sum(stages["training"].values()),
+        "failed_by_stage": dict(stages["training"]),
+    }
+    candidates: dict[str, Any] = {
+        "pulled": done["pulled_candidates"],
+        "ranked": ranking.n_ranked,
+        "filtered": sum(chosen.filtered.values()),
+        "failed": sum(stages["candidates"].values()),
+        "filtered_by_reason": chosen.filtered,
+        "failed_by_stage": dict(stages["candidates"]),
+        "in_domain": ranking.n_in_domain,
+        "shortlist": len(ranking.shortlist),
+    }
+    if training["pulled"] != training["labelled"] + training["failed"]:
+        raise RuntimeError(f"the counts of the training data don't add up: {training}")
+    if candidates["pulled"] != candidates["ranked"] + candidates["filtered"] + candidates["failed"]:
+        raise RuntimeError(f"the counts of the candidates don't add up: {candidates}")
+    return {"training": training, "candidates": candidates}
+
+
+def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
+    """Errors of the out-of-fold predictions, on the model's scale (decades under log10) and in the target's unit."""
+    truth, predicted = out_of_fold["value"].to_numpy(), out_of_fold["predicted"].to_numpy()
+    on_scale, mean = transform_target(truth, transform), out_of_fold["mean"].to_numpy()
+    return {
+        "mae": mean_absolute_error(on_scale, mean),
+        "rmse": root_mean_squared_error(on_scale, mean),
+        "r2": r_squared(on_scale, mean),
+        "spearman": spearman(on_scale, mean),
+        "mae_in_unit": mean_absolute_error(truth, predicted),
+        "value_min": float(np.min(truth)),
+        "value_max": float(np.max(truth)),
+    }
+
+
+def headlines(summary: Mapping[str, Any]) -> list[str]:
+    """What came out, in two lines: what became of everything pulled, and how good the model is."""
+    training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
+    later = "" if training["labelled"] == training["learned_from"] else f" ({training['labelled']} have a value by now)"
+    return [
+        f"learned from {training['learned_from']} of {training['pulled']} entries{later}; "
+        f"pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
+        f"+ {candidates['failed']} failed",
+        f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
+        f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
+    ]
+
+
+def shortlist_rows(summary: Mapping[str, Any], chosen: pd.DataFrame) -> list[dict[str, Any]]:
+    """The shortlist as the table artifact shows it: few columns, short numbers; the whole of it is in ranking.csv."""
+    unit, coverage = summary["unit"] or summary["target"], f"{summary['model']['coverage']:.0%} interval"
+    rows = []
+    for row in chosen.to_dict("records"):
+        shown = {
+            "rank": int(row["rank"]),
+            "material": row["material_id"],
+            "formula": row["formula"],
+            unit: float(f"{row['predicted']:.4g}"),
+            coverage: f"{row['lower']:.3g} to {row['upper']:.3g}",
+            "domain": "inside" if row["in_domain"] else "outside",
+        }
+        if np.isfinite(row["e_above_hull"]):
+            shown["eV above hull"] = round(float(row["e_above_hull"]), 3)
+        if isinstance(row.get("remark"), str) and row["remark"]:
+            shown["remark"] = row["remark"]
+        rows.append(shown)
+    return rows
+
+
+def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
+    """The summary artifact, with more paragraphs below what came out, e.g. figures."""
+    objective = summary["settings"]["objective"]["goal"]
+    lines = [
+        f"# {plain(summary['campaign'])}",
+        f"{objective} **{plain(summary['target'])}** ({plain(summary['unit'])})",
+        "",
+        *(f"- {plain(line)}" for line in headlines(summary)),
+        "",
+        *(line for paragraph in more for line in (paragraph, "")),
+    ]
+    if summary["discovery"]:
+        header = discovery_header(summary)
+        lines += ["## Simulated discovery", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+        lines += [f"| {' | '.join(plain(cell) for cell in row)} |" for row in discovery_rows(summary)]
+    return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Text that comes from data, such that Markdown and HTML show it as it is."""
+    text = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]|!])", r"\\\1", text)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

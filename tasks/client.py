@@ -1,0 +1,202 @@
+"""The Dask client that tasks send their work to."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from distributed import Client, Future, KilledWorker
+
+from atomsets_core.sources import WorkerLostError
+from atomsets_tasks.clusters import start_local
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Start = Callable[[], Any]
+"""Starts a cluster, or gives the address of a running scheduler."""
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks at where a piece of work with a limit is."""
+
+# Importing distributed has set its loggers to INFO, which tells of every connection.
+logging.getLogger("distributed").setLevel(logging.WARNING)
+
+
+GIVE_UP = 45.0
+"""Seconds after the first vain try to reach a scheduler after which no other is made: every task would wait anew."""
+
+
+class SchedulerLostError(RuntimeError):
+    """Nobody answers at the scheduler's address; trying once more is no use."""
+
+
+class OverdueError(WorkerLostError):
+    """A piece of work that ran longer than it may; its worker was restarted."""
+
+
+@dataclass
+class _Connection:
+    """How to reach the cluster; it is reached when the first work comes."""
+
+    start: Start
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    opened: Client | None = None
+    failed: float | None = None
+
+    def client(self) -> Client:
+        with self.lock:
+            if self.opened is None:
+                self.opened = self._open()
+            return self.opened
+
+    def _reach(self, address: str) -> Client:
+        """A client of a running scheduler.
+
+        Raises:
+            OSError: nobody answers there, which may be different in a moment.
+            SchedulerLostError: nobody has answered for a while.
+        """
+        lost = f"no Dask scheduler answers at {address}: see whether it runs; what is finished is kept"
+        if self.failed is not None and time.monotonic() - self.failed > GIVE_UP:
+            raise SchedulerLostError(lost)
+        started = time.monotonic()
+        try:
+            return Client(address, timeout="30s", set_as_default=False)
+        except OSError as error:
+            self.failed = started if self.failed is None else self.failed
+            raise ConnectionError(lost) from error
+
+    def _open(self) -> Client:
+        # Not as context managers: entering sets a context variable of the task that happens to come first.
+        cluster = self.start()
+        if isinstance(cluster, str):
+            client = self._reach(cluster)
+        else:
+            self.stack.callback(cluster.close)
+            client = Client(cluster, set_as_default=False)
+        self.stack.callback(client.close)
+        return client
+
+
+_connection: _Connection | None = None
+
+
+@contextlib.contextmanager
+def connect(start: Start | None = None) -> Iterator[None]:
+    """Make a cluster the one that `run` uses; it is started when work comes.
+
+    Args:
+        start: gives it, see `atomsets_tasks.clusters`; by default one process on each core.
+    """
+    global _connection
+    _connection = _Connection(start or (lambda: start_local(None, "auto")))
+    try:
+        with _connection.stack:
+            yield
+            # Workers that take their time to leave are no news.
+            logging.getLogger("distributed").setLevel(logging.ERROR)
+    finally:
+        _connection = None
+        logging.getLogger("distributed").setLevel(logging.WARNING)
+
+
+def connected() -> bool:
+    """Whether this is called inside `connect`."""
+    return _connection is not None
+
+
+def run(
+    function: Callable[..., Result],
+    *args: Any,
+    heavy: bool = False,
+    priority: int = 0,
+    limit: float | None = None,
+) -> Result:
+    """Call a function on a worker and wait for its result.
+
+    Args:
+        function: importable by the workers.
+        args: its arguments.
+        heavy: network work: goes to workers that offer the resource "GPU" where the cluster has any.
+        priority: higher goes first.
+        limit: seconds it may run on a worker; the time it waits for one doesn't count.
+
+    Raises:
+        RuntimeError: outside `connect`.
+        OverdueError: it ran longer than `limit`. Its worker has been restarted, since nothing else stops a function.
+        KilledWorker: workers died on it, as often as the scheduler allows.
+    """
+    client = _client()
+    resources = {"GPU": 1} if heavy and _offers_gpu(client) else None
+    future = client.submit(function, *args, pure=False, resources=resources, priority=priority)
+    if limit is not None:
+        _wait_within(client, future, limit)
+    result: Result = future.result()
+    return result
+
+
+def fan_out(
+    function: Callable[[Item], Result], items: Sequence[Item], limits: Sequence[float]
+) -> Iterator[tuple[int, Result | WorkerLostError]]:
+    """Call a function on each item on the workers; see `atomsets_core.sources.files.parallel.FanOut`."""
+
+    def call(position: int) -> tuple[int, Result | WorkerLostError]:
+        try:
+            return position, run(function, items[position], limit=limits[position])
+        except KilledWorker:
+            return position, WorkerLostError("died, and so did those that tried again")
+        except WorkerLostError as error:
+            return position, error
+
+    # No more at a time than there are workers, so that a limit counts work and not waiting.
+    threads_of_workers = sum(_client().nthreads().values())
+    with ThreadPoolExecutor(max(1, threads_of_workers)) as threads:
+        for future in as_completed([threads.submit(call, position) for position in range(len(items))]):
+            yield future.result()
+
+
+def on_every_worker(function: Callable[..., Any], *args: Any) -> None:
+    """Call a function on every worker there is now, to load what all later work needs."""
+    _client().run(function, *args)
+
+
+def workers() -> dict[str, dict[str, Any]]:
+    """What the scheduler knows of each worker, by address."""
+    found: dict[str, dict[str, Any]] = _client().scheduler_info(n_workers=-1)["workers"]
+    return found
+
+
+def _client() -> Client:
+    if _connection is None:
+        raise RuntimeError("no cluster: call this inside atomsets_tasks.client.connect")
+    return _connection.client()
+
+
+def _wait_within(client: Client, future: Future, limit: float) -> None:
+    """Return when the work is done, however it ended."""
+    ended = threading.Event()
+    future.add_done_callback(lambda _: ended.set())
+    worker, since = "", 0.0
+    while not ended.wait(min(LOOK_EVERY, limit / 4)):
+        now = time.monotonic()
+        where = next((address for address, keys in client.processing().items() if future.key in keys), "")
+        if where != worker:
+            worker, since = where, now
+        elif worker and now - since > limit:
+            # Cancelled first, so that nobody starts it again.
+            future.cancel()
+            client.restart_workers([worker], timeout=60, raise_for_error=False)
+            raise OverdueError(f"took more than {limit:g} s")
+
+
+def _offers_gpu(client: Client) -> bool:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return any(worker.get("resources", {}).get("GPU", 0) >= 1 for worker in workers)

@@ -1,0 +1,111 @@
+"""Status is read from files alone, and says what a run is doing, did, or died of; a dry run does nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from atomsets_core.storage.store import Store
+from atomsets_flows.cli import app
+from atomsets_flows.commands.status import duration
+from atomsets_flows.runs.status import PROGRESS, Record, read_status, recording
+
+
+def test_a_run_writes_what_it_does_and_how_it_ended(tmp_path):
+    store = Store(tmp_path)
+    with store.lock(), recording(store):
+        from atomsets_flows.runs.progress import _listeners
+
+        _listeners[-1].start("featurize candidates", 4)
+        _listeners[-1].advance("featurize candidates", 2)
+        found = read_status(store)
+        assert found.state == "running"
+        # Written at most once a second, so the last steps may not be there yet.
+        assert [(row.stage, row.total) for row in found.rows] == [("featurize candidates", 4)]
+        _listeners[-1].advance("featurize candidates", 2)
+        assert read_status(store).rows[0].done == 4
+    assert read_status(store).state == "done"
+
+
+@pytest.mark.parametrize(("error", "state"), [(KeyboardInterrupt, "stopped"), (ValueError, "failed")])
+def test_how_it_ended_is_told(tmp_path, error, state):
+    store = Store(tmp_path)
+    with pytest.raises(error), recording(store):
+        raise error
+    assert read_status(store).state == state
+
+
+def test_a_run_that_was_killed_is_told_from_one_that_runs(tmp_path):
+    store = Store(tmp_path)
+    Record(store).start("train", 1)
+    assert read_status(store).state == "killed"
+    with store.lock():
+        assert read_status(store).state == "running"
+
+
+def test_rates_and_time_left(tmp_path):
+    store = Store(tmp_path)
+    stage = {"done": 20, "total": 50, "started": 100.0, "updated": 109.0}
+    finished = {"done": 5, "total": 5, "started": 95.0, "updated": 100.0}
+    stages = {"pull": finished, "predict": stage}
+    store.write_json(PROGRESS, {"state": "running", "started": 95.0, "updated": 109.0, "stages": stages, "notes": []})
+    with store.lock():
+        pull, predict = read_status(store, now=110.0).rows
+    assert (pull.rate, pull.left) == (1.0, 0.0)
+    assert (predict.rate, predict.left) == (2.0, 15.0)
+    assert [duration(s) for s in (12, 240, 12_600, 190_000)] == ["12 s", "4 min", "3.5 h", "2.2 days"]
+
+
+def test_the_command_says_what_to_do_next(tmp_path):
+    found = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert found.exit_code == 0
+    assert "nothing ran here yet: atomsets screen" in found.stderr
+    Record(Store(tmp_path)).finish("failed")
+    assert "run the same command again" in CliRunner().invoke(app, ["status", str(tmp_path)]).stderr
+    told = CliRunner().invoke(app, ["status", str(tmp_path), "--json"]).stdout
+    assert json.loads(told)["state"] == "failed"
+
+
+def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path, elastic, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = elastic.to_arrow().select(["material_id", "lattice", "Z", "frac", "K_VRH"])
+    pq.write_table(table.slice(0, 40), tmp_path / "known.parquet")
+    pq.write_table(table.slice(30, 60), tmp_path / "offered.parquet")
+    (tmp_path / "mine.toml").write_text("""
+        name = "mine"
+        [training]
+        source = "known.parquet"
+        target = "K_VRH"
+        [candidates]
+        source = "offered.parquet"
+        [model]
+        members = 2
+        folds = 2
+        epochs = 6
+        [discovery]
+        seeds = 2
+        [cluster]
+        workers = 2
+    """)
+    before = sorted(tmp_path.iterdir())
+    found = CliRunner().invoke(app, ["screen", "mine.toml", "--dry-run", "--json"])
+    assert found.exit_code == 0, found.output
+    assert sorted(tmp_path.iterdir()) == before
+    told = json.loads(found.stdout.splitlines()[-1])
+    assert told["pulled"] == {"training": 40, "candidates": 60}
+    assert told["labelled"] == 40
+    assert told["missing"] == len(np.unique(elastic.structures.hashes[:90].astype(str)))
+    assert told["trainings"] == 1 + 2 * 2
+    assert told["featurize"] == pytest.approx(told["missing"] / told["rate"] / 2)
+    assert 0 < told["train"] < 600
+    assert "nothing was written" in found.stderr
+
+
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == version("atomsets-screening")
