@@ -361,7 +361,7 @@ official identifier, what was chosen, seeds, versions, CPU time and hardware of 
 
 - Folds are the official ones of Matbench v0.1 (Dunn et al., npj Comput. Mater. 6, 138 (2020)), checked by digest; mean
   and standard deviation are over the folds. The mp2018 set has one split of its own. Ours are in bold, one seed.
-- The default recipe is the same for every task: `atomsets_core/models/recipe.py` and `stacking.py`. Scaling, choice of
+- The default recipe is the same for every task: `atomsets_core/models/recipe.py` and `auto.py`. Scaling, choice of
   levels and scale of the target, stacking and training see the training part of a fold alone; a test shuffles the
   labels of the test part and finds the same predictions.
 - AtomSets-V0 to V3 and MLP-v, f2, f1 are the publication's: one network of its sizes on one level of MEGNet, 10,000

@@ -29,7 +29,7 @@ COUNTED = ("rows", "refused", "sites", "bonds", "used")
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A shard to be made; see `stages.featurize_shard`.
+    """A shard to be made; see `jobs.featurize_shard`.
 
     Attributes:
         digest: of the parent.
@@ -48,7 +48,7 @@ class ShardJob:
 
     @property
     def arguments(self) -> tuple[str, str, int, str, str, tuple[str, ...]]:
-        """The first ones of `stages.featurize_shard` and `stages.refuse_structure`."""
+        """The first ones of `jobs.featurize_shard` and `jobs.refuse_structure`."""
         return self.store_url, self.queue, self.group, self.feature_url, self.parent, tuple(self.levels)
 
 

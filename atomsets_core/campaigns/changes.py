@@ -1,6 +1,6 @@
 """What changed between two rankings: who entered and left the lists people look at, who moved, and why.
 
-Rankings are Arrow tables with the columns `memory.RANKED`, best first; only the lists become Python objects. A material
+Rankings are Arrow tables with the columns `RANKED`, best first; only the lists become Python objects. A material
 is known by its identifier: if its structure was changed, it is the same one, and the diff says so.
 """
 

@@ -46,7 +46,7 @@ def confront(
     """Predictions of the last run whose values are known now.
 
     Args:
-        before: what the last run ranked, columns `memory.RANKED`.
+        before: what the last run ranked, columns `RANKED`.
         labelled: material_id, structure_hash and value of everything that is labelled now.
         learned: material_id and structure_hash of what the model had learned from that predicted.
         already: confronted before, columns `SCHEMA`.

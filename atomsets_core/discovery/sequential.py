@@ -40,9 +40,9 @@ class Search:
         n_start: rows known at the start.
         batch: rows chosen at a time.
         rounds: batches.
-        kind: acquisition, see `ranking.acquisition`; "random" picks blindly.
+        kind: acquisition, see `acquisition`; "random" picks blindly.
         kappa: of the acquisition.
-        diversity: within a batch, see `ranking.choose_batch`.
+        diversity: within a batch, see `choose_batch`.
     """
 
     objectives: Mapping[str, Objective] = field(default_factory=lambda: {"y": Objective()})

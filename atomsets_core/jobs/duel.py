@@ -1,4 +1,4 @@
-"""What a worker does for a duel: functions from files to a file, like those in `stages`."""
+"""What a worker does for a duel: functions from files to a file, like the other jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def duel_on_folds(
     Args:
         store_url: of the campaign.
         feature_url: of the features.
-        parent: see `stages.gather_features`.
+        parent: see `FeatureStore`.
         digest: see there.
         champion: folder of the model in use.
         challenger: folder of the model that learned from what is labelled now.
@@ -64,11 +64,11 @@ def simulate_champion(
     Args:
         store_url: of the campaign.
         feature_url: of the features.
-        parent: see `stages.gather_features`.
+        parent: see `FeatureStore`.
         digest: see there.
         parameters: of the champion.
         champion: its folder; its out-of-fold table says what it knew.
-        options: see `stages.simulate_seed`.
+        options: see `simulate_seed`.
         seed: of the holdout and of the head.
         name: of the file that is written, JSON: the scores of `simulate.score`, n_hidden, and n_train; n_train alone
             where the champion knew too few rows of the training part to learn from.

@@ -146,7 +146,7 @@ def train_model(
         digest: see there.
         parameters: of `AtomSetsRegressor`.
         folder: of the model.
-        about: kept with the model; see `cards.campaign_card`.
+        about: kept with the model; see `campaign_card`.
         frozen: folder of the model whose folds are kept, and their digest; a first model cuts its own.
 
     Returns:

@@ -74,7 +74,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         mixed_precision: bfloat16 products, for GPUs.
         class_weight: None, "balanced", or class -> weight, of the rows in the loss.
         calibration: "temperature", "isotonic" or "none".
-        auto_limits: of features="auto", see `selection.choose`.
+        auto_limits: of features="auto", see `recipe.choose`.
         seed: of folds, initial weights and order.
         device: "auto", "cpu", "cuda", ...
 

@@ -115,7 +115,7 @@ class AtomSetsEnsemble(BaseEstimator):
         return choose(batch, y, self.task, self.seed, **(self.auto_limits or {}))
 
     def _for_choice(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Labels as `selection.choose` wants them."""
+        """Labels as `recipe.choose` wants them."""
         return y
 
     def _prepare(self, X: Any, y: npt.NDArray[Any], n: int) -> AnyFeatures:

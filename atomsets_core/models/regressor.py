@@ -53,7 +53,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
 
     Args:
         features: parents and levels, e.g. "megnet:V0+V1+V2+V3,chgnet:site" (see `specification`); None takes what suits
-            the kind of input; "auto" chooses by inner validation (see `selection`).
+            the kind of input; "auto" chooses by inner validation (see `recipe`).
         phi: widths of the layers on each site.
         rho: widths of the layers after pooling.
         pooling: any of mean, set2set, attention, sum, max, min, std, joined; by default mean for the sites of crystals,
@@ -77,7 +77,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         mixed_precision: bfloat16 products, for GPUs.
         transform: "none" or "log10", applied to the target before anything else; with several targets also one each.
         coverage: of the intervals.
-        auto_limits: of features="auto", see `selection.choose`.
+        auto_limits: of features="auto", see `recipe.choose`.
         seed: of folds, initial weights and order.
         device: "auto", "cpu", "cuda", ...
 

@@ -5,7 +5,7 @@ architecture and agrees with the package to float32 rounding. What differs is th
 
 - the first layer of every gated network acts on atoms, bonds and angles side by side, so it is split into one product
   an atom, one a bond and one an angle, of which each message only takes the sum;
-- sites, bonds and angles that are alike are computed once and counted (see `equivalence`), which in crystals leaves a
+- sites, bonds and angles that are alike are computed once and counted (see `merge_sites`), which in crystals leaves a
   third of them;
 - bonds and angles go through a layer in pieces that stay in the cache;
 - nothing deeper than the levels asked for is computed, and no gradients.

@@ -27,7 +27,7 @@ def save_parent(store: Store, weights: Weights, card: Mapping[str, Any]) -> dict
 
     Args:
         store: the parent's folder.
-        weights: as `megnet_weights.read_weights` gives them, for a target in eV/atom or another unit.
+        weights: as `read_weights` gives them, for a target in eV/atom or another unit.
         card: needs `cutoff` (Angstrom) and `elements` (atomic numbers it was trained on); anything else is for people.
 
     Returns:

@@ -38,10 +38,10 @@ def benchmark(
     """Run the folds of a task that the result file lacks.
 
     Args:
-        task: one of `datasets.TASKS`.
+        task: one of `matbench.TASKS`.
         data: folder of the data.
         out: result file, JSON.
-        variant: one of `evaluation.VARIANTS`.
+        variant: one of `VARIANTS` of jobs/benchmark.py.
         folds: which; by default all.
         seed: of everything random but the official folds.
         features: store of the features, shared by all tasks and variants.

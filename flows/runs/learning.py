@@ -111,7 +111,7 @@ class Learning:
 
         Args:
             choice: of `choose`.
-            frozen: folder of the first model and digest of its folds, for a challenger; see `standing.folds`.
+            frozen: folder of the first model and digest of its folds, for a challenger; see `freeze`.
         """
         parameters = recipes(self.parameters)[choice["head"]]
         parts = (self.data, self.digest, parameters)

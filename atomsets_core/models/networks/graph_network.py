@@ -140,7 +140,7 @@ class MEGNetNetwork(nn.Module):
         return hidden
 
     def _set2set(self, x: Tensor, weight: Tensor, owner: Tensor, n: int, number: int) -> Tensor:
-        """(n, 32): set2set with two steps of 16 units, each item counted by its weight; see `megnet_torch`."""
+        """(n, 32): set2set with two steps of 16 units, each item counted by its weight; see `TorchForward`."""
         w, name = self.weights, f"set2_set_{number}"
         memory = torch.addmm(w[f"{name}/x_to_m_bias"], x, w[f"{name}/x_to_m_weight"])
         query = x.new_zeros(n, 32)

@@ -1,4 +1,4 @@
-"""MEGNet's compiled forward pass: its weights laid out for `megnet_kernel`, and its answer as named levels.
+"""MEGNet's compiled forward pass: its weights laid out for `forward_kernel`, and its answer as named levels.
 
 What a structure can't change is worked out here once, in float64: the atoms before the first block and what they give
 to its bonds depend on the element alone, the state is constant, and the `- ln 2` of each shifted softplus goes into the

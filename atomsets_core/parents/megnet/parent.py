@@ -2,7 +2,7 @@
 
 The forward pass is that of the original Keras model `formation_energy` (mp-2019.4.1), whose weights the `maml` wheel
 carries; the numbers agree with the original to float32 rounding. It is written twice: compiled for CPUs
-(`megnet_kernel`), and in torch for accelerators and for machines without numba (`megnet_torch`).
+(`forward_kernel`), and in torch for accelerators and for machines without numba (`torch_forward`).
 """
 
 from __future__ import annotations
