@@ -60,3 +60,22 @@ def test_it_fits_a_phone_and_has_no_serious_fault(browser, site, page, dark):
     time.sleep(0.7)  # colours fade into each other
     assert browser.run("document.documentElement.scrollWidth") <= 390
     assert faults(browser) == []
+
+
+def test_every_import_that_is_shown_runs():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    shown = {
+        line for page in pages for line in re.findall(r"^\s*((?:from|import) atomsets_\w.*)$", page.read_text(), re.M)
+    }
+    assert len(shown) >= 15
+    for line in shown:
+        exec(line, {})  # noqa: S102
+
+
+def test_paths_that_are_named_exist():
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    for page in [*pages, *sorted((ROOT / "docs").rglob("*.md"))]:
+        for name in re.findall(
+            r"`((?:atomsets_core|tasks|flows|tests|benchmarks|scripts|deployments)/[\w./-]*\w)`", page.read_text()
+        ):
+            assert (ROOT / name).exists(), f"{page.relative_to(ROOT)} names {name}"
