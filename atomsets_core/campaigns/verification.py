@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.campaigns.layout import ASKED, LABELLED, MODEL_FILES, OUTCOME, STRUCTURES
-from atomsets_core.features import damaged_shards, entries_in, iter_entries
+from atomsets_core.features import FeatureStore, damaged_shards, entries_in
 from atomsets_core.models import AtomSetsRegressor
 from atomsets_core.storage import FOLDER, StorageError, Store, fault, sealed, unseal
 
@@ -158,8 +158,8 @@ def _shards(features: Store, own: bool, checked: Counter[str]) -> Iterator[Findi
         listed = {entry.key for entry in entries}
         checked["shards"] += len(entries)
         for entry, reason in damaged_shards(features, entries):
-            both = (f"{where}/{entry.key}.json", f"{where}/{entry.key}.parquet")
-            yield Finding(features.url(both[1]), reason.partition(both[1])[2].strip() or reason, discard=both)
+            wrong = reason.partition(entry.file)[2].strip() or reason
+            yield Finding(features.url(entry.file), wrong, discard=(entry.manifest, entry.file))
         for file in sorted(files):
             if file.rsplit(".", 1)[0] in listed:
                 continue
@@ -221,7 +221,7 @@ def _rows(store: Store, features: Store, summary: dict[str, Any], damaged: set[s
     if lost := set(ranked) - predicted:
         yield Finding(f"predictions/{model}", f"lacks {len(lost)} structures of the ranking, e.g. {min(lost)}")
     parent, digest = summary["settings"]["features"]["parent"], summary["model"]["parent_digest"]
-    held = {h for entry in iter_entries(features, parent, digest) for h in entry.hashes}
+    held = {h for entry in FeatureStore(features, parent, digest, ()).entries() for h in entry.hashes}
     if lost := {*ranked, *_column(store, LABELLED, "structure_hash")} - held:
         yield Finding(features.root, f"lacks the features of {len(lost)} structures, e.g. {min(lost)}")
 

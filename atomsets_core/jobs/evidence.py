@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atomsets_core.campaigns import EVIDENCE, MAP
-from atomsets_core.features import FeatureStore, iter_entries
+from atomsets_core.features import FeatureStore
 from atomsets_core.models import AtomSetsRegressor, contributions, read_config, sampled_rows
 from atomsets_core.storage import Store, with_units
 from atomsets_core.structures import Structures
@@ -135,8 +135,7 @@ def _points(plane: npt.NDArray[np.float32], rows: pa.Table, value: pa.ChunkedArr
 
 def _shown(store: Store, features: FeatureStore) -> pa.Table:
     """The rows of the ranking that the map shows: the shortlist, what comes next, and some of a few shards."""
-    entries = sorted(iter_entries(features.store, features.parent, features.digest), key=lambda entry: entry.key)
-    entries = [entry for entry in entries if set(features.levels) <= set(entry.levels)]
+    entries = list(features.entries())
     rng = np.random.default_rng(0)
     picked = rng.permutation(len(entries))[:SAMPLED_SHARDS]
     sampled = pa.array([h for k in picked for h in entries[k].hashes], pa.string())

@@ -230,15 +230,14 @@ class Champions:
         name = f"duels/{short(challenger.folder)}-against-{short(champion.folder)}"
         folds = f"{name}-folds.json"
         seeds = {seed: f"{name}-seed-{seed}.json" for seed in range(len(learning.discoveries))}
+        where = (self.store, learning.features)
         futures = [
-            simulate_champion.submit(
-                *learning.where, champion.parameters, champion.folder, learning.options, seed, file
-            )
+            simulate_champion.submit(*where, champion.parameters, champion.folder, learning.options, seed, file)
             for seed, file in seeds.items()
             if not self.store.exists(file)
         ]
         if not self.store.exists(folds):
-            futures.append(duel_on_folds.submit(*learning.where, champion.folder, challenger.folder, folds))
+            futures.append(duel_on_folds.submit(*where, champion.folder, challenger.folder, folds))
         learning.wait("compare with the champion", futures)
         on_folds = self.store.read_json(folds)
         on_discovery, without = self._on_discovery(learning, champion, challenger, list(seeds.values()))
