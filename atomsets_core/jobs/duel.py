@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from atomsets_core.campaigns import CHAMPION, on_folds
+from atomsets_core.campaigns import CHAMPION, OUT_OF_FOLD, on_folds
 from atomsets_core.discovery import AtomSetsHead, Design, Estimate, Holdout, Rows, ask, scored
 from atomsets_core.features import FeatureStore
 from atomsets_core.jobs.train import read_labelled
@@ -31,7 +31,7 @@ def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenge
         seconds.
     """
     started = time.perf_counter()
-    table = store.read_table(f"{challenger}/out_of_fold.parquet")
+    table = store.read_table(f"{challenger}/{OUT_OF_FOLD}")
     model = AtomSetsRegressor.load(store, champion)
     stored = features.find(table["structure_hash"].to_pylist())
     said = model.predict_left_out(stored, table["fold"].to_numpy())
@@ -70,7 +70,7 @@ def simulate_champion(
     hashes = table["structure_hash"].to_pylist()
     rows = Rows(features.find(hashes).load())
     target = transform_target(values, parameters["transform"])
-    known = store.read_table(f"{champion}/out_of_fold.parquet", columns=["structure_hash", "value"])
+    known = store.read_table(f"{champion}/{OUT_OF_FOLD}", columns=["structure_hash", "value"])
     then = dict(zip(known["structure_hash"].to_pylist(), known["value"].to_pylist(), strict=True))
     design = Design(options["goal"], options["quantile"], options["pool_share"])
     split = design.holdout(target, rows.formula, seed)

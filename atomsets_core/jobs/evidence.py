@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from atomsets_core.campaigns import EVIDENCE, MAP
+from atomsets_core.campaigns import EVIDENCE, MAP, OUT_OF_FOLD, RANKING
 from atomsets_core.features import FeatureStore
 from atomsets_core.models import AtomSetsRegressor, contributions, read_config, sampled_rows
 from atomsets_core.storage import Store, with_units
@@ -56,7 +56,7 @@ def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist:
         KeyError: a shortlisted structure has no features.
     """
     model = AtomSetsRegressor.load(store, folder)
-    trained = store.read_table(f"{folder}/out_of_fold.parquet", ["material_id", "formula", "value"])
+    trained = store.read_table(f"{folder}/{OUT_OF_FOLD}", ["material_id", "formula", "value"])
     candidates = _candidates(model, features, shortlist, trained)
     points, explained = _map(store, features, model, trained)
     unit = str(read_config(store, folder)["about"].get("unit", ""))
@@ -141,7 +141,7 @@ def _shown(store: Store, features: FeatureStore) -> pa.Table:
     sampled = pa.array([h for k in picked for h in entries[k].hashes], pa.string())
     top, others, seen = [], [], 0
     columns = ["material_id", "formula", "predicted", "shortlist", "structure_hash"]
-    with store.open("ranking.parquet") as file:
+    with store.open(RANKING) as file:
         for batch in pq.ParquetFile(file).iter_batches(8192, columns=columns, use_threads=False):
             first = pa.array(np.arange(seen, seen + len(batch)) < NEXT)
             wanted = pc.or_(batch["shortlist"], first)

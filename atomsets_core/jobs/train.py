@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from atomsets_core.campaigns import LABELLED, MODEL_FILES, read_frozen
+from atomsets_core.campaigns import CARD, CHECKPOINT, LABELLED, OUT_OF_FOLD, model_files, read_frozen
 from atomsets_core.features import SHARD_SIZE, FeatureStore, featurize
 from atomsets_core.jobs.model_card import campaign_card
 from atomsets_core.jobs.predict import finite_table
@@ -147,7 +147,7 @@ def train_model(
     started = time.perf_counter()
     table, values = read_labelled(store)
     model = AtomSetsRegressor(**parameters)
-    checkpoint = StoredCheckpoint(store, f"{folder}/checkpoint.safetensors")
+    checkpoint = StoredCheckpoint(store, f"{folder}/{CHECKPOINT}")
     fold = None
     if frozen is not None:
         fold = read_frozen(store, *frozen).assign(table["formula"].to_pylist())
@@ -159,11 +159,11 @@ def train_model(
             column = "predicted" if name == "value" else name
             out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
     units = prediction_units(str(about.get("unit", "")), str(model.transform))
-    store.write_table(f"{folder}/out_of_fold.parquet", with_units(finite_table(out_of_fold), units))
-    store.write(f"{folder}/MODEL.md", campaign_card(model, values, about).encode())
-    # model.json is written last: a folder with it is complete.
+    store.write_table(f"{folder}/{OUT_OF_FOLD}", with_units(finite_table(out_of_fold), units))
+    store.write(f"{folder}/{CARD}", campaign_card(model, values, about).encode())
+    # The configuration is written last: a folder with it is complete.
     model.save(store, folder, dict(about))
-    seal(store, *(f"{folder}/{name}" for name in MODEL_FILES))
+    seal(store, *model_files(folder))
     checkpoint.remove()
     return {
         "n_train": len(values),

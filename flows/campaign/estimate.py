@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atomsets_core.campaigns import FEATURES
 from atomsets_core.discovery import recipes
 from atomsets_core.features import FeatureStore
 from atomsets_core.models import AtomSetsRegressor
@@ -55,7 +56,7 @@ def estimate(campaign: Campaign, out: str) -> Estimate:
     Raises:
         SourceError: a source can't be read.
     """
-    shards = Store(campaign.features.store or Store(out).url("features"))
+    shards = Store(campaign.features.store or Store(out).url(FEATURES))
     features = FeatureStore.of(shards, campaign.features.parent, campaign.features.chosen)
     sources = {"training": _read(campaign.training), "candidates": _read(campaign.candidates)}
     known = [found.structures.hashes for found in sources.values() if found is not None]

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atomsets_core.campaigns import FAILURES, SUMMARY
 from atomsets_core.features import FeatureStore, Intake, ShardEntry, damaged_shards, discard, write_queue
 from atomsets_core.jobs import try_parent
 from atomsets_core.parents import load_parent, split_levels
@@ -186,7 +187,7 @@ class _Run:
             name, h = row["material_id"], row["structure_hash"]
             refused.append(("structures", Refusal(name, "featurize", reasons[h], h)))
         self.store.write_table("structures.parquet", index)
-        self.store.write_table("failures.parquet", ledger_table(refused))
+        self.store.write_table(FAILURES, ledger_table(refused))
         lines = "".join(f"{entry.key} {entry.sha256}\n" for entry in entries)
         working = self.ended - self.ready
         seconds = {
@@ -221,7 +222,7 @@ class _Run:
         }
         if n_seen != intake.seen or n_seen != total["rows"] + len(refused) + intake.duplicates:
             raise RuntimeError(f"the counts don't add up: {summary}")
-        self.store.write_json("summary.json", summary)
+        self.store.write_json(SUMMARY, summary)
         return summary
 
     def _of_this_source(

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect.futures import PrefectFuture
 
-from atomsets_core.campaigns import MODEL_FILES
+from atomsets_core.campaigns import discovery_name, model_files, model_folder
 from atomsets_core.discovery import KINDS, choose, recipes, summarize
 from atomsets_core.features import FeatureStore
 from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
@@ -73,7 +73,7 @@ class Learning:
         if self.campaign.objective.goal in ("target", "window"):
             return []
         key = _key(self.data, self.features.digest, self.parameters, self.options)
-        self.discoveries = [f"discovery/{key}-seed-{seed}.json" for seed in range(self.campaign.discovery.seeds)]
+        self.discoveries = [discovery_name(key, seed) for seed in range(self.campaign.discovery.seeds)]
         futures = [
             simulate_discovery.submit(self.store, self.features, self.parameters, self.options, seed, name)
             for seed, name in enumerate(self.discoveries)
@@ -109,8 +109,8 @@ class Learning:
         """
         parameters = recipes(self.parameters)[choice["head"]]
         parts = (self.data, self.features.digest, parameters)
-        model = f"models/{_key(*parts) if frozen is None else _key(*parts, frozen[1])}"
-        missing = not all(sound(self.store, f"{model}/{name}") for name in MODEL_FILES)
+        model = model_folder(_key(*parts) if frozen is None else _key(*parts, frozen[1]))
+        missing = not all(sound(self.store, name) for name in model_files(model))
         if missing:
             future = train_model.submit(self.store, self.features, parameters, model, self._about(), frozen)
             self.wait("train", [future])

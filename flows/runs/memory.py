@@ -11,11 +11,10 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from atomsets_core.campaigns import (
-    CHANGES,
     CONFRONTED,
-    EVIDENCE,
     LABELLED,
-    MAP,
+    OUTPUTS,
+    SUMMARY,
     VERSION,
     Compared,
     Run,
@@ -42,18 +41,6 @@ from atomsets_flows.campaign import Campaign
 from atomsets_flows.runs.progress import publish, slug
 from atomsets_flows.server import report_url
 from atomsets_tasks import entered_top_ten
-
-OUTPUTS = (
-    "ranking.parquet",
-    "ranking.csv",
-    "failures.parquet",
-    "summary.json",
-    EVIDENCE,
-    MAP,
-    "report.html",
-    CHANGES,
-)
-"""What every finished run leaves, beside its model."""
 
 WORK = ("shards_made", "models_trained", "discoveries_simulated", "shards_predicted")
 """What a run counts of its work."""
@@ -103,7 +90,7 @@ class Memory:
 
     def summary_as_it_is(self, pulled: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, Any]:
         """The summary of the last run, as of one that did no work."""
-        summary: dict[str, Any] = self.store.read_json("summary.json")
+        summary: dict[str, Any] = self.store.read_json(SUMMARY)
         done = {**summary["done"], **dict.fromkeys(WORK, 0), **pulled}
         return {**summary, "done": done, "seconds": {**seconds, "total": round(sum(seconds.values()), 3)}}
 

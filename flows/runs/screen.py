@@ -22,7 +22,19 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from atomsets_core.campaigns import ASKED, LABELLED, OUTCOME, sweep
+from atomsets_core.campaigns import (
+    ASKED,
+    FAILURES,
+    FEATURES,
+    LABELLED,
+    OUTCOME,
+    SUMMARY,
+    predictions_name,
+    provenance_name,
+    queue_name,
+    structures_name,
+    sweep,
+)
 from atomsets_core.features import (
     FeatureStore,
     Located,
@@ -126,7 +138,7 @@ class CampaignRun:
 
     def __post_init__(self) -> None:
         options = self.campaign.features
-        shards = Store(options.store or self.store.url("features"))
+        shards = Store(options.store or self.store.url(FEATURES))
         self.features = FeatureStore.of(shards, options.parent, options.chosen)
         self.champions = Champions(self.campaign, self.store, definition(self.campaign, self.features.digest))
 
@@ -162,13 +174,13 @@ class CampaignRun:
             ranking = self.rank(chosen, predictions, values, model.choice)
         with self.timed("explain"):
             self.explain(chosen, ranking, model.folder)
-        self.store.write_table("failures.parquet", ledger_table(self.refused))
+        self.store.write_table(FAILURES, ledger_table(self.refused))
         summary = summarize_run(
             self.campaign, self.store, model.folder, model.discoveries, chosen, ranking, self.refused,
             digest=self.features.digest, done=self.done, seconds=self.seconds, started=started, choice=model.choice,
             labelled=len(values),
         )  # fmt: skip
-        self.store.write_json("summary.json", summary)
+        self.store.write_json(SUMMARY, summary)
         with self.timed("compare"):
             changes = memory.compare(summary, self.refused, why, self.champions.outcome)
         with self.timed("report"):
@@ -218,7 +230,7 @@ class CampaignRun:
             dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
             Pulling(dataset, self.campaign.name), section.pull_options(), *same,
         )  # fmt: skip
-        seal(self.store, f"structures/{dataset}.parquet", f"structures/{dataset}.json")
+        seal(self.store, structures_name(dataset), provenance_name(dataset))
         self.done[f"pulled_{dataset}"] = pulled.n_seen
         return pulled
 
@@ -293,7 +305,7 @@ class CampaignRun:
         return located
 
     def _make_shards(self, dataset: str, structures: Catalogue) -> dict[str, str]:
-        size, queue = self.campaign.features.shard_size, f"structures/queue-{dataset}.parquet"
+        size, queue = self.campaign.features.shard_size, queue_name(dataset)
         groups = write_queue(self.store, queue, structures.groups(size))
         limit = self.campaign.cluster.shard_timeout
         futures = {}
@@ -313,7 +325,7 @@ class CampaignRun:
 
     def predict(self, model: str, entries: Sequence[ShardEntry]) -> list[str]:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
-        names = [f"predictions/{model.partition('/')[2]}/{entry.key}.parquet" for entry in entries]
+        names = [predictions_name(model, entry.key) for entry in entries]
         todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not sound(self.store, name)]
         futures = [
             predict_shard.submit(number, len(todo), self.store, self.features, entry, model, name)
