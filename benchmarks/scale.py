@@ -87,11 +87,11 @@ MAKE = """
 import sys
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import pull
-from atomsets_core.storage.store import Store
-from atomsets_core.features.stored import featurize_into
+from atomsets_core.storage import Store
+from atomsets_core.features import FeatureStore, featurize_into
 made = []
-featurize_into(Store(sys.argv[2]), "megnet", load_parent("megnet").default_levels, pull(sys.argv[1]).structures,
-               progress=lambda *_: made.append(1))
+where = FeatureStore.of(Store(sys.argv[2]), "megnet", load_parent("megnet").default_levels)
+featurize_into(where, pull(sys.argv[1]).structures, progress=lambda *_: made.append(1))
 print(len(made))
 """
 

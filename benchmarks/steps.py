@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atomsets_core.features import featurize_into
+from atomsets_core.features import FeatureStore, featurize_into
 from atomsets_core.models import (
     AtomSetsNetwork,
     AtomSetsRegressor,
@@ -48,7 +48,8 @@ def main() -> None:
     options = parser.parse_args()
     pulled = pull(str(options.data))
     chosen = np.sort(np.random.default_rng(0).permutation(len(pulled.structures))[: options.rows])
-    stored = featurize_into(Store(options.store), "megnet", LEVELS, pulled.structures.take(chosen))
+    where = FeatureStore.of(Store(options.store), "megnet", LEVELS)
+    stored = featurize_into(where, pulled.structures.take(chosen))
     values = dict(zip(pulled.structures.material_id, pulled.columns[options.target], strict=True))
     y = np.array([values[name] for name in stored.material_id], dtype=np.float64)[:, None]
     data = TrainingData.gathered(

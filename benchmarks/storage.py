@@ -118,7 +118,7 @@ def shards(store: Store, features: Features, n: int, rng: np.random.Generator) -
         entry = write_shard(store, "megnet", key, features, LEVELS)
         own["write"].append(time.perf_counter() - start)
         size = entry.size
-        path = store.local(f"megnet-{features.digest}/{key}.parquet")
+        path = store.local(entry.file)
         dropped = drop_from_cache(path)
         start = time.perf_counter()
         read_shard(store, entry)

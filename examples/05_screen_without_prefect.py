@@ -5,7 +5,7 @@ import tempfile
 import numpy as np
 
 from atomsets_core.discovery import acquisition, diverse_shortlist
-from atomsets_core.features import StoredFeatures, shard_key, write_shard
+from atomsets_core.features import FeatureStore
 from atomsets_core.models import AtomSetsRegressor
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import load_elastic, load_flla
@@ -18,16 +18,17 @@ candidates = offered.structures.take(np.flatnonzero(offered.structures.n_atoms <
 
 with tempfile.TemporaryDirectory() as folder:
     store, parent = Store(folder), load_parent("megnet")  # or Store("s3://bucket/features")
+    shards = FeatureStore(store, "megnet", parent.digest, LEVELS)
     for batch in (training, candidates):
         features = parent.featurize(batch, LEVELS)
-        write_shard(store, "megnet", shard_key(list(batch.hashes), parent.digest, LEVELS), features, LEVELS)
+        shards.write(shards.shard_key(list(batch.hashes)), features)
 
     model = AtomSetsRegressor("megnet:V0+V1+V2+V3", transform="log10", members=4, folds=2, epochs=20)
-    model.fit(StoredFeatures.find(store, "megnet", parent.digest, LEVELS, list(training.hashes)), values)
+    model.fit(shards.find(list(training.hashes)), values)
     model.save(store, "models/stiff")
 
     kept = [h for h in dict.fromkeys(candidates.hashes) if h in set(features.structure_hash)]
-    stored = StoredFeatures.find(store, "megnet", parent.digest, LEVELS, kept)
+    stored = shards.find(kept)
     found = AtomSetsRegressor.load(store, "models/stiff").predict_distribution(stored)
     score = acquisition(found.mean, found.std, goal="maximize", kind="ucb", kappa=0.5)
     best = np.argsort(-score, kind="stable")[:100]

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from atomsets_core.campaigns import RANKING, SUMMARY
 from atomsets_core.report import discovery_rows, scale_name
 from atomsets_flows.runs import headlines
 
@@ -33,8 +34,8 @@ def main() -> None:
     parser.add_argument("--first", type=float, required=True, help="wall seconds of the first `atomsets screen`")
     parser.add_argument("--again", type=float, required=True, help="wall seconds of the second `atomsets screen`")
     options = parser.parse_args()
-    summary = json.loads((options.campaign / "summary.json").read_text())
-    ranking = pd.read_parquet(options.campaign / "ranking.parquet")
+    summary = json.loads((options.campaign / SUMMARY).read_text())
+    ranking = pd.read_parquet(options.campaign / RANKING)
     result = {
         "command": "atomsets screen",
         "wall_seconds_first": options.first,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from atomsets_core import jobs
+from atomsets_core.features import FeatureStore
 from atomsets_tasks import client
 from atomsets_tasks.retries import RETRY
 
 
-@task(task_run_name="features of {parent} {start} to {stop}", cache_policy=NO_CACHE, **RETRY)
-def prepare(
-    name: str, data: str, store_url: str, parent: str, levels: Sequence[str], start: int, stop: int
-) -> dict[str, float]:
+@task(task_run_name="features of {features.parent} {start} to {stop}", cache_policy=NO_CACHE, **RETRY)
+def prepare(name: str, data: str, features: FeatureStore, start: int, stop: int) -> dict[str, float]:
     """See `atomsets_core.jobs.benchmark.prepare`."""
-    return client.run(jobs.prepare, name, data, store_url, parent, levels, start, stop)
+    return client.run(jobs.prepare, name, data, features, start, stop)
 
 
 @task(task_run_name="{variant} fold {fold}", cache_policy=NO_CACHE, **RETRY)

@@ -9,26 +9,22 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from atomsets_core import jobs
+from atomsets_core.features import FeatureStore
+from atomsets_core.storage import Store
 from atomsets_tasks import client
 from atomsets_tasks.retries import RETRY
 
 
 @task(task_run_name="{champion} against {challenger} on frozen folds", cache_policy=NO_CACHE, **RETRY)
-def duel_on_folds(
-    store_url: str, feature_url: str, parent: str, digest: str, champion: str, challenger: str, name: str
-) -> dict[str, Any]:
+def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenger: str, name: str) -> dict[str, Any]:
     """See `atomsets_core.jobs.duel.duel_on_folds`."""
-    return client.run(
-        jobs.duel_on_folds, store_url, feature_url, parent, digest, champion, challenger, name, heavy=True
-    )
+    return client.run(jobs.duel_on_folds, store, features, champion, challenger, name, heavy=True)
 
 
 @task(task_run_name="{champion} in simulated discovery, seed {seed}", cache_policy=NO_CACHE, **RETRY)
 def simulate_champion(
-    store_url: str,
-    feature_url: str,
-    parent: str,
-    digest: str,
+    store: Store,
+    features: FeatureStore,
     parameters: Mapping[str, Any],
     champion: str,
     options: Mapping[str, Any],
@@ -36,5 +32,4 @@ def simulate_champion(
     name: str,
 ) -> dict[str, Any]:
     """See `atomsets_core.jobs.duel.simulate_champion`."""
-    where = (store_url, feature_url, parent, digest)
-    return client.run(jobs.simulate_champion, *where, parameters, champion, options, seed, name, heavy=True)
+    return client.run(jobs.simulate_champion, store, features, parameters, champion, options, seed, name, heavy=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from distributed import KilledWorker
 
-from atomsets_core.features import counts_of, find_entry, read_queued, shard_key
+from atomsets_core.features import FeatureStore, counts_of, read_queued
 from atomsets_core.jobs import featurize_shard, refuse_structure, try_parent
 from atomsets_core.storage import StorageError, Store
 from atomsets_tasks import client
@@ -29,27 +29,23 @@ COUNTED = ("rows", "refused", "sites", "bonds", "used")
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A shard to be made; see `jobs.featurize_shard`.
+    """A shard to be made; see `atomsets_core.jobs.featurize.featurize_shard`.
 
     Attributes:
-        digest: of the parent.
         limit: seconds a worker may take; None for no limit.
     """
 
-    store_url: str
+    store: Store
     queue: str
     group: int
-    feature_url: str
-    parent: str
-    digest: str
-    levels: Sequence[str]
+    features: FeatureStore
     key: str
     limit: float | None = None
 
     @property
-    def arguments(self) -> tuple[str, str, int, str, str, tuple[str, ...]]:
-        """The first ones of `jobs.featurize_shard` and `jobs.refuse_structure`."""
-        return self.store_url, self.queue, self.group, self.feature_url, self.parent, tuple(self.levels)
+    def arguments(self) -> tuple[Store, str, int, FeatureStore]:
+        """The first ones of `featurize_shard` and `refuse_structure`."""
+        return self.store, self.queue, self.group, self.features
 
 
 def make_shard(job: ShardJob) -> dict[str, Any]:
@@ -73,8 +69,8 @@ def make_shard(job: ShardJob) -> dict[str, Any]:
     if failure:
         # Workers that can't do rock salt either are at fault themselves.
         limit = None if job.limit is None else max(job.limit, 60.0)
-        client.run(try_parent, job.parent, tuple(job.levels), heavy=True, priority=1, limit=limit)
-        hashes = read_queued(Store(job.store_url), job.queue, job.group).hashes
+        client.run(try_parent, job.features.parent, job.features.levels, heavy=True, priority=1, limit=limit)
+        hashes = read_queued(job.store, job.queue, job.group).hashes
         making.divide([str(h) for h in hashes], 0, len(hashes), job.limit, failure)
     return {
         **{name: making.total[name] for name in COUNTED},
@@ -114,7 +110,7 @@ class _Making:
         job = self.job
         if high - low == 1:
             reason = _reason(failure)
-            key = shard_key(hashes[low:high], job.digest, job.levels)
+            key = job.features.shard_key(hashes[low:high])
             self.add(refuse_structure(*job.arguments, key, low, reason))
             self.poison[reason] += 1
             return
@@ -122,8 +118,8 @@ class _Making:
             limit = max(limit / 2, job.limit * SHORTEST)
         middle = (low + high) // 2
         for rows in ((low, middle), (middle, high)):
-            key = shard_key(hashes[slice(*rows)], job.digest, job.levels)
-            entry = find_entry(Store(job.feature_url), job.parent, job.digest, key)
+            key = job.features.shard_key(hashes[slice(*rows)])
+            entry = job.features.entry(key)
             if entry is not None:
                 self.add(counts_of(entry))
                 continue

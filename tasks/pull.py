@@ -8,6 +8,7 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from atomsets_core.campaigns import PAGES, provenance_name, structures_name
 from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery, PulledFile, Watcher, deduplicate_file, pull_into
 from atomsets_core.storage import Store
 from atomsets_tasks import client
@@ -43,16 +44,23 @@ def pull_source(
         same: what makes two entries one, see `deduplicate`.
         prefer: column by which one of them is kept, see there.
     """
-    target = f"structures/{dataset}.parquet"
     more = dict(options or {})
     if source != MATERIALS_PROJECT and client.connected():
         more["fan_out"] = client.fan_out
     pulled = pull_into(
-        store, target, source, labels=labels, id_column=id_column, query=query, watch=watch, options=more
+        store,
+        structures_name(dataset),
+        source,
+        labels=labels,
+        id_column=id_column,
+        query=query,
+        watch=watch,
+        pages=PAGES,
+        options=more,
     )
     kept = deduplicate_file(store, pulled, same, prefer=prefer)
     if kept.provenance != pulled.provenance:
-        store.write_json(f"structures/{dataset}.json", kept.provenance)
+        store.write_json(provenance_name(dataset), kept.provenance)
     get_run_logger().info(
         "%s: %d structures, %d entries refused, from %s", dataset, kept.structures, len(kept.refused), source
     )

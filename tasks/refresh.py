@@ -7,6 +7,7 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from atomsets_core.campaigns import PAGES, ahead_name
 from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery, Watcher, pull_into
 from atomsets_core.storage import Store
 
@@ -25,9 +26,9 @@ def refresh(dataset: str, store: Store, query: MaterialsQuery | None, watch: Wat
         Counts of the pull, with the version of the database.
     """
     # The file that the last screening was made from stays as it is: what it ranked is compared with it.
-    target = f"structures/ahead-{dataset}.parquet"
+    target = ahead_name(dataset)
     try:
-        pulled = pull_into(store, target, MATERIALS_PROJECT, query=query, watch=watch)
+        pulled = pull_into(store, target, MATERIALS_PROJECT, query=query, watch=watch, pages=PAGES)
     finally:
         store.remove(target)
         store.remove(target.removesuffix(".parquet") + ".json")

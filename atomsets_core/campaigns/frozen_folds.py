@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomsets_core.campaigns.fingerprint import digest
+from atomsets_core.campaigns.layout import OUT_OF_FOLD
 from atomsets_core.storage import StorageError, Store
 
 
@@ -50,7 +51,7 @@ def freeze(store: Store, folder: str) -> FrozenFolds:
     Raises:
         StorageError: the model has no out-of-fold predictions, or was trained without folds.
     """
-    table = store.read_table(f"{folder}/out_of_fold.parquet", columns=["formula", "fold"])
+    table = store.read_table(f"{folder}/{OUT_OF_FOLD}", columns=["formula", "fold"])
     folds = table["fold"].to_numpy()
     if not len(folds) or folds.min() < 0:
         raise StorageError(f"{store.url(folder)}: the model was trained without folds, so none can be kept")
@@ -67,7 +68,7 @@ def read_frozen(store: Store, folder: str, expected: str) -> FrozenFolds:
     found = freeze(store, folder)
     if found.digest != expected:
         raise StorageError(
-            f"{store.url(folder)}/out_of_fold.parquet was changed: the folds all models are judged by are lost. Start "
+            f"{store.url(folder)}/{OUT_OF_FOLD} was changed: the folds all models are judged by are lost. Start "
             "anew in another folder"
         )
     return found

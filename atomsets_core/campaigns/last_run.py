@@ -15,10 +15,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atomsets_core.campaigns.fingerprint import BATCH, differences, lost, record, unsound
+from atomsets_core.campaigns.layout import (
+    CHANGES,
+    HISTORY,
+    RANKED_BEFORE,
+    RANKING,
+    STANDING,
+    ranking_name,
+    record_name,
+)
 from atomsets_core.storage import StorageError, Store
 
-STANDING, CHANGES, HISTORY = "standing.json", "changes.json", "history"
-CONFRONTED = f"{HISTORY}/confronted.parquet"
 VERSION = 1
 
 KEPT_RUNS = 60
@@ -90,7 +97,7 @@ def remember(store: Store, standing: Standing) -> None:
     """Write standing.json; then remove what only older runs needed."""
     store.write_json(STANDING, asdict(standing))
     for name in store.names(HISTORY, ".parquet"):
-        if name.startswith(f"{HISTORY}/ranking-") and name != standing.ranking:
+        if name.startswith(RANKED_BEFORE) and name != standing.ranking:
             store.remove(name)
     for name in store.names(HISTORY, ".json")[:-KEPT_RUNS]:
         store.remove(name)
@@ -101,12 +108,7 @@ def recorded(store: Store, names: list[str]) -> dict[str, dict[str, Any]]:
     return {name: record(store, name) for name in names}
 
 
-def ranking_name(run: int) -> str:
-    """File with what a run ranked."""
-    return f"{HISTORY}/ranking-{run:05d}.parquet"
-
-
-def keep_ranking(store: Store, run: int, ranking: str = "ranking.parquet") -> str:
+def keep_ranking(store: Store, run: int, ranking: str = RANKING) -> str:
     """Copy what the next run needs of a ranking, batch by batch; the name of the copy."""
     name = ranking_name(run)
     with store.open(ranking) as source, store.replacing(name) as target:
@@ -146,7 +148,7 @@ def write_changes(store: Store, record: Mapping[str, Any], line: Mapping[str, An
     A run that is made again, because it was killed after this, replaces its record and its line.
     """
     run = int(record["run"])
-    store.write_json(f"{HISTORY}/run-{run:05d}.json", dict(record))
+    store.write_json(record_name(run), dict(record))
     lines = [old for old in read_changes(store).get("history", []) if old["run"] < run]
     store.write_json(CHANGES, {"latest": dict(record), "history": [*lines, dict(line)][-KEPT_LINES:]})
 
@@ -165,8 +167,3 @@ def read_changes(store: Store) -> dict[str, Any]:
 def short(name: str) -> str:
     """A model's folder as people see it: its last part."""
     return name.rpartition("/")[2]
-
-
-def model_files(folder: str) -> list[str]:
-    """The files of a campaign's model that must be there and sound."""
-    return [f"{folder}/{name}" for name in ("model.json", "model.safetensors", "out_of_fold.parquet")]

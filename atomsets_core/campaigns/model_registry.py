@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from atomsets_core.campaigns.layout import MODELS, REGISTRY
 from atomsets_core.storage import StorageError, Store
 
-REGISTRY = "models/registry.json"
 VERSION = 1
 
 APPOINTED, PROMOTED, KEPT, RETURNED = "appointed", "promoted", "kept the champion", "went back"
@@ -193,7 +193,7 @@ class Registry:
         Raises:
             RegistryError: none or several begin so.
         """
-        wanted = name.removeprefix("models/").rstrip("/")
+        wanted = name.removeprefix(f"{MODELS}/").rstrip("/")
         found = [folder for folder in self.entries if folder.rpartition("/")[2].startswith(wanted)] if wanted else []
         if len(found) != 1:
             what = f"{len(found)} models begin with" if found else "no model begins with"

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atomsets_core.campaigns import changes, drift, outcomes
-from atomsets_core.campaigns.last_run import CONFRONTED, Standing, last_ranking, read_ranking
+from atomsets_core.campaigns.last_run import Standing, last_ranking, read_ranking
+from atomsets_core.campaigns.layout import CONFRONTED, OUT_OF_FOLD, RANKING
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.transforms import transform_target
 
@@ -73,7 +74,7 @@ def compare_runs(store: Store, standing: Standing | None, run: Run, labelled: pa
     def on_scale(values: Any) -> Any:
         return transform_target(values, transform)
 
-    now, before = read_ranking(store, "ranking.parquet"), last_ranking(store, standing)
+    now, before = read_ranking(store, RANKING), last_ranking(store, standing)
     known = dict(zip(labelled["material_id"].to_pylist(), labelled["value"].to_pylist(), strict=True))
     already, fresh, diff, drifted = _read_confronted(store, run.number), outcomes.none(), None, None
     if before is not None and standing is not None:
@@ -125,7 +126,7 @@ def training_rows(store: Store, folder: str) -> pa.Table:
     """material_id, structure_hash and value of what a model learned from; nothing where that is lost."""
     names = ["material_id", "structure_hash", "value"]
     try:
-        return store.read_table(f"{folder}/out_of_fold.parquet", columns=names)
+        return store.read_table(f"{folder}/{OUT_OF_FOLD}", columns=names)
     except StorageError:
         return pa.table({"material_id": pa.array([], pa.string()), "structure_hash": pa.array([], pa.string()),
                          "value": pa.array([], pa.float64())})  # fmt: skip

@@ -16,17 +16,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atomsets_core.campaigns.layout import ASKED, LABELLED, MODEL_FILES, OUTCOME, STRUCTURES
-from atomsets_core.features import damaged_shards, entries_in, iter_entries
+from atomsets_core.campaigns.layout import (
+    ASKED,
+    FAILURES,
+    FEATURES,
+    LABELLED,
+    MODELS,
+    OUTCOME,
+    RANKING,
+    STRUCTURES,
+    SUMMARY,
+    is_passing,
+    is_result,
+    model_files,
+    predictions_folder,
+)
+from atomsets_core.features import FeatureStore, damaged_shards, entries_in
 from atomsets_core.models import AtomSetsRegressor
 from atomsets_core.storage import FOLDER, StorageError, Store, fault, sealed, unseal
-
-_RESULT = re.compile(
-    r"models/[0-9a-f]{16}/(model\.json|model\.safetensors|out_of_fold\.parquet)|"
-    r"discovery/[0-9a-f]{16}-seed-\d+\.json|predictions/.+"
-)
-
-_TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.tmp|structures/queue-[a-z]+\.parquet")
 
 
 @dataclass(frozen=True)
@@ -73,18 +80,18 @@ def verify(store: Store) -> Verification:
     """
     names = [name for name in store.all_names(".", hidden=True) if not name.startswith(f"{FOLDER}/")]
     if not any(name in names for name in (ASKED, *OUTCOME, *STRUCTURES)):
-        raise StorageError(f"{store.root} holds no campaign: there is neither a summary.json nor a {ASKED}")
+        raise StorageError(f"{store.root} holds no campaign: there is neither a {SUMMARY} nor a {ASKED}")
     checked: Counter[str] = Counter()
     findings = [*_sealed(store, names, checked)]
     damaged = {finding.file for finding in findings}
-    summary = _json(store, "summary.json") if "summary.json" not in damaged else None
+    summary = _json(store, SUMMARY) if SUMMARY not in damaged else None
     asked = _json(store, ASKED)
     features = _feature_store(store, summary, asked)
-    findings += _shards(features, features.root == store.url("features"), checked)
+    findings += _shards(features, features.root == store.url(FEATURES), checked)
     if summary is not None:
         findings += _model(store, summary, damaged)
         findings += _rows(store, features, summary, damaged | {finding.file for finding in findings})
-    left = tuple(name for name in names if _TEMPORARY.fullmatch(name))
+    left = tuple(name for name in names if is_passing(name))
     return Verification(dict(checked), tuple(findings), left, summary is not None, features)
 
 
@@ -115,21 +122,21 @@ def sweep(store: Store) -> None:
         StorageError: a file can't be removed.
     """
     for name in store.all_names(".", hidden=True):
-        if _TEMPORARY.fullmatch(name) and not name.startswith("features/"):
+        if is_passing(name) and not name.startswith(f"{FEATURES}/"):
             store.remove(name)
 
 
 def _sealed(store: Store, names: Iterable[str], checked: Counter[str]) -> Iterator[Finding]:
     """Results that are not what was written, that were never completed, or that a finished campaign lacks."""
     there = set(names)
-    expected = {*OUTCOME, *STRUCTURES, ASKED, *sealed(store)} | {name for name in there if _RESULT.fullmatch(name)}
-    expected = {name for name in expected if not _TEMPORARY.fullmatch(name)}
+    expected = {*OUTCOME, *STRUCTURES, ASKED, *sealed(store)} | {name for name in there if is_result(name)}
+    expected = {name for name in expected if not is_passing(name)}
     for name in sorted(expected):
         checked[_kind(name)] += name in there
         wrong = fault(store, name)
         if wrong:
             # A model is made as a whole.
-            files = [name] if not name.startswith("models/") else _siblings(name, there)
+            files = [name] if not name.startswith(f"{MODELS}/") else _siblings(name, there)
             yield Finding(name, wrong, tuple(files))
 
 
@@ -158,8 +165,8 @@ def _shards(features: Store, own: bool, checked: Counter[str]) -> Iterator[Findi
         listed = {entry.key for entry in entries}
         checked["shards"] += len(entries)
         for entry, reason in damaged_shards(features, entries):
-            both = (f"{where}/{entry.key}.json", f"{where}/{entry.key}.parquet")
-            yield Finding(features.url(both[1]), reason.partition(both[1])[2].strip() or reason, discard=both)
+            wrong = reason.partition(entry.file)[2].strip() or reason
+            yield Finding(features.url(entry.file), wrong, discard=(entry.manifest, entry.file))
         for file in sorted(files):
             if file.rsplit(".", 1)[0] in listed:
                 continue
@@ -172,7 +179,7 @@ def _shards(features: Store, own: bool, checked: Counter[str]) -> Iterator[Findi
 
 def _model(store: Store, summary: dict[str, Any], damaged: set[str]) -> Iterator[Finding]:
     folder = summary["model"]["folder"]
-    files = tuple(f"{folder}/{name}" for name in MODEL_FILES)
+    files = tuple(model_files(folder))
     if damaged & set(files):
         return
     missing = [name for name in files if not store.exists(name)]
@@ -194,15 +201,15 @@ def _rows(store: Store, features: Store, summary: dict[str, Any], damaged: set[s
     for name in discoveries:
         if name not in damaged and not store.exists(name):
             yield Finding(name, "is not there though the summary names it")
-    if damaged & {"ranking.parquet", "failures.parquet", LABELLED}:
+    if damaged & {RANKING, FAILURES, LABELLED}:
         return
     counts = summary["counts"]
-    ranked = _column(store, "ranking.parquet", "structure_hash")
+    ranked = _column(store, RANKING, "structure_hash")
     for name, found, said in (
-        ("ranking.parquet", len(ranked), counts["candidates"]["ranked"]),
+        (RANKING, len(ranked), counts["candidates"]["ranked"]),
         (
-            "failures.parquet",
-            store.read_table("failures.parquet", ["dataset"]).num_rows,
+            FAILURES,
+            store.read_table(FAILURES, ["dataset"]).num_rows,
             counts["training"]["failed"] + counts["candidates"]["failed"],
         ),
         (
@@ -213,15 +220,15 @@ def _rows(store: Store, features: Store, summary: dict[str, Any], damaged: set[s
     ):
         if found != said:
             yield Finding(name, f"has {found} rows, and the summary says {said}", (name,))
-    model = summary["model"]["folder"].partition("/")[2]
+    folder = predictions_folder(summary["model"]["folder"])
     predicted: set[str] = set()
-    for name in store.names(f"predictions/{model}", ".parquet"):
+    for name in store.names(folder, ".parquet"):
         if name not in damaged:
             predicted.update(_column(store, name, "structure_hash"))
     if lost := set(ranked) - predicted:
-        yield Finding(f"predictions/{model}", f"lacks {len(lost)} structures of the ranking, e.g. {min(lost)}")
+        yield Finding(folder, f"lacks {len(lost)} structures of the ranking, e.g. {min(lost)}")
     parent, digest = summary["settings"]["features"]["parent"], summary["model"]["parent_digest"]
-    held = {h for entry in iter_entries(features, parent, digest) for h in entry.hashes}
+    held = {h for entry in FeatureStore(features, parent, digest, ()).entries() for h in entry.hashes}
     if lost := {*ranked, *_column(store, LABELLED, "structure_hash")} - held:
         yield Finding(features.root, f"lacks the features of {len(lost)} structures, e.g. {min(lost)}")
 
@@ -248,4 +255,4 @@ def _feature_store(store: Store, summary: dict[str, Any] | None, asked: dict[str
     for raw in ((summary or {}).get("settings"), asked):
         if raw and (place := (raw.get("features") or {}).get("store")):
             return Store(place)
-    return Store(store.url("features"))
+    return Store(store.url(FEATURES))

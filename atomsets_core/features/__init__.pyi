@@ -12,11 +12,7 @@ from .shards import damaged_shards as damaged_shards
 from .shards import discard as discard
 from .shards import encodings as encodings
 from .shards import entries_in as entries_in
-from .shards import find_entry as find_entry
 from .shards import folder as folder
-from .shards import iter_entries as iter_entries
-from .shards import locate as locate
-from .shards import read_entries as read_entries
 from .shards import read_shard as read_shard
 from .shards import shard_key as shard_key
 from .shards import to_arrow as to_arrow
@@ -29,6 +25,5 @@ from .specification import parse_features as parse_features
 from .stored import AnyFeatures as AnyFeatures
 from .stored import FeatureStore as FeatureStore
 from .stored import StoredFeatures as StoredFeatures
-from .stored import gather_features as gather_features
 from .stored import in_memory as in_memory
 from .stored import join_stored as join_stored

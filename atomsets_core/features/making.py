@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from atomsets_core.features.shards import (
-    iter_entries,
-    locate,
-    shard_key,
-    write_shard,
-)
 from atomsets_core.features.specification import parse_features
-from atomsets_core.features.stored import AnyFeatures, StoredFeatures, join_stored
+from atomsets_core.features.stored import AnyFeatures, FeatureStore, StoredFeatures, join_stored
 from atomsets_core.parents import load_parent, resolve_device
 from atomsets_core.sources import Catalogue, read
 from atomsets_core.storage import HashIndex, Store
@@ -34,7 +28,8 @@ def featurize(
     parsed, device = parse_features(spec), str(resolve_device("auto"))
     if store is None or isinstance(batch, Compositions):
         return parsed.featurize(batch if isinstance(batch, Compositions) else read(batch), device)
-    parts = {name: featurize_into(store, name, parsed.needed(name), batch, device, done) for name in parsed.parents}
+    stores = {name: FeatureStore.of(store, name, parsed.needed(name)) for name in parsed.parents}
+    parts = {name: featurize_into(where, batch, device, done) for name, where in stores.items()}
     return next(iter(parts.values())) if len(parts) == 1 else join_stored(parts)
 
 
@@ -43,9 +38,7 @@ SHARD_SIZE = 1024
 
 
 def featurize_into(
-    store: Store,
-    parent: str,
-    levels: Sequence[str],
+    where: FeatureStore,
     structures: Structures | Catalogue,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -53,9 +46,7 @@ def featurize_into(
     """Features of these structures in a store; what no shard holds is made, a shard at a time.
 
     Args:
-        store: the feature store.
-        parent: name of the parent.
-        levels: to be there.
+        where: they are to be.
         structures: in the order of the result.
         device: for the parent.
         progress: called after each shard with the number of structures done and the number there was to do.
@@ -64,25 +55,28 @@ def featurize_into(
         Those the parent can take; the others are in `refused`.
 
     Raises:
-        ValueError: an unknown parent or level.
+        ValueError: an unknown parent or level, or a parent that is another one here.
         StorageError: the store can't be written.
     """
-    network = load_parent(parent, device)
+    network = load_parent(where.parent, device)
+    if network.digest != where.digest:
+        raise ValueError(
+            f"features of {where.parent} {where.digest} can't be made here, where the parent is {network.digest}: "
+            "install the same version of it"
+        )
     hashes = [str(h) for h in structures.hashes]
-    missing = locate(iter_entries(store, parent, network.digest), levels, hashes).missing
-    todo = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
+    todo = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(where.locate(hashes).missing))
     for start in range(0, len(todo), SHARD_SIZE):
         part = read(structures.take(todo[start : start + SHARD_SIZE]))
-        key = shard_key([str(h) for h in part.hashes], network.digest, levels)
-        write_shard(store, parent, key, network.featurize(part, levels), levels)
+        where.write(where.shard_key([str(h) for h in part.hashes]), network.featurize(part, where.levels))
         if progress:
             progress(start + len(part), len(todo))
-    located = locate(iter_entries(store, parent, network.digest), levels, hashes)
+    located = where.locate(hashes)
     kept = located.found
     refusals = tuple(
         Refusal(str(structures.material_id[row]), "featurize", located.refused[hashes[row]], hashes[row])
         for row in np.flatnonzero(~kept)
     )
-    stored = StoredFeatures._indexed(store, located, levels, [hashes[row] for row in np.flatnonzero(kept)])
+    stored = where.indexed(located, [hashes[row] for row in np.flatnonzero(kept)])
     names = np.asarray(structures.material_id[kept], dtype=object)
     return replace(stored, material_id=names, refused=refusals)

@@ -78,6 +78,16 @@ class ShardEntry:
     sites: int = 0
     bonds: int = 0
 
+    @property
+    def file(self) -> str:
+        """Name of the Parquet file within the feature store."""
+        return f"{folder(self.parent, self.digest)}/{self.key}.parquet"
+
+    @property
+    def manifest(self) -> str:
+        """Name of the file that holds this entry."""
+        return f"{folder(self.parent, self.digest)}/{self.key}.json"
+
 
 def shard_key(hashes: Sequence[str], digest: str, levels: Sequence[str]) -> str:
     """32 hex digits from what is asked (structures in order, levels) and of whom (the parent's digest)."""
@@ -101,9 +111,8 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
     for level, values in {**features.sites, **features.structure}.items():
         if not np.isfinite(values).all():
             raise ValueError(f"level {level} of shard {key} has a NaN or infinite feature")
-    where = folder(parent, features.digest)
     data = store.write_table(
-        f"{where}/{key}.parquet",
+        f"{folder(parent, features.digest)}/{key}.parquet",
         to_arrow(features, parent),
         compression_level=3,
         row_group_size=ROW_GROUP,
@@ -125,24 +134,12 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
         bonds=features.bonds,
     )
     body = asdict(entry)
-    store.write_json(f"{where}/{key}.json", {**body, "checksum": _checksum(body)})
+    store.write_json(entry.manifest, {**body, "checksum": _checksum(body)})
     return entry
 
 
-def read_entries(store: Store, parent: str, digest: str) -> dict[str, ShardEntry]:
-    """The manifest of one parent: key -> entry. An entry that can't be read counts as absent."""
-    return {entry.key: entry for entry in iter_entries(store, parent, digest)}
-
-
-def iter_entries(store: Store, parent: str, digest: str) -> Iterator[ShardEntry]:
-    """The same, one after the other."""
-    for entry in entries_in(store, folder(parent, digest)):
-        if entry.schema_version == SCHEMA_VERSION and entry.digest == digest:
-            yield entry
-
-
 def entries_in(store: Store, where: str) -> Iterator[ShardEntry]:
-    """All entries of a folder that can be read, also those that this version does not use."""
+    """All entries of a folder that can be read, by key, also those that this version does not use."""
     for name in store.names(where, ".json"):
         try:
             entry = _entry(store.read_json(name), name.rsplit("/", 1)[-1].removesuffix(".json"))
@@ -152,9 +149,9 @@ def entries_in(store: Store, where: str) -> Iterator[ShardEntry]:
             yield entry
 
 
-def find_entry(store: Store, parent: str, digest: str, key: str) -> ShardEntry | None:
-    """One entry of the manifest of a parent; None where the shard has not been made."""
-    name = f"{folder(parent, digest)}/{key}.json"
+def find_entry(store: Store, where: str, key: str) -> ShardEntry | None:
+    """One entry of a folder; None where the shard has not been made."""
+    name = f"{where}/{key}.json"
     if not store.exists(name):
         return None
     try:
@@ -251,7 +248,7 @@ def verify_shard(store: Store, entry: ShardEntry) -> bytes:
     Raises:
         ShardError: the file is missing, short, or changed; the message names it.
     """
-    name = f"{folder(entry.parent, entry.digest)}/{entry.key}.parquet"
+    name = entry.file
     try:
         size = store.size(name)
         if size != entry.size:
@@ -291,9 +288,8 @@ def read_shard(
 
 def discard(store: Store, entry: ShardEntry) -> None:
     """Remove a shard, its manifest entry first."""
-    where = folder(entry.parent, entry.digest)
-    store.remove(f"{where}/{entry.key}.json")
-    store.remove(f"{where}/{entry.key}.parquet")
+    store.remove(entry.manifest)
+    store.remove(entry.file)
 
 
 def to_arrow(features: Features, parent: str) -> pa.Table:

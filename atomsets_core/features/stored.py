@@ -14,15 +14,19 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from atomsets_core.features.shards import (
+    SCHEMA_VERSION,
     Located,
     ShardEntry,
+    entries_in,
+    find_entry,
     folder,
-    iter_entries,
     locate,
     read_shard,
+    shard_key,
+    write_shard,
 )
-from atomsets_core.parents import Features, Float32Array, joint_digest
-from atomsets_core.storage import Store
+from atomsets_core.parents import Features, Float32Array, joint_digest, load_parent
+from atomsets_core.storage import Digests, Store
 from atomsets_core.structures import IntArray, Refusal, ragged_rows
 
 
@@ -53,43 +57,6 @@ class StoredFeatures:
     formula: npt.NDArray[np.object_]
     n_atoms: IntArray
     refused: tuple[Refusal, ...] = field(default=())
-
-    @classmethod
-    def find(
-        cls, store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]
-    ) -> StoredFeatures:
-        """The structures of these hashes, in this order; `material_id` is the hash, since shards know no identifiers.
-
-        Raises:
-            KeyError: a structure that no shard holds.
-        """
-        located = locate(iter_entries(store, parent, digest), levels, hashes)
-        if not located.found.all():
-            lacking = np.flatnonzero(~located.found)
-            raise KeyError(f"{len(lacking)} structures have no features, e.g. {hashes[lacking[0]]}")
-        return cls._indexed(store, located, levels, hashes)
-
-    @classmethod
-    def whole(cls, store: Store, parent: str, digest: str, levels: Sequence[str]) -> StoredFeatures:
-        """Every structure that the store has these levels of, once."""
-        entries = sorted(iter_entries(store, parent, digest), key=lambda entry: entry.key)
-        hashes = dict.fromkeys(h for entry in entries if set(levels) <= set(entry.levels) for h in entry.hashes)
-        return cls.find(store, parent, digest, levels, list(hashes))
-
-    @classmethod
-    def _indexed(cls, store: Store, located: Located, levels: Sequence[str], hashes: Sequence[str]) -> StoredFeatures:
-        """Those that have features; `hashes` are of these alone."""
-        shard, row = located.shard[located.found], located.row[located.found]
-        formula, n_atoms = np.empty(len(hashes), dtype=object), np.empty(len(hashes), dtype=np.int64)
-        for k, entry in enumerate(located.entries):
-            # Two columns of the file, unverified: the features are verified when they are read.
-            with store.open(f"{folder(entry.parent, entry.digest)}/{entry.key}.parquet") as file:
-                table = pq.read_table(file, columns=["formula", "n_atoms"])
-            here = shard == k
-            formula[here] = np.array(table["formula"].to_pylist(), dtype=object)[row[here]]
-            n_atoms[here] = table["n_atoms"].to_numpy()[row[here]]
-        names = np.array(hashes, dtype=object)
-        return cls(store, located.entries, tuple(levels), shard, row, names, names, formula, n_atoms)
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -165,33 +132,90 @@ class StoredFeatures:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Where the features of a campaign lie.
+    """Features of one parent at some levels, in the shards of a store: what jobs, tasks and flows are told of features.
+
+    It is small and goes to other processes as it is, the store as its path or URL.
 
     Attributes:
-        store: the shards.
+        store: of the shards; those of other parents may lie there too.
         parent: that made them.
         digest: of that parent.
-        levels: that the model sees.
+        levels: that are needed; the shards may hold others as well.
     """
 
     store: Store
     parent: str
     digest: str
-    levels: Sequence[str]
+    levels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, store: Store, parent: str, levels: Sequence[str]) -> FeatureStore:
+        """Features of a parent as it is installed here.
+
+        Raises:
+            ValueError: an unknown parent.
+        """
+        return cls(store, parent, load_parent(parent).digest, tuple(levels))
+
+    def entries(self) -> Iterator[ShardEntry]:
+        """The shards that hold the levels as they are now, by key, one after the other.
+
+        An entry that can't be read counts as absent.
+        """
+        for entry in entries_in(self.store, folder(self.parent, self.digest)):
+            ours = entry.schema_version == SCHEMA_VERSION and entry.digest == self.digest
+            if ours and set(self.levels) <= set(entry.levels):
+                yield entry
+
+    def entry(self, key: str) -> ShardEntry | None:
+        """The shard of this key; None where it has not been made."""
+        return find_entry(self.store, folder(self.parent, self.digest), key)
+
+    def shard_key(self, hashes: Sequence[str]) -> str:
+        """Key of a shard of these structures, in this order."""
+        return shard_key(list(hashes), self.digest, self.levels)
+
+    def write(self, key: str, features: Features) -> ShardEntry:
+        """Write a shard; see `write_shard`."""
+        return write_shard(self.store, self.parent, key, features, self.levels)
+
+    def read(self, entry: ShardEntry) -> Features:
+        """The levels of a shard; see `read_shard`."""
+        return read_shard(self.store, entry, self.levels)
+
+    def locate(self, hashes: Sequence[str] | Digests) -> Located:
+        """Where the features of these structures are, and which of them have none; see `shards.locate`."""
+        return locate(self.entries(), self.levels, hashes)
 
     def find(self, hashes: Sequence[str]) -> StoredFeatures:
-        """The features of these structures; see `StoredFeatures.find`."""
-        return StoredFeatures.find(self.store, self.parent, self.digest, self.levels, hashes)
+        """The structures of these hashes, in this order; `material_id` is the hash, since shards know no identifiers.
 
+        Raises:
+            KeyError: a structure that no shard holds.
+        """
+        located = self.locate(hashes)
+        if not located.found.all():
+            lacking = np.flatnonzero(~located.found)
+            raise KeyError(f"{len(lacking)} structures have no features, e.g. {hashes[lacking[0]]}")
+        return self.indexed(located, hashes)
 
-def gather_features(store: Store, parent: str, digest: str, levels: Sequence[str], hashes: Sequence[str]) -> Features:
-    """Features of these structures in this order, from the shards that hold them; repeats are allowed.
+    def whole(self) -> StoredFeatures:
+        """Every structure that has these levels, once."""
+        return self.find(list(dict.fromkeys(h for entry in self.entries() for h in entry.hashes)))
 
-    Raises:
-        KeyError: a structure that no shard holds.
-        ShardError: a damaged shard; the message names it.
-    """
-    return StoredFeatures.find(store, parent, digest, levels, hashes).load()
+    def indexed(self, located: Located, hashes: Sequence[str]) -> StoredFeatures:
+        """Those of some located structures that have features; `hashes` are of these alone."""
+        shard, row = located.shard[located.found], located.row[located.found]
+        formula, n_atoms = np.empty(len(hashes), dtype=object), np.empty(len(hashes), dtype=np.int64)
+        for k, entry in enumerate(located.entries):
+            # Two columns of the file, unverified: the features are verified when they are read.
+            with self.store.open(entry.file) as file:
+                table = pq.read_table(file, columns=["formula", "n_atoms"])
+            here = shard == k
+            formula[here] = np.array(table["formula"].to_pylist(), dtype=object)[row[here]]
+            n_atoms[here] = table["n_atoms"].to_numpy()[row[here]]
+        names = np.array(hashes, dtype=object)
+        return StoredFeatures(self.store, located.entries, self.levels, shard, row, names, names, formula, n_atoms)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from atomsets_core.features import AnyFeatures, featurize_into, iter_entries, join_stored, locate, parse_features
+from atomsets_core.features import AnyFeatures, FeatureStore, featurize_into, join_stored, parse_features
 from atomsets_core.models import (
     BATCH_SIZE,
     AtomSetsNetwork,
@@ -121,10 +121,15 @@ def specifications(variant: str, task: Task, n: int) -> tuple[str, ...]:
     return candidates_for(n, compositions=False) if variant.startswith("auto") else VARIANTS[variant].features
 
 
-def prepare(
-    name: str, data: str, store_url: str, parent: str, levels: Sequence[str], start: int, stop: int
-) -> dict[str, float]:
+def prepare(name: str, data: str, features: FeatureStore, start: int, stop: int) -> dict[str, float]:
     """Put features of some of a task's structures into the store, where they are missing.
+
+    Args:
+        name: of the task.
+        data: folder of its file.
+        features: where they are to be.
+        start: first structure.
+        stop: the one after the last.
 
     Returns:
         "rows" that the parent can take, and "cpu_seconds" that it took.
@@ -133,15 +138,14 @@ def prepare(
     structures = load_dataset(name, Path(data)).take(np.arange(start, stop))
     if not isinstance(structures, Structures):
         raise TypeError(f"{name} has no structures")
-    found = featurize_into(Store(store_url), parent, levels, structures)
+    found = featurize_into(features, structures)
     return {"rows": len(found), "cpu_seconds": time.process_time() - cpu}
 
 
-def lacking(dataset: Dataset, store_url: str, parent: str, levels: Sequence[str]) -> npt.NDArray[np.bool_]:
+def lacking(dataset: Dataset, features: FeatureStore) -> npt.NDArray[np.bool_]:
     """(n,) structures of a task that nobody has given to this parent yet."""
     assert isinstance(dataset.inputs, Structures)  # noqa: S101
-    entries = iter_entries(Store(store_url), parent, load_parent(parent).digest)
-    return locate(entries, levels, [str(h) for h in dataset.inputs.hashes]).missing
+    return features.locate([str(h) for h in dataset.inputs.hashes]).missing
 
 
 def run_fold(
@@ -271,7 +275,7 @@ class _Inputs:
         spec, store, parts = parse_features(union(names)), Store(store_url), {}
         assert isinstance(dataset.inputs, Structures)  # noqa: S101
         for parent in spec.parents:
-            parts[parent] = featurize_into(store, parent, spec.needed(parent), dataset.inputs)
+            parts[parent] = featurize_into(FeatureStore.of(store, parent, spec.needed(parent)), dataset.inputs)
         # They stay in their shards: those of a large task are many times the memory of a fold that reads them.
         features: AnyFeatures = next(iter(parts.values())) if len(parts) == 1 else join_stored(parts)
         position = {name: row for row, name in enumerate(features.material_id)}

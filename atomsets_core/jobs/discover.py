@@ -26,7 +26,7 @@ from atomsets_core.discovery import (
     search,
     specifications,
 )
-from atomsets_core.features import featurize_into, parse_features
+from atomsets_core.features import FeatureStore, featurize_into, parse_features
 from atomsets_core.parents import Features
 from atomsets_core.storage import Store
 from atomsets_core.structures import Structures, from_arrow
@@ -51,7 +51,8 @@ def featurize_rows(store_url: str, parent: str) -> dict[str, Any]:
 def _stored(store: Store, parent: str, structures: Structures):  # type: ignore[no-untyped-def]
     plan = store.read_json(PLAN)
     levels = parse_features(plan["specifications"][parent]).needed(parent)
-    return featurize_into(Store(plan["features"] or store.url("features")), parent, levels, structures)
+    shards = Store(plan["features"] or store.url("features"))
+    return featurize_into(FeatureStore.of(shards, parent, levels), structures)
 
 
 @lru_cache(maxsize=2)

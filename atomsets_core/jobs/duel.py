@@ -1,4 +1,4 @@
-"""What a worker does for a duel: functions from files to a file, like the other jobs."""
+"""What a worker does for a duel: functions from files to a file, like those in `jobs.train`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from atomsets_core.campaigns import CHAMPION, on_folds
+from atomsets_core.campaigns import CHAMPION, OUT_OF_FOLD, on_folds
 from atomsets_core.discovery import AtomSetsHead, Design, Estimate, Holdout, Rows, ask, scored
-from atomsets_core.features import StoredFeatures, gather_features
+from atomsets_core.features import FeatureStore
 from atomsets_core.jobs.train import read_labelled
 from atomsets_core.models import FEWEST, AtomSetsRegressor, rows_needed
 from atomsets_core.storage import Store
 from atomsets_core.transforms import transform_target
 
 
-def duel_on_folds(
-    store_url: str, feature_url: str, parent: str, digest: str, champion: str, challenger: str, name: str
-) -> dict[str, Any]:
+def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenger: str, name: str) -> dict[str, Any]:
     """Compare two models on the folds of the challenger, which are the frozen ones; the result is written as JSON.
 
     Args:
-        store_url: of the campaign.
-        feature_url: of the features.
-        parent: see `FeatureStore`.
-        digest: see there.
+        store: of the campaign.
+        features: of the challenger's training structures.
         champion: folder of the model in use.
         challenger: folder of the model that learned from what is labelled now.
         name: of the file.
@@ -35,13 +31,10 @@ def duel_on_folds(
         seconds.
     """
     started = time.perf_counter()
-    store = Store(store_url)
-    table = store.read_table(f"{challenger}/out_of_fold.parquet")
+    table = store.read_table(f"{challenger}/{OUT_OF_FOLD}")
     model = AtomSetsRegressor.load(store, champion)
-    levels = model.spec_.needed(model.spec_.parents[0])
-    hashes = table["structure_hash"].to_pylist()
-    features = StoredFeatures.find(Store(feature_url), parent, digest, levels, hashes)
-    said = model.predict_left_out(features, table["fold"].to_numpy())
+    stored = features.find(table["structure_hash"].to_pylist())
+    said = model.predict_left_out(stored, table["fold"].to_numpy())
     truth = transform_target(table["value"].to_numpy(), model.options_.transform)
     found = on_folds(truth, said.mean, table["mean"].to_numpy(), table["formula"].to_pylist())
     store.write_json(name, {"champion": champion, "challenger": challenger, **found})
@@ -49,10 +42,8 @@ def duel_on_folds(
 
 
 def simulate_champion(
-    store_url: str,
-    feature_url: str,
-    parent: str,
-    digest: str,
+    store: Store,
+    features: FeatureStore,
     parameters: Mapping[str, Any],
     champion: str,
     options: Mapping[str, Any],
@@ -62,10 +53,8 @@ def simulate_champion(
     """The champion's recipe in a simulated discovery on today's labels, trained on what the champion knew of them.
 
     Args:
-        store_url: of the campaign.
-        feature_url: of the features.
-        parent: see `FeatureStore`.
-        digest: see there.
+        store: of the campaign.
+        features: of the labelled structures.
         parameters: of the champion.
         champion: its folder; its out-of-fold table says what it knew.
         options: see `simulate_seed`.
@@ -77,13 +66,11 @@ def simulate_champion(
         seconds.
     """
     started = time.perf_counter()
-    store = Store(store_url)
     table, values = read_labelled(store)
-    levels = parameters["features"].partition(":")[2].split("+")
     hashes = table["structure_hash"].to_pylist()
-    rows = Rows(gather_features(Store(feature_url), parent, digest, levels, hashes))
+    rows = Rows(features.find(hashes).load())
     target = transform_target(values, parameters["transform"])
-    known = store.read_table(f"{champion}/out_of_fold.parquet", columns=["structure_hash", "value"])
+    known = store.read_table(f"{champion}/{OUT_OF_FOLD}", columns=["structure_hash", "value"])
     then = dict(zip(known["structure_hash"].to_pylist(), known["value"].to_pylist(), strict=True))
     design = Design(options["goal"], options["quantile"], options["pool_share"])
     split = design.holdout(target, rows.formula, seed)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from atomsets_core.campaigns import EVIDENCE, MAP
-from atomsets_core.features import FeatureStore, iter_entries
+from atomsets_core.campaigns import EVIDENCE, MAP, OUT_OF_FOLD, RANKING
+from atomsets_core.features import FeatureStore
 from atomsets_core.models import AtomSetsRegressor, contributions, read_config, sampled_rows
 from atomsets_core.storage import Store, with_units
 from atomsets_core.structures import Structures
@@ -56,7 +56,7 @@ def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist:
         KeyError: a shortlisted structure has no features.
     """
     model = AtomSetsRegressor.load(store, folder)
-    trained = store.read_table(f"{folder}/out_of_fold.parquet", ["material_id", "formula", "value"])
+    trained = store.read_table(f"{folder}/{OUT_OF_FOLD}", ["material_id", "formula", "value"])
     candidates = _candidates(model, features, shortlist, trained)
     points, explained = _map(store, features, model, trained)
     unit = str(read_config(store, folder)["about"].get("unit", ""))
@@ -135,14 +135,13 @@ def _points(plane: npt.NDArray[np.float32], rows: pa.Table, value: pa.ChunkedArr
 
 def _shown(store: Store, features: FeatureStore) -> pa.Table:
     """The rows of the ranking that the map shows: the shortlist, what comes next, and some of a few shards."""
-    entries = sorted(iter_entries(features.store, features.parent, features.digest), key=lambda entry: entry.key)
-    entries = [entry for entry in entries if set(features.levels) <= set(entry.levels)]
+    entries = list(features.entries())
     rng = np.random.default_rng(0)
     picked = rng.permutation(len(entries))[:SAMPLED_SHARDS]
     sampled = pa.array([h for k in picked for h in entries[k].hashes], pa.string())
     top, others, seen = [], [], 0
     columns = ["material_id", "formula", "predicted", "shortlist", "structure_hash"]
-    with store.open("ranking.parquet") as file:
+    with store.open(RANKING) as file:
         for batch in pq.ParquetFile(file).iter_batches(8192, columns=columns, use_threads=False):
             first = pa.array(np.arange(seen, seen + len(batch)) < NEXT)
             wanted = pc.or_(batch["shortlist"], first)

@@ -1,7 +1,7 @@
 """What a worker does: one function for each kind of work, from files to files.
 
-Arguments and results are paths, keys and small numbers, never arrays, so that any scheduler can carry them. Every
-function may be called again at any time: what is already there is kept.
+Arguments and results are stores, names, keys and small numbers, never arrays, so that any scheduler can carry them.
+Every function may be called again at any time: what is already there is kept.
 """
 
 from __future__ import annotations
@@ -15,38 +15,34 @@ from typing import Any
 
 import numpy as np
 
-from atomsets_core.features import (
-    counts_of,
-    read_queued,
-    write_shard,
-)
+from atomsets_core.features import FeatureStore, counts_of, read_queued
 from atomsets_core.parents import load_parent, resolve_device
 from atomsets_core.storage import Store, peak_mb
 from atomsets_core.structures import Refusal, Structures
 
 
 def featurize_shard(
-    store_url: str,
-    queue: str,
-    group: int,
-    feature_url: str,
-    parent: str,
-    levels: Sequence[str],
-    key: str,
-    rows: tuple[int, int] | None = None,
+    store: Store, queue: str, group: int, features: FeatureStore, key: str, rows: tuple[int, int] | None = None
 ) -> dict[str, Any]:
     """Featurise one row group of the queue, or rows first to last (exclusive) of it, into a shard.
+
+    Args:
+        store: of the queue.
+        queue: name of the file, see `write_queue`.
+        group: of the queue.
+        features: where the shard is to be.
+        key: of the shard.
+        rows: first and last (exclusive) of the group; all by default.
 
     Returns:
         rows, refused, sites, bonds, seconds, used (seconds of processor time), and the worker's host, pid and peak_mb.
     """
     started, used = time.perf_counter(), time.process_time()
-    structures = read_queued(Store(store_url), queue, group)
+    structures = read_queued(store, queue, group)
     if rows is not None:
         structures = structures.take(np.arange(*rows))
-    network = load_parent(parent, str(resolve_device("auto")))
-    features = network.featurize(structures, levels)
-    entry = write_shard(Store(feature_url), parent, key, features, levels)
+    network = load_parent(features.parent, str(resolve_device("auto")))
+    entry = features.write(key, network.featurize(structures, features.levels))
     return {
         **counts_of(entry),
         "seconds": time.perf_counter() - started,
@@ -58,21 +54,13 @@ def featurize_shard(
 
 
 def refuse_structure(
-    store_url: str,
-    queue: str,
-    group: int,
-    feature_url: str,
-    parent: str,
-    levels: Sequence[str],
-    key: str,
-    row: int,
-    reason: str,
+    store: Store, queue: str, group: int, features: FeatureStore, key: str, row: int, reason: str
 ) -> dict[str, int]:
     """Write a shard without rows that says why one structure of the queue has no features."""
-    structures = read_queued(Store(store_url), queue, group).take(np.array([row]))
-    nothing = load_parent(parent).featurize(structures.take(np.empty(0, dtype=np.int64)), levels)
+    structures = read_queued(store, queue, group).take(np.array([row]))
+    nothing = load_parent(features.parent).featurize(structures.take(np.empty(0, dtype=np.int64)), features.levels)
     refusal = Refusal(str(structures.material_id[0]), "featurize", reason, str(structures.hashes[0]))
-    return counts_of(write_shard(Store(feature_url), parent, key, replace(nothing, refused=(refusal,)), levels))
+    return counts_of(features.write(key, replace(nothing, refused=(refusal,))))
 
 
 def try_parent(parent: str, levels: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from atomsets_core.campaigns import CARD, FAILURES
 from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, Model, Trained, out_of_fold_scores
 from atomsets_core.parents import CARRIERS, TABLES, overlap
 from atomsets_core.sources import ledger_table
@@ -58,8 +59,8 @@ def save_trained(
         store.write(
             f"{folder}/out_of_fold.csv", _out_of_fold(trained).to_csv(index=False, float_format="%.6g").encode()
         )
-    store.write_table(f"{folder}/failures.parquet", ledger_table(("training", refusal) for refusal in trained.refused))
-    store.write(f"{folder}/MODEL.md", model_card(model, about).encode())
+    store.write_table(f"{folder}/{FAILURES}", ledger_table(("training", refusal) for refusal in trained.refused))
+    store.write(f"{folder}/{CARD}", model_card(model, about).encode())
     model.save(store, folder, about)
     return about
 
@@ -140,7 +141,7 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
     options = model.options_
     parents = ", ".join(f"{name} {digest}" for name, digest in model.parents_.items())
     unused = about.get("entries_not_used")
-    left_out = "" if unused is None else f"; {unused} entries could not be used (failures.parquet)"
+    left_out = "" if unused is None else f"; {unused} entries could not be used ({FAILURES})"
     lines = [
         f"# {', '.join(about['targets'])} ({unit or 'no unit'})",
         "",

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 from atomsets_core.features import (
     SHARD_SIZE,
     AnyFeatures,
+    FeatureStore,
     ShardEntry,
-    StoredFeatures,
     featurize,
     join_stored,
-    read_shard,
 )
 from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, ClassPrediction, Model, Prediction, read_config
 from atomsets_core.sources import Pulled, SourceError
@@ -61,12 +60,13 @@ def stored_predictions(store: Store, model: Model, targets: tuple[str, ...] = ()
         SourceError: the store has no features of the model's levels.
     """
     spec = model.spec_
-    everything = {n: StoredFeatures.whole(store, n, model.parents_[n], spec.needed(n)) for n in spec.parents}
-    common = set.intersection(*(set(part.structure_hash) for part in everything.values()))
-    hashes = [h for h in next(iter(everything.values())).structure_hash if h in common]
+    stores = {name: FeatureStore(store, name, model.parents_[name], spec.needed(name)) for name in spec.parents}
+    everything = [where.whole().structure_hash for where in stores.values()]
+    common = set.intersection(*map(set, everything))
+    hashes = [h for h in everything[0] if h in common]
     if not hashes:
         raise SourceError(f"{store.root}: no shard has the features {spec}")
-    parts = {n: StoredFeatures.find(store, n, model.parents_[n], spec.needed(n), hashes) for n in spec.parents}
+    parts = {name: where.find(hashes) for name, where in stores.items()}
     stored = next(iter(parts.values())) if len(parts) == 1 else join_stored(parts)
     for _, block in stored.blocks():
         yield _table(model, block, targets)
@@ -139,25 +139,31 @@ def _schema(frame: pd.DataFrame) -> pa.Schema:
     return pa.schema([(name, kind(name)) for name in frame.columns])
 
 
-def predict_shard(store_url: str, feature_url: str, entry: ShardEntry, folder: str, name: str) -> dict[str, Any]:
+def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str) -> dict[str, Any]:
     """Apply a saved model to every structure of a shard; write the predictions as Parquet.
+
+    Args:
+        store: of the campaign.
+        features: the shard's.
+        entry: of the shard.
+        folder: of the model, which needs the levels of `features`.
+        name: of the file.
 
     Returns:
         rows, seconds.
     """
     started = time.perf_counter()
-    store = Store(store_url)
     model = AtomSetsRegressor.load(store, folder)
-    features = read_shard(Store(feature_url), entry, model.spec_.needed(model.spec_.parents[0]))
-    prediction = model.predict_distribution(features)
-    columns: dict[str, Any] = {"structure_hash": pa.array(features.structure_hash, pa.string())}
+    found = features.read(entry)
+    prediction = model.predict_distribution(found)
+    columns: dict[str, Any] = {"structure_hash": pa.array(found.structure_hash, pa.string())}
     for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
         columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
-    columns["remark"] = pa.array([features.flagged.get(h, "") for h in features.structure_hash], pa.string())
+    columns["remark"] = pa.array([found.flagged.get(h, "") for h in found.structure_hash], pa.string())
     units = prediction_units(str(read_config(store, folder)["about"].get("unit", "")), str(model.transform))
     store.write_table(name, with_units(finite_table(pa.table(columns)), units))
     seal(store, name)
-    return {"rows": len(features), "seconds": time.perf_counter() - started}
+    return {"rows": len(found), "seconds": time.perf_counter() - started}
 
 
 def finite_table(table: pa.Table) -> pa.Table:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from atomsets_core.campaigns import RANKING, RANKING_CSV
 from atomsets_core.discovery import acquisition, diverse_shortlist
 from atomsets_core.features import FeatureStore
 from atomsets_core.sources import Catalogue
@@ -242,7 +243,7 @@ def _ends(window: tuple[float, float], transform: str) -> tuple[float, float]:
 def write_ranking(store: Store, frames: Iterator[pd.DataFrame], unit: str, transform: str) -> None:
     """Write ranking.parquet, its units in the schema metadata, and ranking.csv."""
     units = prediction_units(unit, transform)
-    with store.replacing("ranking.csv") as text, store.replacing("ranking.parquet") as file:
+    with store.replacing(RANKING_CSV) as text, store.replacing(RANKING) as file:
         writer: pq.ParquetWriter | None = None
         for frame in frames:
             table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)

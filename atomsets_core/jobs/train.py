@@ -13,12 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from atomsets_core.campaigns import LABELLED, MODEL_FILES, read_frozen
-from atomsets_core.features import (
-    SHARD_SIZE,
-    StoredFeatures,
-    featurize,
-)
+from atomsets_core.campaigns import CARD, CHECKPOINT, LABELLED, OUT_OF_FOLD, model_files, read_frozen
+from atomsets_core.features import SHARD_SIZE, FeatureStore, featurize
 from atomsets_core.jobs.model_card import campaign_card
 from atomsets_core.jobs.predict import finite_table
 from atomsets_core.models import (
@@ -128,10 +124,8 @@ def read_labelled(store: Store) -> tuple[pa.Table, np.ndarray]:
 
 
 def train_model(
-    store_url: str,
-    feature_url: str,
-    parent: str,
-    digest: str,
+    store: Store,
+    features: FeatureStore,
     parameters: Mapping[str, Any],
     folder: str,
     about: Mapping[str, Any],
@@ -140,10 +134,8 @@ def train_model(
     """Train the ensemble on the labelled structures; save it, its out-of-fold predictions and its card in `folder`.
 
     Args:
-        store_url: of the campaign.
-        feature_url: of the features.
-        parent: see `gather_features`.
-        digest: see there.
+        store: of the campaign.
+        features: of the labelled structures.
         parameters: of `AtomSetsRegressor`.
         folder: of the model.
         about: kept with the model; see `campaign_card`.
@@ -153,27 +145,25 @@ def train_model(
         training rows, seconds, last loss, device.
     """
     started = time.perf_counter()
-    store = Store(store_url)
     table, values = read_labelled(store)
     model = AtomSetsRegressor(**parameters)
-    levels = parameters["features"].partition(":")[2].split("+")
-    features = StoredFeatures.find(Store(feature_url), parent, digest, levels, table["structure_hash"].to_pylist())
-    checkpoint = StoredCheckpoint(store, f"{folder}/checkpoint.safetensors")
+    checkpoint = StoredCheckpoint(store, f"{folder}/{CHECKPOINT}")
     fold = None
     if frozen is not None:
         fold = read_frozen(store, *frozen).assign(table["formula"].to_pylist())
-    model.fit(features, values, checkpoint=checkpoint, fold=fold)
+    found = features.find(table["structure_hash"].to_pylist())
+    model.fit(found, values, checkpoint=checkpoint, fold=fold)
     out_of_fold = table.append_column("fold", pa.array(model.fold_, pa.int32()))
     if model.oof_ is not None:
         for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
             column = "predicted" if name == "value" else name
             out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
     units = prediction_units(str(about.get("unit", "")), str(model.transform))
-    store.write_table(f"{folder}/out_of_fold.parquet", with_units(finite_table(out_of_fold), units))
-    store.write(f"{folder}/MODEL.md", campaign_card(model, values, about).encode())
-    # model.json is written last: a folder with it is complete.
+    store.write_table(f"{folder}/{OUT_OF_FOLD}", with_units(finite_table(out_of_fold), units))
+    store.write(f"{folder}/{CARD}", campaign_card(model, values, about).encode())
+    # The configuration is written last: a folder with it is complete.
     model.save(store, folder, dict(about))
-    seal(store, *(f"{folder}/{name}" for name in MODEL_FILES))
+    seal(store, *model_files(folder))
     checkpoint.remove()
     return {
         "n_train": len(values),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from atomsets_core.campaigns import FAILURES
 from atomsets_core.models import (
     GraphSet,
     MEGNetRegressor,
@@ -191,7 +192,7 @@ def train_parent(
     save_parent(store, weights, card)
     card["metrics"] = scores_of(store, data, device)
     card = save_parent(store, weights, card)
-    store.write_table("failures.parquet", ledger_table(("training", refusal) for refusal in data.refused))
+    store.write_table(FAILURES, ledger_table(("training", refusal) for refusal in data.refused))
     store.remove(CHECKPOINT)
     load_parent.cache_clear()
     return card

@@ -13,6 +13,8 @@ from .domain import sampled_rows as sampled_rows
 from .ensemble import AUTO as AUTO
 from .ensemble import FEWEST as FEWEST
 from .ensemble import group_folds as group_folds
+from .file_names import ARRAYS as ARRAYS
+from .file_names import CONFIG as CONFIG
 from .megnet_regressor import MEGNetRegressor as MEGNetRegressor
 from .metrics import acceleration as acceleration
 from .metrics import area_under_hits as area_under_hits

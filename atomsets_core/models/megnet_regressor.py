@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
+from atomsets_core.models.file_names import ARRAYS, CONFIG
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.graph_network import MEGNetNetwork, without_head
 from atomsets_core.models.networks.graph_set import RESOLUTION, GraphSet, build_graphs
@@ -316,8 +317,8 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         }
         data = safetensors.torch.save(arrays)
         config["tensors"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        store.write(f"{folder}/model.safetensors", data)
-        store.write_json(f"{folder}/model.json", config)
+        store.write(f"{folder}/{ARRAYS}", data)
+        store.write_json(f"{folder}/{CONFIG}", config)
 
     @classmethod
     def load(cls, store: Store, folder: str) -> Self:
@@ -326,19 +327,19 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         Raises:
             StorageError: the files are missing, damaged, of a newer format or of another kind of model.
         """
-        config = store.read_json(f"{folder}/model.json")
+        config = store.read_json(f"{folder}/{CONFIG}")
         where = store.url(folder)
         if not isinstance(config, dict):
-            raise StorageError(f"{where}: model.json is not a model's")
+            raise StorageError(f"{where}: {CONFIG} is not a model's")
         version, kind = config.get("format_version"), config.get("kind")
         if version != FORMAT_VERSION or kind != cls.__name__:
             raise StorageError(
                 f"{where}: a {kind} of format {version!r} can't be read as a {cls.__name__} of format {FORMAT_VERSION}"
             )
         try:
-            data = store.read(f"{folder}/model.safetensors")
+            data = store.read(f"{folder}/{ARRAYS}")
             if "tensors" in config and hashlib.sha256(data).hexdigest() != config["tensors"]["sha256"]:
-                raise ValueError("the sha256 of model.safetensors is not the one in model.json")
+                raise ValueError(f"the sha256 of {ARRAYS} is not the one in {CONFIG}")
             check_header(data)
             arrays = safetensors.torch.load(data)
             model = cls(**config["parameters"])

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from atomsets_core.models.domain import Domain
+from atomsets_core.models.file_names import ARRAYS, CONFIG
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
 from atomsets_core.models.recipe import Choice
 from atomsets_core.storage import StorageError, Store, check_header
@@ -27,7 +28,6 @@ from atomsets_core.storage import StorageError, Store, check_header
 FORMAT_VERSION = 2
 """Of the files of a saved model. Version 1 (one target, regression, no checksums) is still read."""
 
-ARRAYS, CONFIG = "model.safetensors", "model.json"
 LARGEST_CONFIG = 64 << 20
 """Bytes of a model.json beyond which it is none of ours."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from atomsets_core.campaigns import REPORT
 from atomsets_core.discovery import REFERENCES
 from atomsets_core.report.discovery_words import (
     choice_sentence,
@@ -65,7 +66,7 @@ def write_discovery_report(store: Store) -> None:
         script=asset("templates/report.js"),
         plotly=asset(PLOTLY),
     )
-    store.write("report.html", page.encode())
+    store.write(REPORT, page.encode())
 
 
 def figures(result: dict[str, Any], told: dict[str, Any]) -> list[Figure]:

@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from atomsets_core.campaigns import REPORT
 from atomsets_core.report import findings, methods, periodic
 from atomsets_core.report.candidate_cards import cards
 from atomsets_core.report.changes import changes as changes_of
@@ -52,7 +53,7 @@ def write_report(store: Store) -> None:
     Raises:
         StorageError: one of them is missing or damaged, or the report can't be written.
     """
-    store.write("report.html", render(read_results(store), changes_of(store)).encode())
+    store.write(REPORT, render(read_results(store), changes_of(store)).encode())
 
 
 def render(results: Results, changes: dict[str, Any] | None = None) -> str:
@@ -74,7 +75,7 @@ def render(results: Results, changes: dict[str, Any] | None = None) -> str:
         "citation": citation,
         "thousands": lambda value: f"{value:,}",
     }
-    return environment.get_template("report.html").render(**_content(results), changes=changes)
+    return environment.get_template("page.html").render(**_content(results), changes=changes)
 
 
 def _content(results: Results) -> dict[str, Any]:

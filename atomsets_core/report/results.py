@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymatgen.core import Element
 
-from atomsets_core.campaigns import EVIDENCE, MAP
+from atomsets_core.campaigns import EVIDENCE, FAILURES, MAP, OUT_OF_FOLD, RANKING, SUMMARY
 from atomsets_core.storage import StorageError, Store
 
 FloatArray = npt.NDArray[np.float64]
@@ -143,12 +143,12 @@ def ranking_batches(store: Store, columns: Sequence[str]) -> Iterator[pa.RecordB
     Raises:
         StorageError: it doesn't exist or is damaged.
     """
-    store.size("ranking.parquet")
+    store.size(RANKING)
     try:
-        with store.open("ranking.parquet") as file:
+        with store.open(RANKING) as file:
             yield from pq.ParquetFile(file).iter_batches(8192, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(f"{store.url('ranking.parquet')} is damaged: {error}. Delete it and run again") from error
+        raise StorageError(f"{store.url(RANKING)} is damaged: {error}. Delete it and run again") from error
 
 
 def read_results(store: Store) -> Results:
@@ -157,7 +157,7 @@ def read_results(store: Store) -> Results:
     Raises:
         StorageError: one of them is missing or damaged; the message names it.
     """
-    summary = store.read_json("summary.json")
+    summary = store.read_json(SUMMARY)
     columns = [*NUMBERS, *WHOLE]
     numbers: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in NUMBERS}
     chosen, start = [], 0
@@ -175,8 +175,8 @@ def read_results(store: Store) -> Results:
         if chosen
         else _no_rows(list(NUMBERS)),
         shortlist=pd.concat(chosen) if chosen else _no_rows(columns),
-        out_of_fold=store.read_table(f"{summary['model']['folder']}/out_of_fold.parquet").to_pandas(),
-        failures=store.read_table("failures.parquet").to_pandas(),
+        out_of_fold=store.read_table(f"{summary['model']['folder']}/{OUT_OF_FOLD}").to_pandas(),
+        failures=store.read_table(FAILURES).to_pandas(),
         discoveries=[store.read_json(name) for name in summary["discovery"]["files"]] if summary["discovery"] else [],
         evidence=evidence,
         plane=plane,

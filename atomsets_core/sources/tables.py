@@ -86,7 +86,7 @@ def pull_into(
     id_column: str = "material_id",
     query: MaterialsQuery | None = None,
     watch: Watcher | None = None,
-    pages: str = "structures/pages",
+    pages: str = "pages",
     options: Mapping[str, Any] | None = None,
 ) -> PulledFile:
     """Everything a source holds, as a Parquet file with its provenance as JSON beside it.

@@ -70,6 +70,10 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
 
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        """Another process gets the path or URL alone, and opens it with the keys and connections that it has itself."""
+        return type(self), (self.root,)
+
     def url(self, name: str) -> str:
         """Path or URL of a file in the store, for messages and for other processes."""
         return f"{self.root.rstrip('/')}/{posixpath.normpath(name)}"

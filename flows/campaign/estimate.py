@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atomsets_core.campaigns import FEATURES
 from atomsets_core.discovery import recipes
-from atomsets_core.features import locate, read_entries
+from atomsets_core.features import FeatureStore
 from atomsets_core.models import AtomSetsRegressor
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import MATERIALS_PROJECT, Pulled, pull
@@ -55,18 +56,16 @@ def estimate(campaign: Campaign, out: str) -> Estimate:
     Raises:
         SourceError: a source can't be read.
     """
-    features = Store(campaign.features.store or Store(out).url("features"))
-    parent = load_parent(campaign.features.parent)
-    levels = campaign.features.chosen
+    shards = Store(campaign.features.store or Store(out).url(FEATURES))
+    features = FeatureStore.of(shards, campaign.features.parent, campaign.features.chosen)
     sources = {"training": _read(campaign.training), "candidates": _read(campaign.candidates)}
     known = [found.structures.hashes for found in sources.values() if found is not None]
-    entries = list(read_entries(features, campaign.features.parent, parent.digest).values())
     missing = None
     if len(known) == len(sources):
         hashes = pd.unique(np.concatenate(known))
-        missing = int(locate(entries, levels, hashes).missing.sum())
+        missing = int(features.locate(hashes).missing.sum())
     piece = next((found for found in sources.values() if found is not None), None) or pull("embedded:elastic")
-    rate, seconds = measure(campaign, piece, levels)
+    rate, seconds = measure(campaign, piece, features.levels)
     training = sources["training"]
     labelled = None
     if training is not None and campaign.training.target in training.columns:

@@ -120,6 +120,7 @@ def show(result: dict[str, Any], folder: str) -> None:
     """Print the tables on stdout."""
     from rich.console import Console
 
+    from atomsets_core.campaigns import REPORT
     from atomsets_core.report import search_sentence, sentence, table_rows
 
     console = Console()
@@ -136,4 +137,4 @@ def show(result: dict[str, Any], folder: str) -> None:
         console.print(table)
         if told["search"]:
             console.print(search_sentence(told), highlight=False, soft_wrap=True)
-    console.print(f"\n{result['seconds']:.0f} s. report: {folder}/report.html   numbers: {folder}/discovery.json")
+    console.print(f"\n{result['seconds']:.0f} s. report: {folder}/{REPORT}   numbers: {folder}/discovery.json")

@@ -80,11 +80,13 @@ def featurize(
 
 def told(summary: dict[str, Any], out: str) -> list[str]:
     """What came out, in a few lines."""
+    from atomsets_core.campaigns import FAILURES
+
     rate = summary["structures_per_second"]
     return [
         f"{summary['seen']:,} entries = {summary['featurized']:,} featurised + {summary['refused']:,} refused + "
         f"{summary['duplicates']:,} duplicates; {summary['sites']:,} sites, {summary['bonds']:,} bonds",
         f"{summary['shards']} shards, {summary['bytes'] / 1e6:,.0f} MB, {summary['shards_made']} made now in "
         f"{summary['seconds']['total']:.0f} s" + (f", {rate:,.0f} structures/s" if rate else ""),
-        f"features: {out}   reasons of refusals: {out}/failures.parquet",
+        f"features: {out}   reasons of refusals: {out}/{FAILURES}",
     ]

@@ -51,7 +51,7 @@ def pull(
         with store.lock(), Bar() as bar:
             pulled = pull_into(
                 store, "structures.parquet", source, labels=labels, id_column=id_column, query=query, watch=bar,
-                options=_options(source), pages="pages",
+                options=_options(source),
             )  # fmt: skip
             store.write_table("refused.parquet", ledger_table([("pulled", refusal) for refusal in pulled.refused]))
     except (SourceUnavailableError, KeyboardInterrupt) as error:

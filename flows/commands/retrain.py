@@ -29,6 +29,7 @@ def retrain(
     """
     quiet_environment(verbose)
     server = start_early()
+    from atomsets_core.campaigns import CARD
     from atomsets_core.storage import StorageError
     from atomsets_flows.campaign import CampaignError, read_campaign
     from atomsets_flows.runs import retrain as flow
@@ -43,6 +44,6 @@ def retrain(
     with watched(verbose):
         result = flow(asked, target)
     console.print(f"[bold]{result['outcome']}[/]: {result['why']}", highlight=False, soft_wrap=True)
-    console.print(f"champion: {target}/{result['champion']}   card: MODEL.md in it", highlight=False, soft_wrap=True)
+    console.print(f"champion: {target}/{result['champion']}   card: {CARD} in it", highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps({**result, "out": target}))

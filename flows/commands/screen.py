@@ -80,6 +80,7 @@ def foretell(campaign: Path | None, changes: list[str], out: str | None, as_json
 
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
+    from atomsets_core.campaigns import RANKING_CSV, REPORT
     from atomsets_core.report import NO_BETTER, discovery_rows, scale_name
     from atomsets_flows.runs import headlines
 
@@ -115,7 +116,7 @@ def show(summary: dict[str, Any], target: str) -> None:
     }
     told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
     console.print(f"{told}; {total:.0f} s", highlight=False, soft_wrap=True)
-    console.print(f"report: {target}/report.html   ranking: {target}/ranking.csv", highlight=False, soft_wrap=True)
+    console.print(f"report: {target}/{REPORT}   ranking: {target}/{RANKING_CSV}", highlight=False, soft_wrap=True)
 
 
 def tell_changes(summary: dict[str, Any], target: str) -> None:

@@ -38,6 +38,7 @@ def status(
       atomsets status s3://bucket/campaign --once
       atomsets status campaigns/incompressible --json
     """
+    from atomsets_core.campaigns import REPORT, SUMMARY
     from atomsets_core.storage import StorageError, Store
 
     store = Store(folder)
@@ -54,12 +55,12 @@ def status(
                     live.update(shown(found))
         else:
             console.print(shown(found))
-        if found.state == "done" and store.exists("summary.json"):
+        if found.state == "done" and store.exists(SUMMARY):
             from atomsets_flows.runs import headlines
 
-            for line in headlines(store.read_json("summary.json")):
+            for line in headlines(store.read_json(SUMMARY)):
                 console.print(line, highlight=False, soft_wrap=True)
-            console.print(f"report: {store.url('report.html')}", highlight=False, soft_wrap=True)
+            console.print(f"report: {store.url(REPORT)}", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         return
     except StorageError as error:

@@ -56,6 +56,7 @@ def train(
       atomsets train steels.csv --target yield_strength --unit MPa
       atomsets train metals.csv --target is_metal --task classification --holdout 0.1
     """
+    from atomsets_core.campaigns import CHECKPOINT
     from atomsets_core.discovery import discovery_check
     from atomsets_core.jobs import save_trained, train_on
     from atomsets_core.models import TASKS, AtomSetsRegressor, StoredCheckpoint, held_out_check
@@ -69,7 +70,7 @@ def train(
         fail(2, f"--task {task}: there are {', '.join(TASKS)}")
     if (discovery or goal != "maximize") and (task != "regression" or len(target) > 1):
         fail(2, "--discovery is for regression on one target")
-    checkpoint = StoredCheckpoint(Store(folder), "checkpoint.safetensors")
+    checkpoint = StoredCheckpoint(Store(folder), CHECKPOINT)
     try:
         model = TASKS[task](features, seed=seed, **_parameters(TASKS[task], set_ or []))
         if isinstance(model, AtomSetsRegressor):

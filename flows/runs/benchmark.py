@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from atomsets_core.features import parse_features
+from atomsets_core.features import FeatureStore, parse_features
 from atomsets_core.jobs import VARIANTS, available, lacking, specifications, union
 from atomsets_core.sources import Dataset, SourceError, load_dataset
 from atomsets_core.storage import StorageError, Store
@@ -92,17 +92,15 @@ def _prepare(dataset: Dataset, variant: str, data: str, features: str) -> float:
     spec = parse_features(union(names))
     # The store is asked once, not by every piece: with a large task that takes longer than the task.
     pieces = [
-        (parent, start, min(start + PIECE, len(dataset)))
+        (where, start, min(start + PIECE, len(dataset)))
         for parent in spec.parents
-        for missing in [lacking(dataset, features, parent, spec.needed(parent))]
+        for where in [FeatureStore.of(Store(features), parent, spec.needed(parent))]
+        for missing in [lacking(dataset, where)]
         for start in range(0, len(dataset), PIECE)
         if missing[start : start + PIECE].any()
     ]
     stage = Stage("features", dataset.task.name, len(pieces))
-    futures = [
-        prepare.submit(dataset.task.name, data, features, parent, spec.needed(parent), start, stop)
-        for parent, start, stop in pieces
-    ]
+    futures = [prepare.submit(dataset.task.name, data, *piece) for piece in pieces]
     seconds = 0.0
     for future in as_completed(futures):
         seconds += future.result()["cpu_seconds"]

@@ -14,15 +14,18 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 from atomsets_core.campaigns import (
+    CARD,
     CHALLENGER,
     CHAMPION,
     KNEW_TOO_LITTLE,
-    MODEL_FILES,
     NO_DISCOVERY,
+    OUT_OF_FOLD,
     Entry,
     Registry,
     digest,
+    duel_name,
     freeze,
+    model_files,
     read_frozen,
     read_registry,
     short,
@@ -31,7 +34,7 @@ from atomsets_core.campaigns import (
 )
 from atomsets_core.campaigns import on_discovery as judge_discovery
 from atomsets_core.discovery import recipes
-from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION, read_config
+from atomsets_core.models import CONFIG, FORMAT_VERSION, RECIPE_VERSION, read_config
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.storage import sound as sealed_sound
 from atomsets_flows.campaign import Campaign
@@ -76,7 +79,7 @@ def definition(campaign: Campaign, parent_digest: str) -> str:
 
 def sound(store: Store, folder: str) -> bool:
     """Whether a campaign's model is there whole: its files are those it was saved with."""
-    return all(sealed_sound(store, f"{folder}/{name}") for name in MODEL_FILES)
+    return all(sealed_sound(store, name) for name in model_files(folder))
 
 
 @dataclass
@@ -187,7 +190,7 @@ class Champions:
         if self.is_sound(champion):
             return InUse(champion.folder, dict(champion.choice), list(learning.discoveries))
         note(f"{champion.folder} is damaged or gone: it is trained again")
-        self.store.remove(f"{champion.folder}/model.json")
+        self.store.remove(f"{champion.folder}/{CONFIG}")
         founder = self.registry.founders[self.definition]
         # a founder cut its folds itself, all others take them from it
         folder = learning.train(champion.choice, None if founder[0] == champion.folder else founder)
@@ -200,7 +203,7 @@ class Champions:
         folder = learning.train(choice)
         if not sound(self.store, folder):
             note(f"{folder} is damaged: it is trained again")
-            self.store.remove(f"{folder}/model.json")
+            self.store.remove(f"{folder}/{CONFIG}")
             folder = learning.train(choice)
         entry, folds = self._entry(folder, learning, choice), freeze(self.store, folder).digest
         self.registry = self.registry.appoint(entry, folds, why, anew=anew)
@@ -208,7 +211,7 @@ class Champions:
         return InUse(folder, choice, list(learning.discoveries))
 
     def _entry(self, folder: str, learning: Learning, choice: Mapping[str, Any]) -> Entry:
-        table = self.store.read_table(f"{folder}/out_of_fold.parquet").to_pandas()
+        table = self.store.read_table(f"{folder}/{OUT_OF_FOLD}").to_pandas()
         config = read_config(self.store, folder)
         return Entry(
             folder=folder,
@@ -227,24 +230,23 @@ class Champions:
 
     def _duel(self, learning: Learning, champion: Entry, challenger: Entry) -> dict[str, Any]:
         """Both comparisons, from files where they are there; the verdict."""
-        name = f"duels/{short(challenger.folder)}-against-{short(champion.folder)}"
-        folds = f"{name}-folds.json"
-        seeds = {seed: f"{name}-seed-{seed}.json" for seed in range(len(learning.discoveries))}
+        pair = (short(challenger.folder), short(champion.folder))
+        name, folds = duel_name(*pair), duel_name(*pair, "folds")
+        seeds = {seed: duel_name(*pair, f"seed-{seed}") for seed in range(len(learning.discoveries))}
+        where = (self.store, learning.features)
         futures = [
-            simulate_champion.submit(
-                *learning.where, champion.parameters, champion.folder, learning.options, seed, file
-            )
+            simulate_champion.submit(*where, champion.parameters, champion.folder, learning.options, seed, file)
             for seed, file in seeds.items()
             if not self.store.exists(file)
         ]
         if not self.store.exists(folds):
-            futures.append(duel_on_folds.submit(*learning.where, champion.folder, challenger.folder, folds))
+            futures.append(duel_on_folds.submit(*where, champion.folder, challenger.folder, folds))
         learning.wait("compare with the champion", futures)
         on_folds = self.store.read_json(folds)
         on_discovery, without = self._on_discovery(learning, champion, challenger, list(seeds.values()))
         told = verdict(on_folds, on_discovery, without)
-        self.store.write_json(f"{name}.json", {"folds": on_folds, "discovery": on_discovery, **told})
-        self.registry = self.registry.judged(challenger.folder, f"{name}.json")
+        self.store.write_json(name, {"folds": on_folds, "discovery": on_discovery, **told})
+        self.registry = self.registry.judged(challenger.folder, name)
         self._write_on_card(challenger.folder, champion.folder, told)
         return told
 
@@ -262,7 +264,7 @@ class Champions:
         return judge_discovery(known, own, kinds, runs[0]["n_hidden"]), ""
 
     def _write_on_card(self, challenger: str, champion: str, told: Mapping[str, Any]) -> None:
-        card = f"{challenger}/MODEL.md"
+        card = f"{challenger}/{CARD}"
         text = self.store.read(card).decode() if self.store.exists(card) else f"# {challenger}\n"
         outcome = "Promoted" if told["promote"] else "Not promoted"
         text = f"{text.partition(AGAINST)[0]}{AGAINST}\n{outcome} over `{short(champion)}`: {told['why']}.\n"

@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atomsets_core.features import Intake, ShardEntry, damaged_shards, discard, iter_entries, shard_key, write_queue
+from atomsets_core.campaigns import FAILURES, SUMMARY
+from atomsets_core.features import FeatureStore, Intake, ShardEntry, damaged_shards, discard, write_queue
 from atomsets_core.jobs import try_parent
 from atomsets_core.parents import load_parent, split_levels
 from atomsets_core.sources import ledger_table, read_blocks
@@ -66,9 +67,11 @@ def featurize(
         StorageError: the store can't be written, or another run is at work in it.
         RuntimeError: entries are unaccounted for.
     """
-    store = Store(out)
+    store, network = Store(out), load_parent(parent)
     with store.lock():
-        run = _Run(store, parent, tuple(levels) or load_parent(parent).default_levels, where or Cluster())  # type: ignore[call-arg]
+        features = FeatureStore.of(store, parent, tuple(levels) or network.default_levels)
+        split_levels(network, features.levels)
+        run = _Run(features, where or Cluster())  # type: ignore[call-arg]
         return run.featurize(source, shard_size, id_column, progress or (lambda *_: None))
 
 
@@ -76,9 +79,7 @@ def featurize(
 class _Run:
     """One run: what its steps share."""
 
-    store: Store
-    parent: str
-    levels: tuple[str, ...]
+    features: FeatureStore
     where: Cluster
     started: float = field(default_factory=time.perf_counter)
     made: Counter[str] = field(default_factory=Counter)
@@ -87,10 +88,10 @@ class _Run:
     ready: float = 0.0
     ended: float = 0.0
 
-    def __post_init__(self) -> None:
-        network = load_parent(self.parent)
-        split_levels(network, self.levels)
-        self.digest = network.digest
+    @property
+    def store(self) -> Store:
+        """Everything is written into it."""
+        return self.features.store
 
     def featurize(self, source: str, size: int, id_column: str, progress: Progress) -> dict[str, Any]:
         n_seen, blocks = read_blocks(source, id_column)
@@ -103,15 +104,10 @@ class _Run:
             self.make_missing(intake.shards(blocks), covered, lambda done: progress(done, n_seen))
         return self.account(source, n_seen, intake, kept)
 
-    def entries(self) -> list[ShardEntry]:
-        """Shards that hold the levels, by key."""
-        found = iter_entries(self.store, self.parent, self.digest)
-        return sorted((e for e in found if set(self.levels) <= set(e.levels)), key=lambda entry: entry.key)
-
     def covered(self) -> tuple[set[bytes], int]:
         """Content hashes, 16 bytes each, that sound shards hold or refuse, and how many shards those are."""
         known: set[bytes] = set()
-        entries = self.entries()
+        entries = list(self.features.entries())
         damaged = damaged_shards(self.store, entries)
         for entry, _ in damaged:
             discard(self.store, entry)
@@ -155,19 +151,16 @@ class _Run:
 
     def get_ready(self) -> int:
         """Start the cluster and load the parent on its workers; their number."""
-        on_every_worker(try_parent, self.parent, self.levels)
+        on_every_worker(try_parent, self.features.parent, self.features.levels)
         self.ready = time.perf_counter()
         return self.where.workers or len(workers_there())
 
     def job(self, group: Structures) -> ShardJob:
         """Queue a shard: a file of its structures, which goes when the shard is there."""
-        key = shard_key(list(group.hashes), self.digest, self.levels)
+        key = self.features.shard_key(list(group.hashes))
         queue = f"queue/{key}.parquet"
         write_queue(self.store, queue, [group])
-        return ShardJob(
-            self.store.root, queue, 0, self.store.root, self.parent, self.digest, self.levels, key,
-            self.where.shard_timeout,
-        )  # fmt: skip
+        return ShardJob(self.store, queue, 0, self.features, key, self.where.shard_timeout)
 
     def count(self, done: dict[str, Any]) -> None:
         """Add what a shard came to."""
@@ -185,7 +178,7 @@ class _Run:
         Raises:
             RuntimeError: the parts are not the whole.
         """
-        entries = self.entries()
+        entries = list(self.features.entries())
         total, reasons = self._of_this_source(entries, intake.content)
         index = intake.index()
         refused = [("structures", refusal) for refusal in intake.refused]
@@ -194,7 +187,7 @@ class _Run:
             name, h = row["material_id"], row["structure_hash"]
             refused.append(("structures", Refusal(name, "featurize", reasons[h], h)))
         self.store.write_table("structures.parquet", index)
-        self.store.write_table("failures.parquet", ledger_table(refused))
+        self.store.write_table(FAILURES, ledger_table(refused))
         lines = "".join(f"{entry.key} {entry.sha256}\n" for entry in entries)
         working = self.ended - self.ready
         seconds = {
@@ -204,9 +197,9 @@ class _Run:
         }
         summary = {
             "source": source,
-            "parent": self.parent,
-            "digest": self.digest,
-            "levels": list(self.levels),
+            "parent": self.features.parent,
+            "digest": self.features.digest,
+            "levels": list(self.features.levels),
             "seen": n_seen,
             "featurized": total["rows"],
             "refused": len(refused),
@@ -229,7 +222,7 @@ class _Run:
         }
         if n_seen != intake.seen or n_seen != total["rows"] + len(refused) + intake.duplicates:
             raise RuntimeError(f"the counts don't add up: {summary}")
-        self.store.write_json("summary.json", summary)
+        self.store.write_json(SUMMARY, summary)
         return summary
 
     def _of_this_source(
@@ -260,6 +253,6 @@ def _make_patiently(job: ShardJob) -> dict[str, Any]:
                 raise
             time.sleep(delay)
         else:
-            Store(job.store_url).remove(job.queue)
+            job.store.remove(job.queue)
             return done
     raise AssertionError("the last try returns or raises")

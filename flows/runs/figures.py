@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import pandas as pd
 
+from atomsets_core.campaigns import OUT_OF_FOLD
 from atomsets_core.storage import Store
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 64, 18, 14, 44
@@ -24,7 +25,7 @@ def of_run(store: Store, summary: Mapping[str, Any], chosen: pd.DataFrame) -> li
     logarithmic = summary["transform"] == "log10"
     name = f"{summary['target']}, {summary['unit']}" if summary["unit"] else summary["target"]
     rows = chosen.head(25)[["formula", "predicted", "lower", "upper"]].to_dict("records")
-    known = store.read_table(f"{summary['model']['folder']}/out_of_fold.parquet", ["value", "predicted"]).to_pandas()
+    known = store.read_table(f"{summary['model']['folder']}/{OUT_OF_FOLD}", ["value", "predicted"]).to_pandas()
     figures = []
     if rows:
         best = summary["model"]["value_min" if summary["settings"]["objective"]["goal"] == "minimize" else "value_max"]

@@ -10,8 +10,9 @@ from typing import Any
 
 from prefect.futures import PrefectFuture
 
-from atomsets_core.campaigns import MODEL_FILES
+from atomsets_core.campaigns import discovery_name, model_files, model_folder
 from atomsets_core.discovery import KINDS, choose, recipes, summarize
+from atomsets_core.features import FeatureStore
 from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.storage import Store, sound
 from atomsets_flows.campaign import Campaign
@@ -31,8 +32,7 @@ class Learning:
     Attributes:
         campaign: what to do.
         store: of the campaign.
-        features: feature store.
-        digest: of the parent.
+        features: of the labelled structures.
         data: digest of the labels, see `labels_digest`.
         wait: waits for tasks.
         done: counts what was done.
@@ -41,17 +41,11 @@ class Learning:
 
     campaign: Campaign
     store: Store
-    features: Store
-    digest: str
+    features: FeatureStore
     data: str
     wait: Wait
     done: dict[str, int] = field(default_factory=dict)
     discoveries: list[str] = field(default_factory=list)
-
-    @property
-    def where(self) -> tuple[str, str, str, str]:
-        """Campaign's store, feature store, parent and its digest, as tasks take them."""
-        return (self.store.root, self.features.root, self.campaign.features.parent, self.digest)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -78,10 +72,10 @@ class Learning:
         """Start what is missing of the simulated discoveries; the futures to wait for."""
         if self.campaign.objective.goal in ("target", "window"):
             return []
-        key = _key(self.data, self.digest, self.parameters, self.options)
-        self.discoveries = [f"discovery/{key}-seed-{seed}.json" for seed in range(self.campaign.discovery.seeds)]
+        key = _key(self.data, self.features.digest, self.parameters, self.options)
+        self.discoveries = [discovery_name(key, seed) for seed in range(self.campaign.discovery.seeds)]
         futures = [
-            simulate_discovery.submit(*self.where, self.parameters, self.options, seed, name)
+            simulate_discovery.submit(self.store, self.features, self.parameters, self.options, seed, name)
             for seed, name in enumerate(self.discoveries)
             if not sound(self.store, name)
         ]
@@ -114,11 +108,12 @@ class Learning:
             frozen: folder of the first model and digest of its folds, for a challenger; see `freeze`.
         """
         parameters = recipes(self.parameters)[choice["head"]]
-        parts = (self.data, self.digest, parameters)
-        model = f"models/{_key(*parts) if frozen is None else _key(*parts, frozen[1])}"
-        missing = not all(sound(self.store, f"{model}/{name}") for name in MODEL_FILES)
+        parts = (self.data, self.features.digest, parameters)
+        model = model_folder(_key(*parts) if frozen is None else _key(*parts, frozen[1]))
+        missing = not all(sound(self.store, name) for name in model_files(model))
         if missing:
-            self.wait("train", [train_model.submit(*self.where, parameters, model, self._about(), frozen)])
+            future = train_model.submit(self.store, self.features, parameters, model, self._about(), frozen)
+            self.wait("train", [future])
         self.done["models_trained"] = self.done.get("models_trained", 0) + int(missing)
         return model
 

@@ -11,11 +11,10 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from atomsets_core.campaigns import (
-    CHANGES,
     CONFRONTED,
-    EVIDENCE,
     LABELLED,
-    MAP,
+    OUTPUTS,
+    SUMMARY,
     VERSION,
     Compared,
     Run,
@@ -32,7 +31,7 @@ from atomsets_core.campaigns import (
     table_digest,
     write_changes,
 )
-from atomsets_core.features import SCHEMA_VERSION, ShardEntry, folder
+from atomsets_core.features import SCHEMA_VERSION, FeatureStore, ShardEntry
 from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.report import change_sentences, markdown
 from atomsets_core.sources import PulledFile
@@ -42,18 +41,6 @@ from atomsets_flows.campaign import Campaign
 from atomsets_flows.runs.progress import publish, slug
 from atomsets_flows.server import report_url
 from atomsets_tasks import entered_top_ten
-
-OUTPUTS = (
-    "ranking.parquet",
-    "ranking.csv",
-    "failures.parquet",
-    "summary.json",
-    EVIDENCE,
-    MAP,
-    "report.html",
-    CHANGES,
-)
-"""What every finished run leaves, beside its model."""
 
 WORK = ("shards_made", "models_trained", "discoveries_simulated", "shards_predicted")
 """What a run counts of its work."""
@@ -66,14 +53,12 @@ class Memory:
     Attributes:
         campaign: what to do.
         store: of the campaign.
-        features: feature store.
-        digest: of the parent.
+        features: of its structures.
     """
 
     campaign: Campaign
     store: Store
-    features: Store
-    digest: str
+    features: FeatureStore
 
     def __post_init__(self) -> None:
         self.last: Standing | None = read_standing(self.store)
@@ -93,7 +78,7 @@ class Memory:
         return {
             "the campaign": digest(asked),
             "the program": digest(FORMAT_VERSION, RECIPE_VERSION, SCHEMA_VERSION, VERSION, _version()),
-            "the parent network": self.digest,
+            "the parent network": self.features.digest,
             "the training data": _pulled_digest(self.store, training),
             "the candidates": _pulled_digest(self.store, candidates),
             "the model": model,
@@ -101,11 +86,11 @@ class Memory:
 
     def news(self, parts: Mapping[str, str]) -> list[str]:
         """Why this run has work to do, one reason each; nothing where it would change nothing."""
-        return ["the first run"] if self.last is None else self.last.news(self.store, self.features, parts)
+        return ["the first run"] if self.last is None else self.last.news(self.store, self.features.store, parts)
 
     def summary_as_it_is(self, pulled: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, Any]:
         """The summary of the last run, as of one that did no work."""
-        summary: dict[str, Any] = self.store.read_json("summary.json")
+        summary: dict[str, Any] = self.store.read_json(SUMMARY)
         done = {**summary["done"], **dict.fromkeys(WORK, 0), **pulled}
         return {**summary, "done": done, "seconds": {**seconds, "total": round(sum(seconds.values()), 3)}}
 
@@ -140,7 +125,7 @@ class Memory:
         ranking = keep_ranking(self.store, self.number)
         discoveries = summary["discovery"]["files"] if summary["discovery"] else []
         names = [*OUTPUTS, LABELLED, CONFRONTED, ranking, *model_files(model), *discoveries]
-        sizes = {f"{folder(entry.parent, entry.digest)}/{entry.key}.parquet": entry.size for entry in entries}
+        sizes = {entry.file: entry.size for entry in entries}
         outputs = recorded(self.store, names)
         number, finished = self.number, summary["finished"]
         remember(self.store, Standing(number, finished, dict(parts), outputs, sizes, ranking, model, whole))

@@ -8,7 +8,7 @@ that finds nothing new after the pull ends there, in the state "Nothing new".
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,20 +22,28 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from atomsets_core.campaigns import ASKED, LABELLED, OUTCOME, sweep
+from atomsets_core.campaigns import (
+    ASKED,
+    FAILURES,
+    FEATURES,
+    LABELLED,
+    OUTCOME,
+    SUMMARY,
+    predictions_name,
+    provenance_name,
+    queue_name,
+    structures_name,
+    sweep,
+)
 from atomsets_core.features import (
     FeatureStore,
     Located,
     ShardEntry,
     damaged_shards,
     discard,
-    iter_entries,
-    locate,
-    shard_key,
     write_queue,
 )
 from atomsets_core.jobs import Ranking, Selection, Wish, write_evidence
-from atomsets_core.parents import load_parent
 from atomsets_core.report import write_report
 from atomsets_core.sources import Catalogue, PulledFile, ledger_table
 from atomsets_core.storage import (
@@ -111,6 +119,8 @@ class CampaignRun:
     Attributes:
         campaign: what to do.
         store: of the campaign.
+        features: of its structures.
+        champions: its models.
         seconds: of each stage.
         done: counts of what was pulled and of what was made.
         refused: data set and refusal of everything that could not be used.
@@ -128,16 +138,15 @@ class CampaignRun:
 
     def __post_init__(self) -> None:
         options = self.campaign.features
-        self.features = Store(options.store or self.store.url("features"))
-        self.parent, self.levels = options.parent, options.chosen
-        self.digest = load_parent(self.parent).digest
-        self.champions = Champions(self.campaign, self.store, definition(self.campaign, self.digest))
+        shards = Store(options.store or self.store.url(FEATURES))
+        self.features = FeatureStore.of(shards, options.parent, options.chosen)
+        self.champions = Champions(self.campaign, self.store, definition(self.campaign, self.features.digest))
 
     def screen(self) -> dict[str, Any]:
         """All stages, as far as they are needed; what the flow returns."""
         started = time.perf_counter()
         self.begin()
-        memory = Memory(self.campaign, self.store, self.features, self.digest)
+        memory = Memory(self.campaign, self.store, self.features)
         with connect(self.campaign.cluster.start):
             with self.timed("pull"):
                 pulled = self.pull("training"), self.pull("candidates")
@@ -165,13 +174,13 @@ class CampaignRun:
             ranking = self.rank(chosen, predictions, values, model.choice)
         with self.timed("explain"):
             self.explain(chosen, ranking, model.folder)
-        self.store.write_table("failures.parquet", ledger_table(self.refused))
+        self.store.write_table(FAILURES, ledger_table(self.refused))
         summary = summarize_run(
             self.campaign, self.store, model.folder, model.discoveries, chosen, ranking, self.refused,
-            digest=self.digest, done=self.done, seconds=self.seconds, started=started, choice=model.choice,
+            digest=self.features.digest, done=self.done, seconds=self.seconds, started=started, choice=model.choice,
             labelled=len(values),
         )  # fmt: skip
-        self.store.write_json("summary.json", summary)
+        self.store.write_json(SUMMARY, summary)
         with self.timed("compare"):
             changes = memory.compare(summary, self.refused, why, self.champions.outcome)
         with self.timed("report"):
@@ -221,7 +230,7 @@ class CampaignRun:
             dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
             Pulling(dataset, self.campaign.name), section.pull_options(), *same,
         )  # fmt: skip
-        seal(self.store, f"structures/{dataset}.parquet", f"structures/{dataset}.json")
+        seal(self.store, structures_name(dataset), provenance_name(dataset))
         self.done[f"pulled_{dataset}"] = pulled.n_seen
         return pulled
 
@@ -266,7 +275,7 @@ class CampaignRun:
         self.store.write_table(LABELLED, with_units(table, units))
         seal(self.store, LABELLED)
         data = labels_digest(list(training.hashes), values.tolist())
-        learning = Learning(self.campaign, self.store, self.features, self.digest, data, self.wait, self.done)
+        learning = Learning(self.campaign, self.store, self.features, data, self.wait, self.done)
         return values, learning, located.entries
 
     def featurize(self, dataset: str, structures: Catalogue) -> Located:
@@ -276,17 +285,17 @@ class CampaignRun:
             Where the features of each structure are; those that have none are in the ledger.
         """
         hashes = structures.digests()
-        located = locate(self.entries(), self.levels, hashes)
+        located = self.features.locate(hashes)
         missing = located.missing.copy()
-        for entry, reason in damaged_shards(self.features, located.entries):
+        for entry, reason in damaged_shards(self.features.store, located.entries):
             note(f"{reason}: it is made again")
-            discard(self.features, entry)
+            discard(self.features.store, entry)
             missing |= located.shard == located.entries.index(entry)
         failures: dict[str, str] = {}
         if missing.any():
             first = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
             failures = self._make_shards(dataset, structures.take(first))
-            located = locate(self.entries(), self.levels, hashes)
+            located = self.features.locate(hashes)
         if not located.found.all():
             lost = structures.take(~located.found)
             for name, h in zip(lost.material_id, lost.hashes, strict=True):
@@ -296,16 +305,12 @@ class CampaignRun:
         return located
 
     def _make_shards(self, dataset: str, structures: Catalogue) -> dict[str, str]:
-        size, queue = self.campaign.features.shard_size, f"structures/queue-{dataset}.parquet"
+        size, queue = self.campaign.features.shard_size, queue_name(dataset)
         groups = write_queue(self.store, queue, structures.groups(size))
         limit = self.campaign.cluster.shard_timeout
         futures = {}
         for number, hashes in enumerate(groups, start=1):
-            key = shard_key(list(hashes), self.digest, self.levels)
-            job = ShardJob(
-                self.store.root, queue, number - 1, self.features.root, self.parent, self.digest, self.levels, key,
-                limit,
-            )  # fmt: skip
+            job = ShardJob(self.store, queue, number - 1, self.features, self.features.shard_key(hashes), limit)
             futures[featurize_shard.submit(number, len(groups), job)] = hashes
         failed = self.wait(f"featurize {dataset}", list(futures), tolerate=True)
         poison = sum(sum(future.result()["poison"].values()) for future in futures if future not in failed)
@@ -318,16 +323,12 @@ class CampaignRun:
         self.store.remove(queue)
         return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
 
-    def entries(self) -> Iterable[ShardEntry]:
-        """The manifest as it is now, one entry after the other."""
-        return iter_entries(self.features, self.parent, self.digest)
-
     def predict(self, model: str, entries: Sequence[ShardEntry]) -> list[str]:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
-        names = [f"predictions/{model.partition('/')[2]}/{entry.key}.parquet" for entry in entries]
+        names = [predictions_name(model, entry.key) for entry in entries]
         todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not sound(self.store, name)]
         futures = [
-            predict_shard.submit(number, len(todo), self.store.root, self.features.root, entry, model, name)
+            predict_shard.submit(number, len(todo), self.store, self.features, entry, model, name)
             for number, (entry, name) in enumerate(todo, start=1)
         ]
         self.wait("predict", futures)
@@ -350,16 +351,14 @@ class CampaignRun:
             diversity=objective.diversity,
         )
         training = self.campaign.training
-        features = FeatureStore(self.features, self.parent, self.digest, self.levels)
-        return rank(self.store, predictions, chosen.candidates, wish, training.transform, training.unit, features)
+        return rank(self.store, predictions, chosen.candidates, wish, training.transform, training.unit, self.features)
 
     def explain(self, chosen: Selection, ranking: Ranking, model: str) -> None:
         """Write down what stands behind the shortlist."""
         rows = np.sort(ranking.rows)
         structures = chosen.candidates.take(rows).structures()
         order = np.searchsorted(rows, ranking.rows)
-        features = FeatureStore(self.features, self.parent, self.digest, self.levels)
-        write_evidence(self.store, features, model, structures.take(order))
+        write_evidence(self.store, self.features, model, structures.take(order))
 
     def wait(self, stage: str, futures: list[PrefectFuture], tolerate: bool = False) -> dict[PrefectFuture, Exception]:
         """Wait for tasks, showing progress.

@@ -8,9 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from atomsets_core.campaigns import PROGRESS
 from atomsets_core.storage import StorageError, Store
-
-PROGRESS = "progress.json"
 
 EVERY = 1.0
 """Seconds between two writings."""

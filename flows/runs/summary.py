@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atomsets_core.campaigns import OUT_OF_FOLD, provenance_name
 from atomsets_core.discovery import recipes
 from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.jobs import Ranking, Selection
-from atomsets_core.models import mean_absolute_error, r_squared, root_mean_squared_error, spearman
+from atomsets_core.models import CONFIG, mean_absolute_error, r_squared, root_mean_squared_error, spearman
 from atomsets_core.parents import overlap
 from atomsets_core.report import discovery_header, discovery_rows, scale_name
 from atomsets_core.storage import Store, prediction_units, scale_of
@@ -63,8 +64,8 @@ def summarize_run(
     Raises:
         RuntimeError: pulled candidates are not the sum of ranked, filtered and failed ones, or likewise for training.
     """
-    out_of_fold = store.read_table(f"{model}/out_of_fold.parquet").to_pandas()
-    config = store.read_json(f"{model}/model.json")
+    out_of_fold = store.read_table(f"{model}/{OUT_OF_FOLD}").to_pandas()
+    config = store.read_json(f"{model}/{CONFIG}")
     runs = [store.read_json(name) for name in discoveries]
     return {
         "campaign": campaign.name,
@@ -95,7 +96,7 @@ def summarize_run(
         }
         if runs
         else None,
-        "sources": {name: store.read_json(f"structures/{name}.json") for name in ("training", "candidates")},
+        "sources": {name: store.read_json(provenance_name(name)) for name in ("training", "candidates")},
         "overlap": overlap(campaign.features.parent),
         "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},

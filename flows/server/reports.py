@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from atomsets_core.campaigns import REPORT
 from atomsets_core.storage import Store
 
 VARIABLE = "ATOMSETS_REPORTS_URL"
@@ -24,8 +25,8 @@ def report_url(store: Store) -> str:
     else the file's own address, or its URL in an object store.
     """
     if not store.is_local:
-        return store.url("report.html")
-    path = store.local("report.html").resolve()
+        return store.url(REPORT)
+    path = store.local(REPORT).resolve()
     base = os.environ.get(VARIABLE, "").rstrip("/")
     if base and path.is_relative_to(Path.cwd()):
         return f"{base}/{quote(path.relative_to(Path.cwd()).as_posix())}"

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.campaigns.verification import verify
-from atomsets_core.features.shards import folder, read_entries
+from atomsets_core.features.shards import folder
+from atomsets_core.features.stored import FeatureStore
 from atomsets_core.sources.embedded import load_elastic
 from atomsets_core.storage.store import Store
 
@@ -78,13 +79,15 @@ def differences(out: Path, undisturbed: Path) -> list[str]:
 def _shards_differ(out: Path, undisturbed: Path) -> list[str]:
     found = []
     digest = json.loads((undisturbed / "summary.json").read_text())["model"]["parent_digest"]
-    ours, theirs = (read_entries(Store(place / "features"), "megnet", digest) for place in (out, undisturbed))
-    hashes = [h for entry in ours.values() for h in (*entry.hashes, *entry.refused)]
+    ours, theirs = (
+        list(FeatureStore(Store(place / "features"), "megnet", digest, ()).entries()) for place in (out, undisturbed)
+    )
+    hashes = [h for entry in ours for h in (*entry.hashes, *entry.refused)]
     if len(hashes) != len(set(hashes)):
         found.append(f"{len(hashes) - len(set(hashes))} structures lie in two shards")
-    if {h for entry in theirs.values() for h in (*entry.hashes, *entry.refused)} != set(hashes):
+    if {h for entry in theirs for h in (*entry.hashes, *entry.refused)} != set(hashes):
         found.append("the shards hold other structures")
     files = {path.stem for path in (out / "features" / folder("megnet", digest)).glob("*.parquet")}
-    if files != set(ours):
-        found.append(f"{len(files ^ set(ours))} shards are not in the manifest, or listed and not there")
+    if lost := files ^ {entry.key for entry in ours}:
+        found.append(f"{len(lost)} shards are not in the manifest, or listed and not there")
     return found

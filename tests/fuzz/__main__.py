@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from atomsets_core.features.shards import read_entries, read_shard, shard_key, write_shard
+from atomsets_core.features.shards import read_shard, shard_key, write_shard
+from atomsets_core.features.stored import FeatureStore
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.parents.registry import load_parent
 from atomsets_core.sources.base import SourceError
@@ -139,9 +140,9 @@ def shards_of(place: Path, ending: str) -> tuple[bytes, Read]:
 
     def read(content: bytes) -> str:
         path.write_bytes(content)
-        found = read_entries(store, "megnet", features.digest)
+        found = FeatureStore(store, "megnet", features.digest, ()).entries()
         with suppress(StorageError):
-            for entry in found.values():
+            for entry in found:
                 values = read_shard(store, entry)
                 assert all(np.isfinite(level).all() for level in values.sites.values())
                 return "rows"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atomsets_core.features import queue
-from atomsets_core.features.shards import read_entries, shard_key
+from atomsets_core.features.stored import FeatureStore
 from atomsets_core.parents.registry import load_parent
 from atomsets_core.storage.store import Store
 from atomsets_core.structures.batch import Structures
@@ -69,9 +69,9 @@ def single(numbers):
 def job(tmp_path, numbers, limit):
     store, structures = Store(tmp_path / "store"), single(numbers)
     queue.write_queue(store, "queue.parquet", [structures])
-    digest = load_parent("poisonable").digest
-    key = shard_key(list(structures.hashes), digest, ["z"])
-    return ShardJob(store.root, "queue.parquet", 0, store.root, "poisonable", digest, ("z",), key, limit), structures
+    features = FeatureStore.of(store, "poisonable", ["z"])
+    key = features.shard_key(list(structures.hashes))
+    return ShardJob(store, "queue.parquet", 0, features, key, limit), structures
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_three_kinds_of_poison(poisonable, tmp_path):
         done = make_shard(asked)
         again = make_shard(asked)
     assert (done["rows"], done["refused"], done["sites"]) == (1, 3, 1)
-    entries = read_entries(Store(asked.store_url), "poisonable", asked.digest).values()
+    entries = list(asked.features.entries())
     reasons = {h: reason for entry in entries for h, reason in entry.refused.items()}
     of = dict(zip(structures.numbers, structures.hashes, strict=True))
     assert "its worker died on it" in reasons[of[90]]

@@ -31,7 +31,7 @@ TRIES = 3
 
 
 def pull_materials_project(
-    query: MaterialsQuery, store: Store, target: str, watch: Watcher | None = None, pages: str = "structures/pages"
+    query: MaterialsQuery, store: Store, target: str, watch: Watcher | None = None, pages: str = "pages"
 ) -> PulledFile:
     """Bring a file up to what the Materials Project holds now; a pull that was stopped goes on where it was.
 

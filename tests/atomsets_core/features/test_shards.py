@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from atomsets_core.features import shards, stored
+from atomsets_core.features import shards
 from atomsets_core.features import shards as shards_module
 from atomsets_core.features.shards import (  # fmt: skip
     ShardError,
     discard,
     folder,
     locate,
-    read_entries,
     read_shard,
     shard_key,
     verify_shard,
     write_shard,
 )
+from atomsets_core.features.stored import FeatureStore
 from atomsets_core.storage.store import StorageError, Store
 from atomsets_core.structures.batch import Refusal
 
@@ -41,13 +41,17 @@ def write(store, features):
     )
 
 
+def entries_of(store, features, levels=()):
+    return list(FeatureStore(store, "megnet", features.digest, levels).entries())
+
+
 def path_of(store, entry):
     return store.local(f"{folder('megnet', entry.digest)}/{entry.key}.parquet")
 
 
 def test_round_trip(store, features):
     entry = write(store, features)
-    assert read_entries(store, "megnet", features.digest) == {entry.key: entry}
+    assert entries_of(store, features) == [entry]
     found = read_shard(store, entry)
     for name in ("material_id", "structure_hash", "formula", "n_atoms"):
         np.testing.assert_array_equal(getattr(found, name), getattr(features, name))
@@ -92,7 +96,7 @@ def test_a_damaged_shard_is_named(store, features, damage):
 def test_a_shard_without_its_entry_does_not_exist(store, features):
     entry = write(store, features)
     store.local(f"{folder('megnet', entry.digest)}/{entry.key}.json").unlink()
-    assert read_entries(store, "megnet", features.digest) == {}
+    assert entries_of(store, features) == []
 
 
 def test_a_damaged_or_newer_entry_counts_as_absent(store, features):
@@ -100,11 +104,11 @@ def test_a_damaged_or_newer_entry_counts_as_absent(store, features):
     path = store.local(f"{folder('megnet', entry.digest)}/{entry.key}.json")
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
-    assert read_entries(store, "megnet", features.digest) == {}
+    assert entries_of(store, features) == []
     path.write_text(json.dumps({**json.loads(whole), "schema_version": 99}))
-    assert read_entries(store, "megnet", features.digest) == {}
+    assert entries_of(store, features) == []
     path.write_text(whole)
-    assert list(read_entries(store, "megnet", features.digest)) == [entry.key]
+    assert entries_of(store, features) == [entry]
 
 
 def test_no_entry_when_the_shard_can_not_be_written(store, features, monkeypatch):
@@ -114,7 +118,7 @@ def test_no_entry_when_the_shard_can_not_be_written(store, features, monkeypatch
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="no space left"):
         write(store, features)
-    assert read_entries(store, "megnet", features.digest) == {}
+    assert entries_of(store, features) == []
     assert not [path for path in store.local(folder("megnet", features.digest)).iterdir() if "tmp" in path.name]
 
 
@@ -161,11 +165,12 @@ def test_the_first_shard_by_key_counts_whatever_the_order_of_the_manifest(store,
 def test_gather_takes_rows_from_several_shards_in_the_order_asked(store, features):
     entries = [write(store, part) for part in (features[:15], features[15:])]
     order = [30, 2, 17, 2]
-    found = stored.gather_features(store, "megnet", features.digest, ["V3"], list(features.structure_hash[order]))
+    where = FeatureStore(store, "megnet", features.digest, ("V3",))
+    found = where.find(list(features.structure_hash[order])).load()
     np.testing.assert_array_equal(found.sites["V3"], features[order].sites["V3"])
     discard(store, entries[1])
     with pytest.raises(KeyError, match="have no features"):
-        stored.gather_features(store, "megnet", features.digest, ["V3"], list(features.structure_hash[order]))
+        where.find(list(features.structure_hash[order]))
 
 
 def test_a_shard_in_an_object_store(features):

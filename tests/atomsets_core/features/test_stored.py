@@ -1,5 +1,6 @@
 """Features that stay in shards: the same models, and a memory that doesn't grow with the structures."""
 
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +11,8 @@ import pytest
 from sklearn.model_selection import cross_val_score
 
 from atomsets_core.features.making import featurize_into
-from atomsets_core.features.shards import ShardError, folder, read_entries
-from atomsets_core.features.stored import StoredFeatures
+from atomsets_core.features.shards import ShardError, folder
+from atomsets_core.features.stored import FeatureStore
 from atomsets_core.jobs.predict import predictions, stored_predictions, write_predictions
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.parents.features import Features
@@ -22,13 +23,17 @@ from atomsets_core.structures.batch import Refusal
 LEVELS = ("V0", "V1", "V2", "V3")
 
 
+def of_megnet(store):
+    return FeatureStore.of(store, "megnet", LEVELS)
+
+
 @pytest.fixture(scope="module")
 def stored(elastic, tmp_path_factory):
     """The first 200 elastic tensors' structures in a store of four shards."""
     store = Store(tmp_path_factory.mktemp("features"))
     for start in range(0, 200, 50):
-        featurize_into(store, "megnet", LEVELS, elastic.structures.take(np.arange(start, start + 50)))
-    return featurize_into(store, "megnet", LEVELS, elastic.structures.take(np.arange(200)))
+        featurize_into(of_megnet(store), elastic.structures.take(np.arange(start, start + 50)))
+    return featurize_into(of_megnet(store), elastic.structures.take(np.arange(200)))
 
 
 def small(**changes):
@@ -41,7 +46,7 @@ def test_what_is_stored_is_not_made_again(stored, elastic, monkeypatch):
 
     monkeypatch.setattr("atomsets_core.features.stored.write_shard", never)
     assert len(stored.entries) == 4
-    again = featurize_into(stored.store, "megnet", LEVELS, elastic.structures.take([7, 7, 180]))
+    again = featurize_into(of_megnet(stored.store), elastic.structures.take([7, 7, 180]))
     np.testing.assert_array_equal(again.material_id, elastic.structures.material_id[[7, 7, 180]])
     np.testing.assert_array_equal(again.load().sites["V3"], stored[[7, 7, 180]].load().sites["V3"])
 
@@ -76,7 +81,7 @@ def test_cross_validation_takes_stored_features(stored, elastic_features):
 def test_refused_structures_are_told_of_by_their_identifier(tmp_path, elastic):
     structures = elastic.structures.take(np.arange(3))
     structures.numbers[0] = 118
-    found = featurize_into(Store(tmp_path), "megnet", LEVELS, structures)
+    found = featurize_into(of_megnet(Store(tmp_path)), structures)
     assert len(found) == 2
     np.testing.assert_array_equal(found.material_id, structures.material_id[1:])
     assert [(r.material_id, "does not cover Og" in r.reason) for r in found.refused] == [
@@ -98,8 +103,8 @@ def test_parents_that_refuse_different_structures_are_joined_on_what_all_can_tak
 
 def test_a_damaged_shard_ends_the_reading_and_is_named(tmp_path, elastic):
     store = Store(tmp_path)
-    stored = featurize_into(store, "megnet", LEVELS, elastic.structures.take(np.arange(6)))
-    entry = next(iter(read_entries(store, "megnet", stored.digest).values()))
+    stored = featurize_into(of_megnet(store), elastic.structures.take(np.arange(6)))
+    entry = next(of_megnet(store).entries())
     path = store.local(f"{folder('megnet', stored.digest)}/{entry.key}.parquet")
     whole = path.read_bytes()
     path.write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])
@@ -109,7 +114,32 @@ def test_a_damaged_shard_ends_the_reading_and_is_named(tmp_path, elastic):
 
 def test_what_no_shard_holds_is_named(stored):
     with pytest.raises(KeyError, match=r"1 structures have no features, e\.g\. 0{32}"):
-        StoredFeatures.find(stored.store, "megnet", stored.digest, LEVELS, ["0" * 32])
+        of_megnet(stored.store).find(["0" * 32])
+
+
+def test_a_feature_store_goes_to_another_process_as_names(stored):
+    where = of_megnet(stored.store)
+    sent = pickle.dumps(where)
+    assert len(sent) < 500
+    there = pickle.loads(sent)  # noqa: S301  # made one line above
+    assert (there.store.root, there.parent, there.digest, there.levels) == (
+        where.store.root, where.parent, where.digest, where.levels
+    )  # fmt: skip
+    np.testing.assert_array_equal(there.whole().structure_hash, where.whole().structure_hash)
+
+
+def test_shards_without_the_levels_are_none_of_its_shards(stored):
+    where = of_megnet(stored.store)
+    assert [entry.key for entry in where.entries()] == sorted(entry.key for entry in stored.entries)
+    assert list(replace(where, levels=("V0", "v")).entries()) == []
+    assert len(list(replace(where, levels=("V2",)).entries())) == 4
+    assert len(replace(where, levels=("V2",)).whole()) == len(set(stored.structure_hash))
+
+
+def test_features_of_another_version_of_the_parent_are_not_made(stored, elastic):
+    other = replace(of_megnet(stored.store), digest="0" * 16)
+    with pytest.raises(ValueError, match="can't be made here, where the parent is"):
+        featurize_into(other, elastic.structures.take(np.arange(2)))
 
 
 def test_predictions_of_a_store_are_those_of_its_structures(stored, elastic, elastic_features, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.features.making import featurize_into
+from atomsets_core.features.stored import FeatureStore
 from atomsets_core.jobs import benchmark
 from atomsets_core.jobs.benchmark import VARIANTS, lacking, run_fold, score, specifications
 from atomsets_core.models import recipe
@@ -125,11 +126,12 @@ def of_structures(elastic) -> Dataset:
 
 def test_only_structures_that_no_shard_knows_are_lacking(elastic, tmp_path):
     data = of_structures(elastic)
-    assert lacking(data, str(tmp_path), "megnet", ["V1"]).all()
-    featurize_into(Store(str(tmp_path)), "megnet", ["V1"], data.inputs.take(np.arange(10)))
+    one, two = (FeatureStore.of(Store(str(tmp_path)), "megnet", levels) for levels in (["V1"], ["V1", "V2"]))
+    assert lacking(data, one).all()
+    featurize_into(one, data.inputs.take(np.arange(10)))
     # The first was refused, which is known now.
-    assert lacking(data, str(tmp_path), "megnet", ["V1"]).tolist() == [False] * 10 + [True] * 20
-    assert lacking(data, str(tmp_path), "megnet", ["V1", "V2"]).all()
+    assert lacking(data, one).tolist() == [False] * 10 + [True] * 20
+    assert lacking(data, two).all()
 
 
 @pytest.mark.parametrize("variant", ["megnet-scratch", "MLP-v"])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from atomsets_core.campaigns.verification import sweep, verify
-from atomsets_core.features.shards import find_entry, folder, read_entries, shard_key, write_shard
+from atomsets_core.features.shards import folder, shard_key, write_shard
+from atomsets_core.features.stored import FeatureStore
 from atomsets_core.parents.features import Features
 from atomsets_core.storage import checksums
 from atomsets_core.storage.store import StorageError, Store
@@ -76,15 +77,19 @@ def shard(tmp_path: Path):
     return store, key, tmp_path / folder("p", "d" * 16) / f"{key}.json"
 
 
+def of_p(store):
+    return FeatureStore(store, "p", "d" * 16, ("V",))
+
+
 def test_any_changed_bit_of_a_manifest_entry_makes_it_absent(shard):
     store, key, path = shard
-    assert find_entry(store, "p", "d" * 16, key) is not None
+    assert of_p(store).entry(key) is not None
     content = path.read_bytes()
     for at in range(0, len(content), 3):
         changed = bytearray(content)
         changed[at] ^= 4
         path.write_bytes(changed)
-        found = read_entries(store, "p", "d" * 16)
+        found = list(of_p(store).entries())
         # White space may change.
         assert not found or json.loads(changed) == json.loads(content)
 
@@ -93,8 +98,8 @@ def test_any_changed_bit_of_a_manifest_entry_makes_it_absent(shard):
 def test_an_entry_that_is_none_is_absent(shard, raw: str):
     store, key, path = shard
     path.write_text(raw)
-    assert find_entry(store, "p", "d" * 16, key) is None
-    assert read_entries(store, "p", "d" * 16) == {}
+    assert of_p(store).entry(key) is None
+    assert list(of_p(store).entries()) == []
 
 
 def test_an_entry_speaks_only_of_the_shard_it_is_named_after(shard):
@@ -103,9 +108,9 @@ def test_an_entry_speaks_only_of_the_shard_it_is_named_after(shard):
         raw = json.loads(path.read_text())
         raw.pop("checksum", None)
         path.write_text(json.dumps({**raw, "key": name}))
-        assert read_entries(store, "p", "d" * 16) == {}
+        assert list(of_p(store).entries()) == []
         path.write_text(json.dumps({**raw, "key": key}))
-    assert list(read_entries(store, "p", "d" * 16)) == [key]
+    assert [entry.key for entry in of_p(store).entries()] == [key]
 
 
 def test_a_run_sweeps_what_stopped_runs_left_but_not_among_features(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -51,6 +52,12 @@ def test_a_later_write_replaces_and_remove_is_idempotent(store: Store):
     store.remove("a")
     store.remove("a")
     assert not store.exists("a")
+
+
+def test_a_store_goes_to_another_process_as_its_path(store: Store):
+    store.write("a", b"1")
+    assert pickle.dumps(store).find(b"fsspec") == -1
+    assert pickle.loads(pickle.dumps(store)).read("a") == b"1"  # noqa: S301
 
 
 def test_names_are_the_files_of_one_folder_sorted(store: Store):

@@ -225,6 +225,7 @@ workers = 1
 
 
 def test_a_campaign_learns_from_and_ranks_the_materials_project(server, tmp_path, monkeypatch):
+    from atomsets_core.campaigns.layout import PAGES
     from atomsets_core.sources.base import SourceUnavailableError
     from atomsets_core.sources.tables import pull_into
     from atomsets_core.storage.store import Store
@@ -256,7 +257,7 @@ def test_a_campaign_learns_from_and_ranks_the_materials_project(server, tmp_path
     assert max(sent.values()) <= 2
     server.forget()
     query = campaign.candidates.materials_query()
-    again = pull_into(Store(out), "structures/candidates.parquet", "mp", query=query)
+    again = pull_into(Store(out), "structures/candidates.parquet", "mp", query=query, pages=PAGES)
     assert server.log()["requests"] == []
     assert again.provenance == summary["sources"]["candidates"]
     assert KEY not in everything_in(tmp_path)

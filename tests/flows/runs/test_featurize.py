@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from atomsets_core.features.shards import read_entries, read_shard
+from atomsets_core.features.shards import read_shard
+from atomsets_core.features.stored import FeatureStore
 from atomsets_core.sources.embedded import load_flla
 from atomsets_core.storage.store import Store
 from atomsets_flows.cli import app
@@ -74,7 +75,7 @@ def test_every_entry_is_accounted_for(undisturbed, source):
     assert summary["shards"] == summary["shards_made"] == 19
     index = pd.read_parquet(out / "structures.parquet")
     assert len(index) == 1206
-    entries = read_entries(Store(out), "megnet", summary["digest"]).values()
+    entries = list(FeatureStore(Store(out), "megnet", summary["digest"], ()).entries())
     held = {h for entry in entries for h in entry.hashes}
     without = index.set_index("material_id").loc[failures.index.drop("empty"), "structure_hash"]
     assert set(index["structure_hash"]) - held == set(without)
@@ -87,7 +88,7 @@ def test_every_entry_is_accounted_for(undisturbed, source):
 @pytest.mark.slow
 def test_the_features_are_the_parents(undisturbed, megnet):
     out, summary = undisturbed
-    entry = min(read_entries(Store(out), "megnet", summary["digest"]).values(), key=lambda entry: entry.key)
+    entry = next(FeatureStore(Store(out), "megnet", summary["digest"], ()).entries())
     found = read_shard(Store(out), entry)
     structures = load_flla().structures
     row = {h: i for i, h in enumerate(structures.hashes)}

@@ -11,6 +11,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from atomsets_core.campaigns.layout import OUTPUTS, STRUCTURES, is_known, is_passing, model_files
 from atomsets_core.sources.base import SourceError
 from atomsets_core.storage.store import StorageError, Store
 from atomsets_flows.campaign.sections import Campaign
@@ -153,6 +154,9 @@ def test_everything_promised_is_there(finished):
     assert json.loads((out / "summary.json").read_text()) == summary
     assert (out / summary["model"]["folder"] / "model.safetensors").is_file()
     assert "<html" in (out / "report.html").read_text()
+    names = Store(out).all_names(".")
+    assert [name for name in names if not is_known(name) or is_passing(name)] == []
+    assert set(names) >= {*OUTPUTS, *STRUCTURES, *model_files(summary["model"]["folder"])}
     heads = [row["head"] for row in summary["discovery"]["heads"]]
     # The one that was chosen stands first, and its readout is that of the saved model.
     assert heads[0] == summary["choice"]["head"]

@@ -53,7 +53,7 @@ def pull(tmp_path):
 
     def run(watch=None, **options):
         query = MaterialsQuery(**{**QUICK, **options})
-        return pull_materials_project(query, Store(tmp_path / "out"), "structures.parquet", watch)
+        return pull_materials_project(query, Store(tmp_path / "out"), "structures.parquet", watch, "structures/pages")
 
     return run
 
