@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atomsets_core.models import AtomSetsRegressor, GraphSet, MEGNetRegressor, build_graphs
+from atomsets_core.models import AtomSetsRegressor, GraphSet, MEGNetRegressor, build_graphs, formula_groups
 from atomsets_core.parents import CUTOFF, load_parent
 from atomsets_core.sources import load_elastic
 from atomsets_core.structures import Structures
@@ -110,8 +110,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def grouped_folds(formulas: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """(n,) fold of each row; rows of one formula in one fold."""
-    names, group = np.unique(formulas.astype(str), return_inverse=True)
-    return (np.random.default_rng(seed).permutation(len(names)) % folds)[group]
+    group = formula_groups(formulas)
+    return (np.random.default_rng(seed).permutation(int(group.max()) + 1) % folds)[group]
 
 
 def compare(structures: Structures, graphs: GraphSet, y: np.ndarray, fold: np.ndarray) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from atomsets_core.sources import Options, composition_of, contacts_of, load_flla, plan, volume_scale
-from atomsets_core.structures import KnownCrystals, prepare
+from atomsets_core.structures import TOLERANCES, KnownCrystals, prepare
 
 DOCS = Path(__file__).parents[1] / "docs" / "sources.md"
 BEGIN, END = "<!-- volumes -->\n", "<!-- end of volumes -->"
@@ -68,7 +68,7 @@ def measure(threshold: float) -> dict[str, Any]:
         table = {Element(old).Z: Element(new).Z for old, new in replaced.items()}
         parent = structures.take([row])
         candidate = replace(parent, numbers=np.array([table.get(z, z) for z in parent.numbers.tolist()]))
-        known = KnownCrystals(volume_ratio=100.0)  # the volume is what is asked for
+        known = KnownCrystals(replace(TOLERANCES, volume_ratio=100.0))  # the volume is what is asked for
         for other in of_formula.get(str(candidate.formulas[0]), []):
             if (crystal := prepare(structures, other)) is not None:
                 known.add(crystal)

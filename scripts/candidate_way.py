@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from atomsets_core import jobs
 from atomsets_core.campaigns import LABELLED
-from atomsets_core.features import FeatureStore, StoredFeatures, shard_key, write_queue
+from atomsets_core.features import FeatureStore, shard_key, write_queue
 from atomsets_core.jobs import Wish
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import Catalogue, load_elastic, load_flla

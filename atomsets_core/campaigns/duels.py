@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomsets_core.discovery import pick
+from atomsets_core.models import formula_groups
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 CONFIDENCE = 0.9
@@ -54,8 +55,7 @@ def on_folds(
 
 def _share_above_zero(gain: FloatArray, groups: Sequence[str], seed: int) -> float:
     """Share of bootstrap resamples of groups whose total gain is above 0."""
-    _, inverse = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    total = np.bincount(inverse, weights=gain)
+    total = np.bincount(formula_groups(groups), weights=gain)
     random, above = np.random.default_rng(seed), 0
     for _ in range(RESAMPLES):
         above += int(total[random.integers(0, len(total), len(total))].sum() > 0)

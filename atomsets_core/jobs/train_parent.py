@@ -19,6 +19,7 @@ from atomsets_core.models import (
     Progress,
     StoredCheckpoint,
     build_graphs,
+    formula_groups,
     mean_absolute_error,
     root_mean_squared_error,
 )
@@ -109,8 +110,9 @@ def _parts(
     """(n,) part of each row ("" where the column says something else), in words where from, and the refusals."""
     name = split_column or ("split" if "split" in columns.columns else None)
     if name is None:
-        formulas, group = np.unique(structures.formulas.astype(str), return_inverse=True)
-        draw = np.random.default_rng(seed).permutation(len(formulas)) / len(formulas)
+        group = formula_groups(structures.formulas)
+        n_formulas = int(group.max()) + 1
+        draw = np.random.default_rng(seed).permutation(n_formulas) / n_formulas
         edges = np.cumsum(list(SHARES.values()))[:-1]
         parts = np.array(list(SHARES), dtype=object)[np.searchsorted(edges, draw, side="right")][group]
         return parts, f"random by reduced formula, 80:10:10, seed {seed}", []

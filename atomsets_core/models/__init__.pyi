@@ -12,9 +12,11 @@ from .classifier import ClassPrediction as ClassPrediction
 from .domain import sampled_rows as sampled_rows
 from .ensemble import AUTO as AUTO
 from .ensemble import FEWEST as FEWEST
-from .ensemble import group_folds as group_folds
 from .file_names import ARRAYS as ARRAYS
 from .file_names import CONFIG as CONFIG
+from .folds import formula_groups as formula_groups
+from .folds import group_folds as group_folds
+from .folds import held_out as held_out
 from .megnet_regressor import MEGNetRegressor as MEGNetRegressor
 from .metrics import acceleration as acceleration
 from .metrics import area_under_hits as area_under_hits
@@ -47,7 +49,6 @@ from .networks.training_data import TrainingData as TrainingData
 from .recipe import BATCH_SIZE as BATCH_SIZE
 from .recipe import candidates_for as candidates_for
 from .recipe import gathered as gathered
-from .recipe import held_out as held_out
 from .regressor import RECIPE_VERSION as RECIPE_VERSION
 from .regressor import AtomSetsRegressor as AtomSetsRegressor
 from .regressor import Prediction as Prediction

@@ -30,6 +30,7 @@ from sklearn.model_selection import GroupKFold
 
 from atomsets_core.features import AnyFeatures, FeatureSpec, as_batch, in_memory, parse_features
 from atomsets_core.models.baselines import composition_statistics
+from atomsets_core.models.folds import formula_groups
 from atomsets_core.models.networks.checkpoints import Progress
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
 from atomsets_core.models.networks.training import TrainingOptions, apply, train
@@ -118,8 +119,10 @@ class AutoAtomSets(BaseEstimator):
         features = self._features(batch)
         target = self._prepare(y)
         folds = self.folds or (10 if len(features) <= MANY else 5)
-        groups = GroupKFold(min(folds, len(set(features.formula))), shuffle=True, random_state=self.seed)
-        splits = list(groups.split(features.formula, groups=features.formula.astype(str)))
+        groups = formula_groups(features.formula)
+        # not `group_folds`: what this recipe is known to reach was measured with these folds
+        cut = GroupKFold(min(folds, int(groups.max()) + 1), shuffle=True, random_state=self.seed)
+        splits = list(cut.split(groups, groups=groups))
         learned = {NETWORKS: self._fit_networks(features, target, splits, progress)}
         if self.heads:
             learned |= self._fit_heads(features, target, splits)

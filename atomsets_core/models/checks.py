@@ -12,7 +12,7 @@ from sklearn.base import clone
 from atomsets_core.features import AnyFeatures
 from atomsets_core.models import metrics
 from atomsets_core.models.classifier import AtomSetsClassifier, class_scores
-from atomsets_core.models.ensemble import group_folds
+from atomsets_core.models.folds import group_folds
 from atomsets_core.models.trained import Model
 from atomsets_core.transforms import transform_targets
 

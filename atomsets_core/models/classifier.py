@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import compute_class_weight
 
 from atomsets_core.models.ensemble import AtomSetsEnsemble, out_of_fold
+from atomsets_core.models.folds import formula_groups
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.training import apply
 from atomsets_core.models.probabilities import (
@@ -297,10 +298,10 @@ def _logits(raw: FloatArray) -> FloatArray:
     return np.concatenate([np.zeros_like(raw), raw], axis=1) if raw.shape[1] == 1 else raw
 
 
-def _stratified_folds(label: IntArray, groups: npt.NDArray[np.object_], folds: int, seed: int) -> IntArray:
-    """(n,) fold of each row, rows of one group in one fold, classes shared evenly; -1 without."""
-    names, group = np.unique(groups.astype(str), return_inverse=True)
-    folds = min(folds, len(names))
+def _stratified_folds(label: IntArray, formulas: npt.NDArray[np.object_], folds: int, seed: int) -> IntArray:
+    """(n,) fold of each row, rows of one formula in one fold, classes shared evenly; -1 without."""
+    group = formula_groups(formulas)
+    folds = min(folds, int(group.max()) + 1)
     fold = np.full(len(label), -1, dtype=np.int64)
     if folds < 2:
         return fold

@@ -19,6 +19,7 @@ from sklearn.utils import Tags
 
 from atomsets_core.features import AnyFeatures, Batch, FeatureSpec, as_batch, default_features, parse_features
 from atomsets_core.models.domain import Domain, domain_and_distances
+from atomsets_core.models.folds import formula_groups
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
 from atomsets_core.models.networks.training import TrainingOptions, apply, automatic_batch_size, train
@@ -319,28 +320,13 @@ def _weighted(features: AnyFeatures) -> bool:
     return isinstance(features, Features) and features.weights is not None
 
 
-def group_folds(groups: npt.NDArray[np.object_], folds: int, seed: int) -> IntArray:
-    """(n,) fold of each row, rows of one group in one fold, folds of equal size as far as that allows; -1 without."""
-    names, inverse, counts = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
-    folds = min(folds, len(names))
-    if folds < 2:
-        return np.full(len(groups), -1, dtype=np.int64)
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-counts[order], kind="stable")]
-    of_group, filled = np.empty(len(names), dtype=np.int64), np.zeros(folds, dtype=np.int64)
-    for group in order:
-        of_group[group] = filled.argmin()
-        filled[of_group[group]] += counts[group]
-    return of_group[inverse]
-
-
 def _validation_rows(
-    seen: npt.NDArray[np.bool_], groups: npt.NDArray[np.object_], share: float, seed: int
+    seen: npt.NDArray[np.bool_], formulas: npt.NDArray[np.object_], share: float, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """(members, n) rows that end a member's training: of those it may see, a share of the groups, its own choice."""
+    """(members, n) rows that end a member's training: of those it may see, a share of the formulas, its own choice."""
     if not 0 < share < 1:
         raise ValueError(f"validation_share must be between 0 and 1, not {share}")
-    _, group = np.unique(groups.astype(str), return_inverse=True)
+    group = formula_groups(formulas)
     out = np.zeros_like(seen)
     for member, rows in enumerate(seen):
         present = np.unique(group[rows])

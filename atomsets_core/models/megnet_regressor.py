@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
 from atomsets_core.models.file_names import ARRAYS, CONFIG
+from atomsets_core.models.folds import drawn
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.graph_network import MEGNetNetwork, without_head
 from atomsets_core.models.networks.graph_set import RESOLUTION, GraphSet, build_graphs
@@ -374,12 +375,7 @@ def _start(init: str) -> tuple[Weights, float]:
 def _split(formula: npt.NDArray[np.object_], fraction: float, seed: int) -> tuple[IntArray, IntArray]:
     """Training and validation rows, those of one formula on one side."""
     rows = np.arange(len(formula))
-    names, group = np.unique(formula.astype(str), return_inverse=True)
-    if fraction == 0.0 or len(names) < 2:
+    if fraction == 0.0 or len(set(formula)) < 2:
         return rows, rows[:0]
-    order = np.random.default_rng([seed, 1]).permutation(len(names))
-    filled = np.cumsum(np.bincount(group)[order])
-    # At least one formula, never all.
-    count = min(max(1, int(np.searchsorted(filled, fraction * len(formula), side="right"))), len(names) - 1)
-    chosen = np.isin(group, order[:count])
+    chosen = drawn(formula, fraction * len(formula), np.random.default_rng([seed, 1]))
     return rows[~chosen], rows[chosen]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from atomsets_core.features import AnyFeatures, FeatureSpec, as_batch, in_memory, parse_features
+from atomsets_core.models.folds import held_out
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
 from atomsets_core.models.networks.training import TrainingOptions, apply, train
 from atomsets_core.models.networks.training_data import TrainingData
@@ -249,15 +250,6 @@ def _transforms(y: npt.NDArray[Any], task: str, asked: Sequence[str]) -> list[st
     if task == "classification":
         return ["none"]
     return [name for name in asked if name == "none" or (y > 0).all()]
-
-
-def held_out(formulas: npt.NDArray[np.object_], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """(n,) bool: whole formulas at random, until their rows make up the share."""
-    names, group = np.unique(formulas.astype(str), return_inverse=True)
-    order = np.random.default_rng(seed + 1).permutation(len(names))
-    counts = np.bincount(group)[order].cumsum()
-    chosen = order[: max(1, int(np.searchsorted(counts, share * len(formulas))))]
-    return np.isin(group, chosen)
 
 
 def _errors(

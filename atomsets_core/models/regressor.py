@@ -11,7 +11,8 @@ import numpy.typing as npt
 from sklearn.base import RegressorMixin
 
 from atomsets_core.models.calibration import Calibrator, calibrate, crossed_coverage, rows_needed
-from atomsets_core.models.ensemble import AtomSetsEnsemble, group_folds, out_of_fold
+from atomsets_core.models.ensemble import AtomSetsEnsemble, out_of_fold
+from atomsets_core.models.folds import group_folds
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.training import apply
 from atomsets_core.transforms import FloatArray, listed_transforms, transform_targets

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.entries import ID_NAMES
+from atomsets_core.sources.files.formats import PARQUET
 from atomsets_core.sources.pull import pull
 from atomsets_core.storage import Digests, check_parquet, position, probe_file
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, empty_structures, from_arrow
@@ -99,7 +100,7 @@ def read_blocks(
 def is_table(source: str) -> bool:
     """Whether the source is a Parquet file with structure columns; a damaged one is left to `pull` to describe."""
     path = Path(source)
-    if path.suffix.lower() not in (".parquet", ".pq") or not path.is_file():
+    if path.suffix.lower() not in PARQUET.suffixes or not path.is_file():
         return False
     try:
         probe_file(path)

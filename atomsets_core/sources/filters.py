@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Element, Structure
+from pymatgen.core import Element
 
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.catalogue import Catalogue, Lines
-from atomsets_core.structures import Structures
+from atomsets_core.structures import CrystalsByFormula, Structures
 
 
 def already_seen(candidates: Structures, training: Structures) -> npt.NDArray[np.object_]:
     """(n,) why each candidate counts as seen, "" where it doesn't.
 
-    Compared are identifiers, content hashes, and, within a reduced formula, the crystals themselves with pymatgen's
-    StructureMatcher (its default tolerances; primitive cells, volumes scaled), which finds other cells, other settings
-    and other relaxations of one crystal.
+    Compared are identifiers, content hashes, and the crystals themselves by `same_crystal`: another cell, setting or
+    relaxation of a training crystal is seen, a distorted phase of it is not.
     """
-    ids, hashes = set(training.material_id), set(training.hashes)
-    by_formula: dict[str, list[int]] = defaultdict(list)
-    for row, formula in enumerate(training.formulas):
-        by_formula[formula].append(row)
-    reasons = np.full(len(candidates), "", dtype=object)
-    crystals: dict[str, list[Structure]] = {}
-    matcher = StructureMatcher()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    return _Training(training).reasons(candidates)
+
+
+class _Training:
+    """What candidates are compared with, the same for all blocks of them."""
+
+    def __init__(self, structures: Structures) -> None:
+        self.ids, self.hashes = set(structures.material_id), set(structures.hashes)
+        self.crystals = CrystalsByFormula(structures)
+
+    def reasons(self, candidates: Structures) -> npt.NDArray[np.object_]:
+        reasons = np.full(len(candidates), "", dtype=object)
         for row in range(len(candidates)):
-            formula = candidates.formulas[row]
-            if candidates.material_id[row] in ids:
+            if candidates.material_id[row] in self.ids:
                 reasons[row] = "its identifier is in the training data"
-            elif candidates.hashes[row] in hashes:
+            elif candidates.hashes[row] in self.hashes:
                 reasons[row] = "its structure is in the training data"
-            elif formula in by_formula:
-                known = crystals.setdefault(formula, [])
-                if not known:
-                    known.extend(training.take(by_formula[formula]).to_pymatgen())
-                own = candidates.take([row]).to_pymatgen()[0]
-                if any(matcher.fit(own, other) for other in known):
-                    reasons[row] = "the same crystal is in the training data"
-    return reasons
+            elif self.crystals.find(candidates, row) is not None:
+                reasons[row] = "the same crystal is in the training data"
+        return reasons
 
 
 def already_seen_lines(candidates: Catalogue, training: Catalogue) -> npt.NDArray[np.object_]:
@@ -56,10 +49,10 @@ def already_seen_lines(candidates: Catalogue, training: Catalogue) -> npt.NDArra
     shared = candidates.lines.formulas.isin(training.lines.formulas) & (reasons == "")
     if not shared.any():
         return reasons
-    known = training.take(training.lines.formulas.isin(candidates.lines.formulas[shared])).structures()
+    known = _Training(training.take(training.lines.formulas.isin(candidates.lines.formulas[shared])).structures())
     rows = np.flatnonzero(shared)
     for positions, block, _ in candidates.take(shared).blocks():
-        reasons[rows[positions]] = already_seen(block, known)
+        reasons[rows[positions]] = known.reasons(block)
     return reasons
 
 

@@ -33,7 +33,7 @@ from pymatgen.analysis.structure_prediction.volume_predictor import bond_params
 from pymatgen.core import Element, Species
 
 from atomsets_core.sources.base import Pulled, SourceError
-from atomsets_core.structures import FloatArray, KnownCrystals, Prepared, Refusal, Structures, prepare
+from atomsets_core.structures import CrystalsByFormula, FloatArray, Refusal, Structures, prepare
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.5, 2.0
 """Bounds of the factor of the volume; a substitution that needs more doesn't fit this prototype."""
@@ -415,14 +415,10 @@ class _Maker:
     made: list[Structures] = field(default_factory=list)
     columns: list[tuple[str, str, float, float]] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
-    known: dict[str, KnownCrystals] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
     contacts: dict[int, Contacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.of_formula: dict[str, list[int]] = defaultdict(list)
-        for row, formula in enumerate(self.prototypes.formulas):
-            self.of_formula[formula].append(row)
+        self.known = CrystalsByFormula(self.prototypes)
 
     def consider(self, row: int, substitution: Substitution) -> None:
         """Make one candidate, unless something speaks against it."""
@@ -458,20 +454,12 @@ class _Maker:
 
     def _same(self, candidate: Structures, formula: str) -> str:
         """Name of a known crystal that this is; "" and remembered where it is new."""
-        if formula not in self.known:
-            self.known[formula] = KnownCrystals()
-            for row in self.of_formula.get(formula, []):
-                if (crystal := prepare(self.prototypes, row)) is not None:
-                    self._remember(formula, crystal, str(self.prototypes.material_id[row]))
-        prepared = prepare(candidate, 0)
-        if prepared is None:
+        crystal = prepare(candidate, 0)
+        if crystal is None:
             return ""
-        match = self.known[formula].find(prepared)
-        if match is not None:
-            return self.names[match]
-        self._remember(formula, prepared, str(candidate.material_id[0]))
-        return ""
-
-    def _remember(self, formula: str, crystal: Prepared, name: str) -> None:
-        self.names.append(name)
-        self.known[formula].add(replace(crystal, row=len(self.names) - 1))
+        known, n = self.known.of(formula), len(self.prototypes)
+        match = known.find(crystal)
+        if match is None:
+            known.add(replace(crystal, row=n + len(self.made)))
+            return ""
+        return str(self.prototypes.material_id[match] if match < n else self.made[match - n].material_id[0])

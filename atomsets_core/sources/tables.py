@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,15 +12,12 @@ import pyarrow.parquet as pq
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, Watcher
 from atomsets_core.sources.blocks import is_table, read_blocks
 from atomsets_core.sources.catalogue import OWN, Catalogue, write_catalogue
-from atomsets_core.sources.files.listing import sha256_of
+from atomsets_core.sources.files.contents import sha256_of
 from atomsets_core.sources.materials_project.pull import pull_materials_project
 from atomsets_core.sources.materials_project.query import MaterialsQuery
 from atomsets_core.sources.pull import MATERIALS_PROJECT, pull
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
-
-if TYPE_CHECKING:
-    pass
 
 
 def open_source(source: str, scratch: Store, **options: Any) -> Pulled[Any]:
@@ -112,8 +109,6 @@ def pull_into(
         return pull_materials_project(query or MaterialsQuery(), store, target, watch, pages)
     if query is not None:
         raise SourceError(f"a query goes with the source {MATERIALS_PROJECT!r}, not with {source!r}")
-    from atomsets_core.sources.blocks import is_table
-
     if labels is None and is_table(source):
         return copy_table(store, target, source, id_column)
     pulled = pull(source, labels=labels, id_column=id_column, **(options or {}))

@@ -22,8 +22,9 @@ from .graphs import neighbours as neighbours
 from .reading import as_structures as as_structures
 from .reading import from_arrow as from_arrow
 from .reading import from_pymatgen as from_pymatgen
+from .same_crystal import TOLERANCES as TOLERANCES
+from .same_crystal import CrystalsByFormula as CrystalsByFormula
 from .same_crystal import KnownCrystals as KnownCrystals
-from .same_crystal import Prepared as Prepared
 from .same_crystal import prepare as prepare
 from .same_crystal import same_crystal as same_crystal
 from .validation import validate as validate

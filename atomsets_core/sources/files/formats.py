@@ -1,17 +1,18 @@
-"""A reader for each format of structure files."""
+"""The formats of structure files: one reader function for each, and `FORMATS`, the table of them all.
+
+A new format is a reader function and an entry in `FORMATS`: which files are of it, what messages say is read, and how a
+damaged file is taken all follow from there.
+"""
 
 from __future__ import annotations
 
-import importlib
 import io
 import itertools
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from pymatgen.io.vasp import Poscar
 
 from atomsets_core.sources.base import Pulled, SourceError, pulled_from_arrow
 from atomsets_core.sources.entries import ID_NAMES, Crystal, Entry, default_id, pulled_from_entries, reason_of, split_id
+from atomsets_core.sources.files.ase_formats import ase_rows, read_ase_database, read_xyz
 from atomsets_core.sources.files.cif import read_cif
-from atomsets_core.sources.files.listing import StructureFile, file_on_disk, kind_and_stem
+from atomsets_core.sources.files.contents import StructureFile
 from atomsets_core.storage import check_arrays, probe_content, probe_file, read_parquet
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
@@ -31,6 +33,62 @@ FILE_COLUMNS = ("file", "cif", "path", "structure")
 
 Item = tuple[str | None, Any, Mapping[str, Any]]
 """Identifier (None: unnamed), structure as it stands in the file, columns beside it."""
+
+Reader = Callable[[StructureFile, str], Pulled | Iterator[Entry | Refusal]]
+"""From a file and the name of its column of identifiers to a batch, or to entries one by one."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of structure files.
+
+    Attributes:
+        name: what people are told it is called.
+        suffixes: ends of the names of its files, in lower case; a suffix belongs to one format.
+        read: its reader. Raises where nothing, or nothing more, of the file can be read.
+        prefixes: beginnings of the names of its files, in upper case, for names without such an end.
+        compressed: files with .gz behind their names are read too.
+        single: a file holds one structure as a rule, so that a damaged one is a row of the failure ledger even where
+            it was asked for by itself, and not an error of the whole source.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Reader
+    prefixes: tuple[str, ...] = ()
+    compressed: bool = True
+    single: bool = False
+
+
+ZIP = "zip"
+"""The kind of an archive: what is in it is read, see `atomsets_core.sources.files.listing.list_zip`."""
+
+
+def kind_and_stem(name: str) -> tuple[str, str]:
+    """Name of the format of a file, or `ZIP` ("" where unknown), and the file's name without what says so."""
+    compressed = name.lower().endswith(".gz")
+    plain = name[:-3] if compressed else name
+    path = PurePosixPath(plain)
+    if path.suffix.lower() == f".{ZIP}" and not compressed:
+        return ZIP, plain[: -len(path.suffix)]
+    for known in FORMATS:
+        if path.suffix.lower() in known.suffixes and (known.compressed or not compressed):
+            return known.name, plain[: -len(path.suffix)]
+    for known in FORMATS:
+        if known.prefixes and path.name.upper().startswith(known.prefixes):
+            return known.name, plain
+    return "", name
+
+
+def format_called(name: str) -> Format:
+    """The format of this name."""
+    return {known.name: known for known in FORMATS}[name]
+
+
+def file_on_disk(path: Path, name: str | None = None, *, lone: bool = False) -> StructureFile:
+    """A file by its path, called `name` in messages."""
+    kind, stem = kind_and_stem(name or path.name)
+    return StructureFile(name or path.name, kind, stem, path, size=path.stat().st_size, lone=lone)
 
 
 def read_file(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | Refusal]:
@@ -42,18 +100,11 @@ def read_file(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | 
     Raises:
         Exception: whatever a parser raises when nothing of the file can be read; `reason_of` puts it into words.
     """
-    if file.kind == "cif":
-        return iter(read_cif(file.text(), file.name, file.stem))
-    if file.kind == "poscar":
-        return iter([_poscar(file)])
-    readers: dict[str, Callable[[StructureFile, str], Pulled | Iterator[Entry | Refusal]]] = {
-        "parquet": _parquet,
-        "json": _json,
-        "xyz": _xyz,
-        "ase database": _ase_database,
-        "csv": _csv,
-    }
-    return readers[file.kind](file, id_column)
+    return format_called(file.kind).read(file, id_column)
+
+
+def _cif(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
+    return iter(read_cif(file.text(), file.name, file.stem))
 
 
 def structure_from(value: Any) -> Structure | Crystal:
@@ -148,7 +199,7 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
         raise ValueError(reason_of(error, "lattice, Z and frac must be lists of numbers")) from error
 
 
-def _poscar(file: StructureFile) -> Entry:
+def _poscar(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
     text = file.text()
     try:
         _check_poscar(text)
@@ -157,7 +208,7 @@ def _poscar(file: StructureFile) -> Entry:
         raise ValueError(reason_of(error, "not a readable POSCAR")) from error
     if not poscar.true_names:  # pymatgen would call them H, He, Li, ...
         raise ValueError("no element symbols (VASP 4 format): write them in the line before the numbers of atoms")
-    return Entry(file.stem, poscar.structure)
+    return iter([Entry(file.stem, poscar.structure)])
 
 
 def _check_poscar(text: str) -> None:
@@ -176,7 +227,7 @@ def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
         raise ValueError(reason_of(error, "not readable JSON")) from error
     if isinstance(document, dict) and {"ids", "nextid"} <= document.keys():
         check_arrays(document)
-        return _ase_rows(file, id_column, "json")
+        return ase_rows(file, id_column, "json")
     items = _json_items(document, id_column)
     return read_items(items, file.stem, len(items))
 
@@ -231,127 +282,6 @@ def _named_records(records: list[dict[str, Any]], index: list[Any], id_column: s
     return [(name if counts else name or str(index[i]), *rest) for i, (name, *rest) in enumerate(items)]  # type: ignore[misc]
 
 
-def _ase(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise SourceError("extended XYZ files and ASE databases are read with ASE: pip install ase") from error
-
-
-def _from_atoms(atoms: Any) -> Crystal:
-    if not all(atoms.pbc):
-        raise ValueError("not periodic in all three directions: a crystal needs a cell (Lattice=... and pbc=T T T)")
-    cell = np.array(atoms.cell.array, dtype=np.float64)
-    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-12:
-        raise ValueError("its cell has no volume")
-    if "occupancy" in atoms.info:  # how ASE keeps what it read of a disordered crystal
-        raise ValueError("it has partial occupancies: only ordered structures have a graph")
-    return Crystal(cell, np.array(atoms.numbers, dtype=np.int64), atoms.positions @ np.linalg.inv(cell))
-
-
-def _xyz(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
-    read_xyz = _ase("ase.io.extxyz").read_xyz
-    return _xyz_entries(read_xyz, file, id_column)
-
-
-def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
-    frames = list(_xyz_frames(file.text()))
-    if not frames:
-        yield Refusal(file.stem, "parse", "the file is empty")
-    for position, frame in enumerate(frames):
-        material_id = default_id(None, file.stem, position, len(frames))
-        try:
-            _check_frame(frame)
-            atoms = next(read_xyz(io.StringIO(frame), index=0))
-            inside, columns = split_id(_atoms_columns(atoms), id_column)
-            material_id = inside or material_id
-            yield Entry(material_id, _from_atoms(atoms), columns)
-        except Exception as error:
-            yield Refusal(material_id, "parse", reason_of(error))
-
-
-def _check_frame(frame: str) -> None:
-    """Raise ValueError where a frame announces more than it has, columns or atoms: ASE makes them all, however many."""
-    lines = frame.splitlines()
-    header = lines[0].strip() if lines else ""
-    if header.isdecimal() and int(header) > len(lines) - 2:
-        raise ValueError(f"{int(header)} atoms are announced, {max(len(lines) - 2, 0)} lines follow")
-    if len(lines) > 2:
-        # by ASE's own reading of the line: quotes, repeated keys and numbers have more forms than one thinks of
-        stated = _ase("ase.io.extxyz").key_val_str_to_dict(lines[1].strip()).get("Properties", "")
-        widths = [int(part) for part in str(stated).split(":")[2::3]]
-        if sum(widths) > len(lines[2].split()) or min(widths, default=1) < 1:
-            raise ValueError(f"{sum(widths):.3g} columns are announced, a line of it has {len(lines[2].split())}")
-
-
-def _xyz_frames(text: str) -> Iterator[str]:
-    """The frames one by one, so that a broken one doesn't take the others with it."""
-    lines = text.rstrip().splitlines(keepends=True)
-    start = 0
-    while start < len(lines):
-        header = lines[start].strip()
-        n_lines = int(header) + 2 if header.isdecimal() and len(header) < 10 else len(lines)
-        yield "".join(lines[start : start + n_lines])
-        start += n_lines
-
-
-def _atoms_columns(atoms: Any) -> dict[str, Any]:
-    results = getattr(atoms.calc, "results", {})
-    columns = {**results, **atoms.info}
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in columns.items()}
-
-
-def _ase_database(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
-    _ase("ase.db")
-    if file.member:
-        return _ase_rows(file, id_column, "db")
-    _check_ase_database(file.path)
-    return _ase_rows(file, id_column, "db")
-
-
-def _check_ase_database(path: Path) -> None:
-    """Raise ValueError for another SQLite file, into which ASE would write its tables."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        try:
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'systems'").fetchall()
-        except sqlite3.DatabaseError as error:
-            raise ValueError(reason_of(error, "not an ASE database")) from error
-        if not tables:
-            raise ValueError("not an ASE database: a SQLite file without a table 'systems'")
-        _check_columns(connection)
-
-
-def _check_columns(connection: sqlite3.Connection) -> None:
-    """Raise ValueError where a row announces an array that it doesn't hold, which ASE would allocate."""
-    columns = [row[1] for row in connection.execute("PRAGMA table_info(systems)")]
-    for column in {"key_value_pairs", "constraints", "calculator_parameters", "data"} & set(columns):
-        where = f"typeof({column}) = 'text' AND {column} LIKE '%ndarray__%'"
-        for (text,) in connection.execute(f"SELECT {column} FROM systems WHERE {where}"):  # noqa: S608  # names above
-            check_arrays(json.loads(text))
-
-
-def _ase_rows(file: StructureFile, id_column: str, kind: str) -> Iterator[Entry | Refusal]:
-    """The rows of an ASE database in SQLite or JSON, with its key-value pairs as columns."""
-    connect = _ase("ase.db").connect
-    with ExitStack() as stack:
-        path = file.path
-        if file.member or path.name.lower().endswith(".gz"):  # ASE opens files only
-            path = Path(stack.enter_context(TemporaryDirectory())) / f"database.{kind}"
-            path.write_bytes(file.content())
-            if kind == "db":
-                _check_ase_database(path)
-        for row in connect(str(path), type=kind, use_lock_file=False).select():
-            material_id = f"{file.stem}-{row.id}"
-            try:
-                inside, columns = split_id(row.key_value_pairs, id_column)
-                material_id = inside or material_id
-                if row.get("energy") is not None:
-                    columns = {"energy": row.energy, **columns}
-                yield Entry(material_id, _from_atoms(row.toatoms()), columns)
-            except Exception as error:
-                yield Refusal(material_id, "parse", reason_of(error))
-
-
 def read_csv(content: bytes) -> pd.DataFrame:
     """All columns of a CSV as text, so that an identifier "001" stays what it is.
 
@@ -399,7 +329,7 @@ def _referenced(reference: str | None, file: StructureFile) -> Structure | Cryst
     if not place.is_file():
         raise ValueError(f"there is no file {reference}")
     named = file_on_disk(place, reference)
-    if named.kind in ("", "zip", "csv"):
+    if named.kind in ("", ZIP, CSV.name):
         raise ValueError(f"{reference} is of no kind that holds a structure")
     found = read_file(named, "")
     pulled = found if isinstance(found, Pulled) else pulled_from_entries(found)
@@ -414,3 +344,22 @@ def _referenced(reference: str | None, file: StructureFile) -> Structure | Cryst
 def _is_text(reference: str) -> bool:
     """Whether a cell holds a structure itself instead of the name of a file."""
     return "\n" in reference or reference.startswith("{")
+
+
+PARQUET = Format("Parquet", (".parquet", ".pq"), _parquet, compressed=False)
+JSON = Format("pymatgen JSON", (".json",), _json)
+CSV = Format("CSV", (".csv",), _csv)
+
+FORMATS = (
+    PARQUET,
+    JSON,
+    Format("CIF", (".cif", ".mcif"), _cif, single=True),
+    Format("POSCAR", (".vasp", ".poscar", ".contcar"), _poscar, prefixes=("POSCAR", "CONTCAR"), single=True),
+    Format("extended XYZ", (".xyz", ".extxyz"), read_xyz),
+    Format("ASE database", (".db",), read_ase_database, compressed=False),
+    CSV,
+)
+"""All formats; their names stand in messages in this order, and in docs/sources.md."""
+
+KNOWN = f"{', '.join(known.name for known in FORMATS)}, or a folder or zip of those"
+"""What messages say is read."""

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
 from atomsets_core.sources.entries import ID_NAMES, default_id, reason_of, with_numbers
-from atomsets_core.sources.files.formats import FILE_COLUMNS, read_csv
-from atomsets_core.sources.files.listing import file_on_disk, sha256_of
+from atomsets_core.sources.files.contents import sha256_of
+from atomsets_core.sources.files.formats import CSV, FILE_COLUMNS, JSON, PARQUET, file_on_disk, kind_and_stem, read_csv
 from atomsets_core.storage import probe_content, probe_file, read_parquet
 from atomsets_core.structures import Compositions, from_formulas
 
@@ -23,8 +23,6 @@ FORMULA_NAMES = ("formula", "composition")
 
 STRUCTURE_NAMES = ("lattice", *FILE_COLUMNS)
 """A table with one of these holds structures or names them."""
-
-SUFFIXES = (".csv", ".parquet", ".json")
 
 
 def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulled[Compositions] | None:
@@ -41,10 +39,10 @@ def read_compositions(path: str | Path, id_column: str = "material_id") -> Pulle
         SourceError: the table can't be read or is empty.
     """
     place = Path(path).expanduser()
-    kind = Path(place.name.lower().removesuffix(".gz")).suffix
-    if kind not in SUFFIXES or not place.is_file():
+    kind, _ = kind_and_stem(place.name)
+    if kind not in (CSV.name, PARQUET.name, JSON.name) or not place.is_file():
         return None
-    if kind == ".parquet" and _holds_structures(place):
+    if kind == PARQUET.name and _holds_structures(place):
         return None
     try:
         table = _table(file_on_disk(place).content(), kind)
@@ -83,9 +81,9 @@ def _holds_structures(place: Path) -> bool:
 
 
 def _table(content: bytes, kind: str) -> pd.DataFrame | None:
-    if kind == ".csv":
+    if kind == CSV.name:
         return read_csv(content)
-    if kind == ".parquet":
+    if kind == PARQUET.name:
         probe_content(content)
         return read_parquet(pa.BufferReader(content), len(content)).to_pandas()
     document = json.loads(content)

@@ -11,8 +11,7 @@ import pandas as pd
 
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.entries import ID_NAMES, with_numbers
-from atomsets_core.sources.files.formats import FILE_COLUMNS
-from atomsets_core.sources.files.listing import kind_and_stem
+from atomsets_core.sources.files.formats import FILE_COLUMNS, FORMATS, kind_and_stem
 from atomsets_core.structures import Refusal
 
 _KEY_NAMES = (*ID_NAMES, "name", "filename", *FILE_COLUMNS)
@@ -67,7 +66,8 @@ def _names_of(file: str) -> tuple[list[str], list[str]]:
     """What a label may call a file: its relative names, and the bare names at their ends."""
     kind, stem = kind_and_stem(file)
     relative = [file, file.removesuffix(".gz"), stem]
-    if kind == "poscar" and stem.upper().endswith(("/POSCAR", "/CONTCAR")):
+    prefixes = [prefix for known in FORMATS if known.name == kind for prefix in known.prefixes]
+    if stem.upper().endswith(tuple(f"/{prefix}" for prefix in prefixes)):
         relative.append(str(PurePosixPath(stem).parent))
     relative = list(dict.fromkeys(relative))
     return relative, list(dict.fromkeys(PurePosixPath(name).name for name in relative))

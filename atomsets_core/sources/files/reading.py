@@ -13,23 +13,21 @@ import pandas as pd
 
 from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
 from atomsets_core.sources.entries import pulled_from_entries, reason_of, with_numbers
-from atomsets_core.sources.files.formats import read_csv, read_file
-from atomsets_core.sources.files.label_tables import join_labels
-from atomsets_core.sources.files.listing import (
+from atomsets_core.sources.files.contents import StructureFile, sha256_of, sha256_of_all
+from atomsets_core.sources.files.formats import (
+    CSV,
     KNOWN,
-    Listing,
-    StructureFile,
+    ZIP,
     file_on_disk,
+    format_called,
     kind_and_stem,
-    list_folder,
-    list_zip,
-    sha256_of,
-    sha256_of_all,
+    read_csv,
+    read_file,
 )
+from atomsets_core.sources.files.label_tables import join_labels
+from atomsets_core.sources.files.listing import Listing, list_folder, list_zip
 from atomsets_core.sources.files.parallel import FILE, FanOut, parse_all
 from atomsets_core.structures import Refusal
-
-_ONE_STRUCTURE = ("cif", "poscar")
 
 
 def read_path(
@@ -92,7 +90,7 @@ def _read_place(place: Path, id_column: str, labels: str | Path | None, fan_out:
     file = file_on_disk(place, lone=True)
     if not file.kind:
         raise SourceError(f"{place}: unknown kind of file {place.suffix!r}; read are {KNOWN}")
-    if file.kind != "zip":
+    if file.kind != ZIP:
         return _read_lone(file, place, id_column, labels)
     try:
         listing = list_zip(place)
@@ -104,8 +102,8 @@ def _read_place(place: Path, id_column: str, labels: str | Path | None, fan_out:
 def _read_collection(
     listing: Listing, place: Path, id_column: str, labels: str | Path | None, fan_out: FanOut | None
 ) -> Pulled:
-    tables = [file for file in listing.files if file.kind == "csv"]
-    sources = [file for file in listing.files if file.kind != "csv"]
+    tables = [file for file in listing.files if file.kind == CSV.name]
+    sources = [file for file in listing.files if file.kind != CSV.name]
     own_labels = None
     if not sources:
         sources, tables = tables, []
@@ -140,7 +138,7 @@ def _read_lone(file: StructureFile, place: Path, id_column: str, labels: str | P
         found = read_file(file, id_column)
         pulled = without_duplicates(found if isinstance(found, Pulled) else pulled_from_entries(found))
     except Exception as error:
-        if file.kind not in _ONE_STRUCTURE:
+        if not format_called(file.kind).single:
             raise SourceError(f"{place}: {reason_of(error)}") from error
         pulled = pulled_from_entries([Refusal(file.name, "parse", reason_of(error))])
     if labels is not None:
@@ -150,7 +148,7 @@ def _read_lone(file: StructureFile, place: Path, id_column: str, labels: str | P
 
 def _with_labels(pulled: Pulled, names: list[str], labels: str | Path, id_column: str) -> Pulled:
     place = Path(labels).expanduser()
-    if not place.is_file() or kind_and_stem(place.name)[0] != "csv":
+    if not place.is_file() or kind_and_stem(place.name)[0] != CSV.name:
         wrong = "isn't one" if place.exists() else "doesn't exist"
         raise SourceError(f"{labels}: labels are read from a CSV file, and this {wrong}")
     table = _label_table(file_on_disk(place).content, str(labels))

@@ -40,7 +40,7 @@ def test_held_out_rows_touch_nothing(elastic_features):
     features, values = elastic_features
     model = AtomSetsRegressor("megnet:V0+V1+V2+V3", **{**SMALL, "epochs": 3})
     before = held_out_check(model, features, values, 0.2)
-    from atomsets_core.models.ensemble import group_folds
+    from atomsets_core.models.folds import group_folds
 
     changed = values.copy()
     test = group_folds(features.formula, 5, 0) == 0

@@ -70,7 +70,7 @@ def test_out_of_fold_probabilities_know_nothing_of_their_labels(stiff):
     changed[fold] = np.where(changed[fold] == "soft", "stiff", "soft")
     other = AtomSetsClassifier(**{**SMALL, "calibration": "none"})
     # The folds are stratified by class, and so move with the labels: keep them as they were.
-    import atomsets_core.classifiers as module
+    import atomsets_core.models.classifier as module
 
     original = module._stratified_folds
     module._stratified_folds = lambda *_: first.fold_

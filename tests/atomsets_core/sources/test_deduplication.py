@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.deduplication import deduplicate, same_content
 from atomsets_core.sources.entries import Entry, pulled_from_entries
 from atomsets_core.structures.batch import Structures
-from atomsets_core.structures.same_crystal import same_crystal
+from atomsets_core.structures.same_crystal import Tolerances, same_crystal
 
 
 def rock_salt(a: float) -> Structure:
@@ -93,9 +92,8 @@ def test_when_time_is_up_the_rest_stays_and_is_counted(pulled):
     assert kept.provenance["not_compared"] == len(pulled.structures)
 
 
-def test_too_large_cells_are_left_alone(pulled, monkeypatch):
-    monkeypatch.setattr(sys.modules[same_crystal.__module__], "MOST_ATOMS", 1)
-    found = same_crystal(pulled.structures)
+def test_too_large_cells_are_left_alone(pulled):
+    found = same_crystal(pulled.structures, tolerances=Tolerances(most_atoms=1))
     assert list(found.of) == list(range(8))
     assert found.not_compared == tuple(range(8))
 

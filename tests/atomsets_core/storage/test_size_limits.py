@@ -69,9 +69,9 @@ def test_tables_come_back_as_pyarrow_reads_them(tmp_path):
 
 
 def test_compositions_are_not_decompressed_without_end(tmp_path, monkeypatch):
-    from atomsets_core.sources.files import listing
+    from atomsets_core.sources.files import contents
 
-    monkeypatch.setattr(listing, "_ALWAYS_ALLOWED", 100_000)
+    monkeypatch.setattr(contents, "ALWAYS_ALLOWED", 100_000)
     (tmp_path / "f.csv.gz").write_bytes(gzip.compress(b"formula\n" + b"NaCl\n" * 1_000_000))
     with pytest.raises(SourceError, match="250 times"):
         pull(str(tmp_path / "f.csv.gz"), compositions=True)

@@ -1,0 +1,58 @@
+"""Rows of one reduced formula stay together: which rows those are, and the folds and parts that keep to it.
+
+Polymorphs of a formula resemble each other in almost every property, so a row whose formula a model has seen says
+little of what the model does with new ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+def formula_groups(formulas: npt.NDArray[np.object_] | Sequence[str]) -> IntArray:
+    """(n,) number of each row's group, from 0 in the order of the formulas' names; one formula is one group."""
+    _, group = np.unique(np.asarray(formulas).astype(str), return_inverse=True)
+    return group.astype(np.int64)
+
+
+def group_folds(formulas: npt.NDArray[np.object_], folds: int, seed: int) -> IntArray:
+    """(n,) fold of each row, rows of one formula in one fold, folds of equal size as far as that allows; -1 without.
+
+    Not scikit-learn's `GroupKFold`: with `shuffle=True` it gives folds the same number of groups instead of rows, and
+    without it the seed has no say. Models and rankings of one seed rest on these folds.
+    """
+    group = formula_groups(formulas)
+    counts = np.bincount(group)
+    folds = min(folds, len(counts))
+    if folds < 2:
+        return np.full(len(group), -1, dtype=np.int64)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    order = order[np.argsort(-counts[order], kind="stable")]
+    of_group, filled = np.empty(len(counts), dtype=np.int64), np.zeros(folds, dtype=np.int64)
+    for one in order:
+        of_group[one] = filled.argmin()
+        filled[of_group[one]] += counts[one]
+    return of_group[group]
+
+
+def held_out(formulas: npt.NDArray[np.object_], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """(n,) bool: whole formulas at random, as long as their rows are fewer than the share."""
+    return drawn(formulas, math.ceil(share * len(formulas)) - 1, np.random.default_rng(seed + 1))
+
+
+def drawn(formulas: npt.NDArray[np.object_], rows: float, random: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """(n,) bool: whole formulas in random order, as long as they have no more than so many rows together.
+
+    At least one formula is drawn, and never all of several.
+    """
+    group = formula_groups(formulas)
+    counts = np.bincount(group)
+    order = random.permutation(len(counts))
+    most = int(np.searchsorted(counts[order].cumsum(), rows, side="right"))
+    return np.isin(group, order[: max(1, min(most, len(counts) - 1))])
