@@ -30,6 +30,7 @@ from .megnet.weights import N_ELEMENTS as N_ELEMENTS
 from .megnet.weights import Weights as Weights
 from .megnet.weights import read_weights as read_weights
 from .megnet.weights import weight_shapes as weight_shapes
+from .registry import BUILT_IN as BUILT_IN
 from .registry import about_parent as about_parent
 from .registry import carrier_versions as carrier_versions
 from .registry import is_parent as is_parent

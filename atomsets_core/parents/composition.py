@@ -42,7 +42,7 @@ STRUCTURE_LEVELS = {"hidden": WIDTH, "properties": len(PROPERTIES)}
 
 ABOUT = About(
     title="composition network",
-    described="a network on compositions, pretrained on computed crystals",
+    described="a network on compositions, pretrained on the computed crystals of mp-2018.6.1",
     # The weights are our own; their data were collected by these authors.
     references=(CHEN_2019,),
     licence="BSD 3-Clause, part of this package; the data it learned from are CC BY 4.0",

@@ -38,10 +38,11 @@ def _table(
     overlap: str,
     references: tuple[Reference, ...] = (),
     uncited: str = "",
+    described: str = "",
 ) -> Table:
     about = About(
         title=name,
-        described=f"the published element vectors {name}",
+        described=described or f"the published element vectors {name}",
         references=references,
         uncited=uncited,
         package=PACKAGE,
@@ -244,6 +245,7 @@ TABLES = {
         "nothing: the atomic number",
         "Atomic numbers know nothing of these structures or labels.",
         uncited="it is the atomic number",
+        described="the atomic number, as one of n",
     ),
     "crystallm": _table(
         "crystallm",
@@ -412,6 +414,7 @@ TABLES = {
         "nothing: normally distributed random numbers, for comparison",
         "Random numbers know nothing of these structures or labels.",
         uncited="it is random numbers",
+        described="random vectors of the elements",
     ),
 }
 """Name of a table -> what it is. Those of CHGNet and SevenNet-0 are levels of our own parents."""

@@ -300,8 +300,8 @@ def test_missing_package_is_named_with_what_to_install(parent, module, monkeypat
     if parent.name not in parent_names():
         pytest.skip("its weights are files of the user, not of a package")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    reader = sys.modules[module.read_weights.__module__]
     with pytest.raises(FileNotFoundError, match="which is not installed: pip install"):
-        reader = sys.modules[module.read_weights.__module__]
         parent.network.file() if hasattr(parent, "network") else reader.weights_file()
 
 
