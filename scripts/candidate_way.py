@@ -11,12 +11,12 @@ and the row; training, report and what only watches a run are not on the way.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -29,12 +29,12 @@ import pyarrow.parquet as pq
 
 from atomsets_core import jobs
 from atomsets_core.campaigns import LABELLED
-from atomsets_core.features import FeatureStore, shard_key, write_queue
+from atomsets_core.features import FeatureStore, write_queue
 from atomsets_core.jobs import Wish
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import Catalogue, load_elastic, load_flla
 from atomsets_core.storage import Store
-from atomsets_tasks import featurize_shard, predict_shard, pull_source, rank, select
+from atomsets_tasks import ShardJob, featurize_shard, predict_shard, pull_source, rank, select
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("atomsets_core", "tasks", "flows")
@@ -50,7 +50,7 @@ class Way:
         self.files: dict[str, None] = {FLOW: None}
         self.pairs: dict[tuple[str, str], None] = {}
 
-    @contextmanager
+    @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Follow what runs inside, in every thread."""
         threading.setprofile(self._met)
@@ -86,7 +86,8 @@ def _file(name: str) -> str | None:
 def follow(folder: Path) -> Way:
     """Screen 40 CIFs in `folder` and note the way."""
     way, store = Way(), Store(folder)
-    features = FeatureStore(Store(folder / "features"), "megnet", load_parent("megnet").digest, ("V0", "V1", "V2", "V3"))
+    digest, levels = load_parent("megnet").digest, ("V0", "V1", "V2", "V3")
+    features = FeatureStore(Store(folder / "features"), "megnet", digest, levels)
     known = load_elastic().to_arrow().select(["material_id", "lattice", "Z", "frac", "K_VRH"]).slice(0, 60)
     pq.write_table(known, folder / "known.parquet")
     (folder / "cifs").mkdir()
@@ -104,7 +105,7 @@ def follow(folder: Path) -> Way:
         predictions = []
         for entry in features.locate(chosen.candidates.digests()).entries:
             predictions.append(f"predictions/{entry.key}.parquet")
-            predict_shard.fn(1, 1, store.root, features, entry, model, predictions[-1])
+            predict_shard.fn(1, 1, store, features, entry, model, predictions[-1])
         wish = Wish(goal="maximize", acquisition="ucb", best=float(chosen.values.max()), shortlist=8, diversity=0.2)
         rank.fn(store, predictions, chosen.candidates, wish, "log10", "GPa", features)
     if len((folder / "ranking.csv").read_text().splitlines()) < 30:
@@ -122,7 +123,7 @@ def trained(store: Store, features: FeatureStore, known: Catalogue, values: np.n
     spec = f"{features.parent}:{'+'.join(features.levels)}"
     parameters = {"features": spec, "transform": "log10", "members": 2, "folds": 2, "epochs": 3}
     about = {"target": "K_VRH", "unit": "GPa", "training_source": "embedded:elastic", "training_data_sha256": ""}
-    jobs.train_model(store.root, features, parameters, "models/way", {"campaign": "way", **about})
+    jobs.train_model(store, features, parameters, "models/way", {"campaign": "way", **about})
     return "models/way"
 
 
@@ -130,7 +131,7 @@ def made(store: Store, features: FeatureStore, structures: Catalogue) -> None:
     """Make the shards of some structures, as a campaign does."""
     groups = write_queue(store, "structures/queue.parquet", structures.groups(64))
     for number, hashes in enumerate(groups):
-        job = ShardJob(store.root, "structures/queue.parquet", number, features, shard_key(hashes, features.digest, features.levels))
+        job = ShardJob(store, "structures/queue.parquet", number, features, features.shard_key(hashes))
         featurize_shard.fn(number + 1, len(groups), job)
 
 
@@ -140,11 +141,12 @@ def main() -> None:
     parser.add_argument("--pairs", action="store_true", help="also every hand-off")
     options = parser.parse_args()
     logger = logging.getLogger("way")
-    here = [mock.patch(f"{module}.get_run_logger", lambda: logger) for module in sorted(sys.modules) if module.startswith("atomsets_tasks.") and hasattr(sys.modules[module], "get_run_logger")]
-    here.append(mock.patch("atomsets_tasks.client.run", lambda work, *args, **_: work(*args)))
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        for patch in here:
-            stack.enter_context(patch)
+        # Outside a flow there is no logger of a run, and no cluster: work is done here.
+        for name, module in sorted(sys.modules.items()):
+            if name.startswith("atomsets_tasks.") and hasattr(module, "get_run_logger"):
+                stack.enter_context(mock.patch.object(module, "get_run_logger", return_value=logger))
+        stack.enter_context(mock.patch("atomsets_tasks.client.run", side_effect=lambda work, *args, **_: work(*args)))
         way = follow(Path(folder))
     for file in way.files:
         print(file)

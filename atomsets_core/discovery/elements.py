@@ -9,11 +9,22 @@ import numpy as np
 import numpy.typing as npt
 from pymatgen.core import Composition
 
-from atomsets_core.parents import Features, Parent, featurize_batches, register_parent
+from atomsets_core.parents import About, Features, Parent, featurize_batches, levels_about, register_parent
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Structures
 
 NAME, LEVEL = "elements", "one-hot"
 TABLE = np.eye(LARGEST_ATOMIC_NUMBER + 1, dtype=np.float32)
+
+ABOUT = About(
+    title="one-hot elements",
+    described="the elements, one of n",
+    uncited="it is which element an atom is",
+    licence="BSD 3-Clause, part of this package",
+    trained_on="nothing: which element an atom is",
+    overlap="One-hot elements know nothing of these structures or labels.",
+    takes="the elements alone, all of them",
+    levels=levels_about({LEVEL: TABLE.shape[1]}, {}, {LEVEL: "the element, as one of n"}, of_elements=()),
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ def _load(device: str) -> Parent:  # noqa: ARG001  # there is nothing to put on 
     return Elements()
 
 
-register_parent(NAME, _load)
+register_parent(NAME, _load, ABOUT)
 
 
 def element_sets(formula: npt.NDArray[np.object_]) -> Features:

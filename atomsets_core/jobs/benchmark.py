@@ -37,7 +37,7 @@ from atomsets_core.models import (
     root_mean_squared_error,
     train,
 )
-from atomsets_core.parents import load_composition, load_parent
+from atomsets_core.parents import carrier_versions, load_composition, load_parent
 from atomsets_core.sources import Dataset, Task, load_dataset
 from atomsets_core.storage import Store
 from atomsets_core.structures import Structures, as_compositions
@@ -54,6 +54,7 @@ PASSES_GRAPH, STEPS_GRAPH, BATCH_GRAPH = 50, (5000, 10_000), 32
 """Passes of the graph network from scratch, within these steps; a step costs many times more."""
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
+"""Whose versions a result names, besides those that carry the weights of its parents."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,11 @@ def run_fold(
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "seconds": round(time.perf_counter() - started, 1),
         "hardware": hardware(),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+            **carrier_versions(inputs.parents),
+        },
         "predictions": dict(zip(dataset.ids[test_rows].tolist(), predicted.tolist(), strict=True)),
     }
 
@@ -237,10 +242,12 @@ class _Inputs:
     Attributes:
         features: of the rows that every parent can take, or None for variants that need none.
         row: (n,) row of each of the task's rows in `features`, -1 where a parent refused.
+        parents: names of those that gave the features.
     """
 
     features: AnyFeatures | None
     row: npt.NDArray[np.int64]
+    parents: tuple[str, ...] = ()
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -265,10 +272,11 @@ class _Inputs:
                 return cls(None, every)
             names, batch = available(names)[0], as_compositions(_formulas(dataset))
             # The levels of all candidates together.
-            made = parse_features(union(names)).featurize(batch)
+            spec = parse_features(union(names))
+            made = spec.featurize(batch)
             if made.refused or len(made) != len(dataset):
                 raise ValueError(f"{dataset.task.name}: {made.refused[0].reason}")
-            return cls(made, every)
+            return cls(made, every, spec.parents)
         names = available(specifications(variant, dataset.task, len(dataset)))[0]
         if not names:
             return cls(None, every)
@@ -279,7 +287,7 @@ class _Inputs:
         # They stay in their shards: those of a large task are many times the memory of a fold that reads them.
         features: AnyFeatures = next(iter(parts.values())) if len(parts) == 1 else join_stored(parts)
         position = {name: row for row, name in enumerate(features.material_id)}
-        return cls(features, np.array([position.get(name, -1) for name in dataset.ids], dtype=np.int64))
+        return cls(features, np.array([position.get(name, -1) for name in dataset.ids], dtype=np.int64), spec.parents)
 
 
 def available(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -14,11 +14,12 @@ import pandas as pd
 
 from atomsets_core.campaigns import CARD, FAILURES
 from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, Model, Trained, out_of_fold_scores
-from atomsets_core.parents import CARRIERS, TABLES, overlap
+from atomsets_core.parents import about_parent, carrier_versions
 from atomsets_core.sources import ledger_table
 from atomsets_core.storage import Store
 
-PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen", "maml")
+PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
+"""Whose versions a card names, besides those that carry its parents' weights."""
 
 
 def save_trained(
@@ -51,7 +52,7 @@ def save_trained(
         "scores_out_of_fold": out_of_fold_scores(model, trained.values, trained.targets) if model.oof_ else {},
         **{name: value for name, value in (checks or {}).items() if value},
         "entries_not_used": len(trained.refused),
-        "overlap": " ".join(dict.fromkeys(filter(None, map(overlap, model.spec_.parents)))),
+        "overlap": _overlap(model),
         "licence": source.get("licence", ""),
         "versions": _versions(model),
     }
@@ -73,7 +74,6 @@ def campaign_card(model: AtomSetsRegressor, values: npt.NDArray[np.float64], abo
         values: (n,) what it was fitted to.
         about: target, unit, training_source, training_data_sha256; "discovery" (see `model_card`) where there is one.
     """
-    parents = model.spec_.parents
     told = {
         "campaign": about.get("campaign", ""),
         "targets": [about["target"]],
@@ -82,7 +82,7 @@ def campaign_card(model: AtomSetsRegressor, values: npt.NDArray[np.float64], abo
         "training_rows_sha256": about["training_data_sha256"],
         "scores_out_of_fold": out_of_fold_scores(model, values) if model.oof_ is not None else {},
         "discovery": about.get("discovery"),
-        "overlap": " ".join(dict.fromkeys(filter(None, map(overlap, parents)))),
+        "overlap": _overlap(model),
         "versions": _versions(model),
     }
     return model_card(model, told)
@@ -96,17 +96,19 @@ def rows_digest(trained: Trained) -> str:
     return digest.hexdigest()
 
 
+def _overlap(model: Model) -> str:
+    """What the training of its parents shares with the user's, each sentence once."""
+    return " ".join(dict.fromkeys(about_parent(name).overlap for name in model.spec_.parents))
+
+
 def _versions(model: Model) -> dict[str, str]:
-    packages = [*PACKAGES, *(CARRIERS[name] for name in model.spec_.parents if name in CARRIERS)]
-    if any(name in TABLES for name in model.spec_.parents):
-        packages.append("elementembeddings")
     found = {"python": platform.python_version()}
-    for name in ("atomsets-screening", *packages):
+    for name in ("atomsets-screening", *PACKAGES):
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # a parent of the user's own, or run from a copy of the source
+        except PackageNotFoundError:  # run from a copy of the source
             continue
-    return found
+    return {**found, **carrier_versions(model.spec_.parents)}
 
 
 def _out_of_fold(trained: Trained) -> pd.DataFrame:
@@ -139,7 +141,6 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
     source, unit = about["source"], about["unit"]
     shown = ("name", "title", "citation", "licence", "sha256")
     options = model.options_
-    parents = ", ".join(f"{name} {digest}" for name, digest in model.parents_.items())
     unused = about.get("entries_not_used")
     left_out = "" if unused is None else f"; {unused} entries could not be used ({FAILURES})"
     lines = [
@@ -152,8 +153,10 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
         "",
         *(f"- {name}: {source[name]}" for name in shown if source.get(name)),
         f"- rows learned from, in order: sha256 {about['training_rows_sha256']}",
-        f"- parents: {parents}",
-        *([f"- {about['overlap']}"] if about["overlap"] else []),
+        "",
+        "## Parents",
+        "",
+        *parent_lines(model.parents_),
     ]
     if model.choice_ is not None:
         lines += ["", "## Chosen by inner validation", "", *_choice_lines(model.choice_.report)]
@@ -174,6 +177,28 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {text}" for name, text in about["versions"].items())
     lines += [f"Seed {options.seed}; {versions}.", ""]
     return "\n".join(lines)
+
+
+def parent_lines(digests: Mapping[str, str]) -> list[str]:
+    """What stands in a card of each parent: what to cite, under which licence it comes, and what it has seen.
+
+    Args:
+        digests: parent -> digest of the features that the model was trained on.
+    """
+    lines = []
+    for name, digest in digests.items():
+        told = about_parent(name)
+        lines += [
+            f"- {told.title} (`{name}`, digest {digest}), trained on {told.trained_on}",
+            *(
+                f"    - cite: {source.citation}{f', doi {source.doi}' if source.doi else ''}"
+                for source in told.references
+            ),
+            *([] if told.references else [f"    - nothing to cite: {told.uncited}"]),
+            f"    - licence: {told.licence}{f'; weights of the package {told.package}' if told.package else ''}",
+            f"    - {told.overlap}",
+        ]
+    return lines
 
 
 def _limits(model: Model, about: Mapping[str, Any]) -> str:

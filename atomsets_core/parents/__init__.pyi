@@ -1,3 +1,8 @@
+from .about import About as About
+from .about import LevelAbout as LevelAbout
+from .about import Reference as Reference
+from .about import levels_about as levels_about
+from .about import unknown as unknown
 from .base import Parent as Parent
 from .base import element_levels as element_levels
 from .base import featurize_batches as featurize_batches
@@ -13,7 +18,6 @@ from .composition import CompositionNetwork as CompositionNetwork
 from .composition import keys_of as keys_of
 from .composition import load_composition as load_composition
 from .device import resolve_device as resolve_device
-from .element_tables import TABLES as TABLES
 from .features import Features as Features
 from .features import Float32Array as Float32Array
 from .features import joint_digest as joint_digest
@@ -26,9 +30,9 @@ from .megnet.weights import N_ELEMENTS as N_ELEMENTS
 from .megnet.weights import Weights as Weights
 from .megnet.weights import read_weights as read_weights
 from .megnet.weights import weight_shapes as weight_shapes
-from .provenance import CARRIERS as CARRIERS
-from .provenance import PARENTS as PARENTS
-from .provenance import overlap as overlap
+from .registry import BUILT_IN as BUILT_IN
+from .registry import about_parent as about_parent
+from .registry import carrier_versions as carrier_versions
 from .registry import is_parent as is_parent
 from .registry import load_parent as load_parent
 from .registry import parent_names as parent_names

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
+from atomsets_core.parents.about import MPTRJ, About, Reference, levels_about
 from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
 from atomsets_core.parents.features import Features
 from atomsets_core.structures import Compositions, CrystalGraphs, MergedGraph, Structures, graph_batches, merge_alike
@@ -31,7 +32,6 @@ NAME = "chgnet"
 CODE_VERSION = "1"
 """Part of the digest: raised when the meaning of the numbers below changes."""
 
-INSTALL = "'atomsets-screening[parents]'"
 WEIGHTS = "pretrained/0.3.0/chgnet_0.3.0_*.pth.tar"
 
 ARCHITECTURE = {
@@ -67,8 +67,54 @@ UNTRAINED = frozenset({84, 85, 86, 87, 88})
 WIDTH = 64
 SITE_LEVELS = {"a0": WIDTH, "a1": WIDTH, "a2": WIDTH, "site": WIDTH, "a4": WIDTH}
 STRUCTURE_LEVELS = {"crystal": WIDTH, "energy": 1}
+ELEMENT_LEVELS = ("a0",)
 DEPTH = {"a0": 0, "a1": 1, "a2": 2, "site": 3, "a4": 4, "crystal": 4, "energy": 4}
 """How many of the four atom convolutions a level needs."""
+
+REFERENCE = Reference(
+    key="deng2023",
+    citation="B. Deng, P. Zhong, K. Jun, J. Riebesell, K. Han, C. J. Bartel, G. Ceder, CHGNet as a pretrained "
+    "universal neural network potential for charge-informed atomistic modelling, Nat. Mach. Intell. 5, 1031 (2023)",
+    doi="10.1038/s42256-023-00716-3",
+    fields={
+        "author": "Deng, Bowen and Zhong, Peichen and Jun, KyuJung and Riebesell, Janosh and Han, Kevin and Bartel, "
+        "Christopher J. and Ceder, Gerbrand",
+        "title": "CHGNet as a pretrained universal neural network potential for charge-informed atomistic modelling",
+        "journal": "Nature Machine Intelligence",
+        "volume": "5",
+        "pages": "1031--1041",
+        "year": "2023",
+    },
+)
+
+ABOUT = About(
+    title="CHGNet",
+    described="the pretrained CHGNet 0.3.0 graph network",
+    references=(REFERENCE,),
+    package="chgnet",
+    extra="parents",
+    licence="modified BSD (Lawrence Berkeley National Laboratory)",
+    trained_on=f"energies, forces, stresses and magnetic moments of {MPTRJ}",
+    overlap=f"The CHGNet parent was trained on energies, forces, stresses and magnetic moments of {MPTRJ}. It may have "
+    "seen these structures, with their energies, and never saw any other property. Scores for energies would be "
+    "flattered by that.",
+    takes="neighbours within 6 Å, angles between bonds below 3 Å; elements 1 to 94, of which Po, At, Rn, Fr and Ra are "
+    "flagged",
+    levels=levels_about(
+        SITE_LEVELS,
+        STRUCTURE_LEVELS,
+        {
+            "a0": "the element",
+            "a1": "after the first atom convolution",
+            "a2": "after the second atom convolution",
+            "site": "after the third: what the package calls atom features, from which it reads magnetic moments",
+            "a4": "after the last convolution and the layer norm of the readout, from which it reads energies",
+            "crystal": "mean of `a4`. The package's crystal feature is the sum, which grows with the cell",
+            "energy": "total energy, eV/atom, on the scale of the Materials Project's corrected GGA/GGA+U mix",
+        },
+        of_elements=ELEMENT_LEVELS,
+    ),
+)
 
 MAX_BONDS = 50_000
 """Directed bonds and angles in one batch; bounds the memory at about 40 MB."""
@@ -89,7 +135,7 @@ def load(device: str = "cpu") -> CHGNet:
 
 def weights_file() -> Path:
     """Where the installed `chgnet` keeps the weights of version 0.3.0 (found without importing it)."""
-    return installed_file("chgnet", WEIGHTS, INSTALL)
+    return installed_file(ABOUT.package, WEIGHTS, ABOUT.install)
 
 
 @lru_cache(maxsize=1)
@@ -104,22 +150,13 @@ def read_weights() -> dict[str, np.ndarray]:
 
 
 class CHGNet:
-    """CHGNet 0.3.0 as a parent.
-
-    Its levels:
-
-    - a0 (64): element embedding; a1, a2, site (64 each): the atoms after the first three convolutions. "site" is what
-      the package calls atom features: magnetic moments are read off it.
-    - a4 (64): the atoms after the last convolution and the layer norm of the readout, from which energies are read.
-    - crystal (64): mean of a4 over the sites. The package's crystal feature is the sum, which grows with the cell.
-    - energy (1): predicted total energy, eV/atom, on the scale of the Materials Project's corrected GGA/GGA+U mix.
-    """
+    """CHGNet 0.3.0 as a parent; `ABOUT` says what its levels are."""
 
     name = NAME
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("site",)
-    element_levels = ("a0",)
+    element_levels = ELEMENT_LEVELS
 
     def __init__(self, weights: dict[str, np.ndarray], device: str = "cpu") -> None:
         self.device = torch.device(device)

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from atomsets_core.parents.about import About, levels_about
 from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
 from atomsets_core.parents.features import Features
+from atomsets_core.parents.megnet.parent import REFERENCE as CHEN_2019
 from atomsets_core.structures import Compositions, IntArray, Refusal, Structures
 
 NAME = "composition"
@@ -37,6 +39,31 @@ GAP, HAS_GAP, VOLUME = 1, 2, 3
 
 SITE_LEVELS = {"site": WIDTH}
 STRUCTURE_LEVELS = {"hidden": WIDTH, "properties": len(PROPERTIES)}
+
+ABOUT = About(
+    title="composition network",
+    described="a network on compositions, pretrained on the computed crystals of mp-2018.6.1",
+    # The weights are our own; their data were collected by these authors.
+    references=(CHEN_2019,),
+    licence="BSD 3-Clause, part of this package; the data it learned from are CC BY 4.0",
+    trained_on="formation energies, PBE gaps and volumes of 37,664 Materials Project crystals (mp-2018.6.1), the most "
+    "stable one of each composition",
+    overlap="The parent of compositions was trained on formation energies, PBE gaps and volumes of 37,664 "
+    "Materials Project crystals (mp-2018.6.1), one of each composition. It may have seen these compositions, with "
+    "these three. Scores for computed formation energies or gaps would be flattered by that.",
+    takes="the formula alone; all elements, of which those it was never shown are flagged",
+    levels=levels_about(
+        SITE_LEVELS,
+        STRUCTURE_LEVELS,
+        {
+            "site": "an element in the company of the others",
+            "hidden": "the composition as a whole, before the readout",
+            "properties": "what the Materials Project would compute for the most stable crystal of the composition: "
+            "formation energy (eV/atom), PBE gap (eV), probability that the gap is above 0.05 eV, volume (Å³/atom)",
+        },
+        of_elements=(*SITE_LEVELS, *STRUCTURE_LEVELS),
+    ),
+)
 
 BESIDE = ("trained", "keys")
 """What the file holds beside weights."""
@@ -140,15 +167,7 @@ def keys_of(batch: Compositions) -> npt.NDArray[np.uint32]:
 
 
 class CompositionParent:
-    """The network as a parent; structures count as what they are made of.
-
-    Its levels:
-
-    - site (96): an element in the company of the others.
-    - hidden (96): the whole composition, before the readout.
-    - properties (4): formation energy (eV/atom), PBE band gap (eV), probability that it is above 0.05 eV, and volume
-      (A^3/atom), of the most stable crystal as the Materials Project computes it.
-    """
+    """The network as a parent; structures count as what they are made of. `ABOUT` says what its levels are."""
 
     name = NAME
     site_levels = SITE_LEVELS

@@ -1,8 +1,8 @@
 """Levels of the element alone: published element vectors, and the amounts of the elements in a composition.
 
 Each is a parent like the networks, but needs no coordinates: structures, disordered ones too, and compositions will do.
-The published tables are read from the package elementembeddings (Park et al., Digital Discovery 3, 2411 (2024)), whose
-code is not imported; it names the source of each table.
+The published tables are read from the package elementembeddings (Onwuli et al., Digital Discovery 2, 1558 (2023)),
+whose code is not imported; `element_sources` says where each table comes from.
 """
 
 from __future__ import annotations
@@ -17,39 +17,36 @@ import numpy as np
 import numpy.typing as npt
 from pymatgen.core import Element
 
+from atomsets_core.parents.about import About, levels_about
 from atomsets_core.parents.base import Parent, featurize_batches, installed_file, weights_digest
+from atomsets_core.parents.element_sources import LEVEL, TABLES
 from atomsets_core.parents.features import Features
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Compositions, Structures
 
-INSTALL = "'atomsets-screening[embeddings]'"
 CODE_VERSION = "1"
 """Part of the digests: raised when the meaning of the numbers below changes."""
 
-LEVEL = "vector"
-"""Name of the one level of a table."""
-
-TABLES = {
-    "magpie": "magpie.csv",
-    "mat2vec": "mat2vec.csv",
-    "matscholar": "matscholar-embedding.json",
-    "megnet16": "megnet16.json",
-    "mod_petti": "mod_petti.json",
-    "oliynyk": "oliynyk_preprocessed.csv",
-    "skipatom": "skipatom_20201009_induced.csv",
-    "atomic": "atomic.json",
-    "crystallm": "crystallm_v24c.dim512_atom_vectors.csv",
-    "xenonpy": "xenonpy_element_features.csv",
-    "cgnf": "cgnf.json",
-    "mace_mp0": "mace_mp0.csv",
-    "orb_v2": "orb_v2.csv",
-    "matscibert": "matscibert.csv",
-    "chemeleon": "chemeleon.csv",
-    "random_200": "random_200_new.csv",
-}
-"""Name of a table -> its file. Those of CHGNet and SevenNet-0 are levels of our own parents."""
-
 AMOUNT = "amount"
 AMOUNT_LEVELS = {"fraction": 1, "log": 1}
+
+ABOUT_AMOUNT = About(
+    title="amounts of the elements",
+    described="the amounts of the elements",
+    uncited="it is the composition itself",
+    licence="BSD 3-Clause, part of this package",
+    trained_on="nothing: the fractions of the elements in the composition",
+    overlap="The amounts of the elements are those of the composition: they know nothing of these labels.",
+    takes="the formula alone; all elements",
+    levels=levels_about(
+        AMOUNT_LEVELS,
+        {},
+        {
+            "fraction": "atomic fraction of the site's element in the whole",
+            "log": "its decimal logarithm, in which traces differ",
+        },
+        of_elements=tuple(AMOUNT_LEVELS),
+    ),
+)
 
 NAMES = (AMOUNT, *TABLES)
 """What `load_parent` finds here."""
@@ -83,10 +80,7 @@ class Amounts:
     """How much of each element there is, as a parent.
 
     In a mean weighted by the fractions trace elements vanish; with these levels the network sees how much there is of
-    the element it looks at.
-
-    - fraction (1): atomic fraction of the site's element in the whole.
-    - log (1): its decimal logarithm, in which traces differ.
+    the element it looks at. `ABOUT_AMOUNT` says what the levels are.
     """
 
     name = AMOUNT
@@ -127,7 +121,8 @@ def read_table(name: str) -> npt.NDArray[np.float32]:
     Raises:
         FileNotFoundError: the package elementembeddings is not installed.
     """
-    path = installed_file("elementembeddings", f"data/element_representations/{TABLES[name]}", INSTALL)
+    about = TABLES[name].about
+    path = installed_file(about.package, f"data/element_representations/{TABLES[name].file}", about.install)
     vectors = _read_csv(path) if path.suffix == ".csv" else json.loads(path.read_text())
     if all(isinstance(value, int) for value in vectors.values()):  # a scale: the element's place in it
         places = sorted(set(vectors.values()))
@@ -158,6 +153,9 @@ def load_table(name: str, _device: str = "cpu") -> ElementTable:
     return ElementTable(name, read_table(name))
 
 
-def loaders() -> dict[str, Callable[[str], Parent]]:
-    """What `register_parent` needs: a loader for each table and for the amounts."""
-    return {AMOUNT: lambda _device: Amounts(), **{name: partial(load_table, name) for name in TABLES}}
+def entries() -> dict[str, tuple[About, Callable[[str], Parent]]]:
+    """Name -> what it is, and a loader, of each table and of the amounts."""
+    return {
+        AMOUNT: (ABOUT_AMOUNT, lambda _device: Amounts()),
+        **{name: (table.about, partial(load_table, name)) for name, table in TABLES.items()},
+    }

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import spglib
 from pymatgen.core import Element
 
+from atomsets_core.parents.about import About, levels_about
 from atomsets_core.parents.base import Parent, split_levels
 from atomsets_core.parents.features import Features
 from atomsets_core.structures import IntArray, Refusal, Structures, ragged_rows
@@ -297,3 +298,22 @@ def _pieces(sites: IntArray) -> Iterator[IntArray]:
 
 SITES_LIKE = {"chgnet": "site", "sevennet": "s1", "sevennet-l3i5": "s1"}
 """Parents with a response, and the site level by which their equivalent sites are recognised."""
+
+
+def about_response(base: About) -> About:
+    """What the response of a parent is: the work of those who made the parent, with other levels."""
+    return replace(
+        base,
+        title=f"{base.title} response",
+        described=f"second derivatives of the energy of {base.described}",
+        levels=levels_about(
+            SITE_LEVELS,
+            STRUCTURE_LEVELS,
+            {
+                "spring": "frequencies, 1/cm, with which the atom would swing alone along its three axes",
+                "elastic": "log10 of bulk and shear modulus with clamped ions (GPa), principal stresses (GPa), log10 "
+                "of the volume of an atom (Å³)",
+            },
+            of_elements=(),
+        ),
+    )

@@ -16,10 +16,8 @@ The numbers of degree 1 and 2 turn with the crystal, so only the 128 of degree 0
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,44 +25,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
+from atomsets_core.parents.base import featurize_batches, in_torch, weights_digest
 from atomsets_core.parents.features import Features
+from atomsets_core.parents.sevennet_networks import (
+    CUTOFF,
+    ELEMENT_LEVELS,
+    LAYER_LEVELS,
+    N_LAYERS,
+    SCALARS,
+    SEVENNET_0,
+    SEVENNET_L3I5,
+    SITE_LEVELS,
+    STRUCTURE_LEVELS,
+    Network,
+)
 from atomsets_core.structures import Compositions, CrystalGraphs, Structures, graph_batches
 
 CODE_VERSION = "1"
 """Part of the digest: raised when the meaning of the numbers below changes."""
-
-INSTALL = "'atomsets-screening[parents]'"
-
-ARCHITECTURE = {
-    "cutoff": 5.0,
-    "channel": 128,
-    "is_parity": False,
-    "num_convolution_layer": 5,
-    "radial_basis": {"radial_basis_name": "bessel", "bessel_basis_num": 8},
-    "self_connection_type": "linear",
-    "_normalize_sph": True,
-    "readout_as_fcn": False,
-    "act_radial": "silu",
-}
-"""What all checkpoints say alike."""
-
-CUTOFF = 5.0
-"""Angstrom, of the bonds."""
-
-CUTOFF_ON = 4.5
-"""Angstrom, where the XPLOR switching function begins to take the bonds to zero."""
-
-POWER = 6
-"""Of the polynomial that takes the bonds to zero in newer networks."""
-
-SCALARS = 128
-"""Numbers of degree 0 that an atom has."""
-
-N_LAYERS = 5
-LAYER_LEVELS = {f"s{k}": SCALARS for k in range(N_LAYERS)}
-SITE_LEVELS = {"embedding": SCALARS, **LAYER_LEVELS}
-STRUCTURE_LEVELS = {"energy": 1}
 
 MAX_BONDS = 20_000
 """Directed bonds in one batch; bounds the memory at about 100 MB, most of it radial weights."""
@@ -75,84 +53,6 @@ PIECE = 256
 SILU_SCALE = 1.6791767923989418
 """The silu of e3nn is scaled to second moment 1 under a normal distribution; it finds the factor with 10^6 samples from
 a fixed seed, and the weights were trained with that value."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """One of the published networks.
-
-    Attributes:
-        name: of the parent.
-        weights: file in the package.
-        channels: vectors of degree 0, 1, ... that an atom has.
-        version: that the checkpoint says of itself, and cutoff_function.
-        switch: (lengths) -> (lengths) what takes the bonds to zero at the cutoff.
-    """
-
-    name: str
-    weights: str
-    channels: tuple[int, ...]
-    version: str
-    cutoff_function: dict[str, Any] = field(hash=False)
-    switch: Callable[[Tensor], Tensor]
-
-    @property
-    def lmax(self) -> int:
-        """Highest degree of an atom's vectors, and of the harmonics of a bond."""
-        return len(self.channels) - 1
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """What the checkpoint says of itself and the code below takes for granted."""
-        irreps = "+".join(f"{n}x{degree}e" for degree, n in enumerate(self.channels))
-        return {
-            **ARCHITECTURE,
-            "version": self.version,
-            "lmax": self.lmax,
-            "irreps_manual": [f"{SCALARS}x0e", *[irreps] * (N_LAYERS - 1), f"{SCALARS}x0e"],
-            "cutoff_function": self.cutoff_function,
-        }
-
-    def file(self) -> Path:
-        """Where the installed `sevenn` keeps the weights (found without importing it)."""
-        return installed_file("sevenn", self.weights, INSTALL)
-
-
-def _xplor(length: Tensor) -> Tensor:
-    """(c^2 - d^2)^2 (c^2 + 2 d^2 - 3 o^2) / (c^2 - o^2)^3 beyond o = 4.5 A."""
-    square, on, off = length**2, CUTOFF_ON**2, CUTOFF**2
-    switch = (off - square) ** 2 * (off + 2 * square - 3 * on) / (off - on) ** 3
-    return torch.where(length < CUTOFF_ON, 1.0, switch)
-
-
-def _polynomial(length: Tensor) -> Tensor:
-    """1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2) with x = d/c and p = 6 (Gasteiger et al. 2020).
-
-    Written as (1 - x)^3 times the sum of (k+1)(k+2)/2 x^k for k < p, which loses no digits near the cutoff.
-    """
-    x = length / CUTOFF
-    total = torch.zeros_like(x)
-    for k in reversed(range(POWER)):
-        total = total * x + (k + 1) * (k + 2) / 2
-    return (1 - x) ** 3 * total
-
-
-SEVENNET_0 = Network(
-    "sevennet",
-    "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
-    (128, 64, 32),
-    "0.9.1",
-    {"cutoff_function_name": "XPLOR", "cutoff_on": 4.5, "poly_cut_p_value": 6},
-    _xplor,
-)
-SEVENNET_L3I5 = Network(
-    "sevennet-l3i5",
-    "pretrained_potentials/SevenNet_l3i5/checkpoint_l3i5.pth",
-    (128, 64, 32, 32),
-    "0.9.2",
-    {"cutoff_function_name": "poly_cut", "poly_cut_p_value": 6},
-    _polynomial,
-)
 
 
 def load(device: str = "cpu") -> SevenNet:
@@ -192,19 +92,12 @@ def read_weights(network: Network) -> dict[str, np.ndarray]:
 
 
 class SevenNet:
-    """SevenNet-0 as a parent.
-
-    Its levels:
-
-    - embedding (128): of the element; needs no coordinates.
-    - s0 to s4 (128 each): the rotation-invariant scalars of the atoms after each of the five interaction layers.
-    - energy (1): predicted total energy, eV/atom, on the scale of uncorrected GGA/GGA+U of the Materials Project.
-    """
+    """One of the SevenNet networks as a parent; their `about` says what its levels are."""
 
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("s1",)
-    element_levels = ("embedding",)
+    element_levels = ELEMENT_LEVELS
 
     def __init__(self, weights: dict[str, np.ndarray], network: Network, device: str = "cpu") -> None:
         self.network, self.name = network, network.name

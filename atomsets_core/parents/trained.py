@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from atomsets_core.parents.megnet.parent import MEGNet
+from atomsets_core.parents.about import About
+from atomsets_core.parents.megnet.parent import LEVELS, REFERENCE, MEGNet
 from atomsets_core.parents.megnet.weights import Weights, weight_shapes
 from atomsets_core.storage import StorageError, Store, check_header
 
@@ -113,12 +115,29 @@ def is_parent_folder(name: str) -> bool:
     return Path(name, CARD).is_file()
 
 
-def overlap_of(folder: str) -> str:
-    """What the training of a saved parent shares with the user's, for model cards and reports."""
+def about_folder(folder: str) -> About:
+    """What a saved parent is, by its card.
+
+    Raises:
+        StorageError: the card is missing, damaged, or of a newer format.
+    """
     card = read_card(Store(folder))
     n, target = card.get("n_train", "some"), card.get("target", "its target")
-    data = card.get("data", {}).get("name", "its training set")
-    return (
-        f"The parent was trained on {n} values of {target} ({data}). Scores for {target} itself are flattered where "
-        "these structures are among them."
+    source = card.get("data", {})
+    data = source.get("name", "its training set")
+    licence = f"; the data it learned from: {source['licence']}" if source.get("licence") else ""
+    return About(
+        title=f"MEGNet trained on {target}",
+        described=f"a MEGNet graph network trained on {n} values of {target} ({data})",
+        references=(REFERENCE,),
+        licence=f"that of whoever trained it{licence}",
+        trained_on=f"{n} values of {target} ({data})",
+        overlap=f"The parent was trained on {n} values of {target} ({data}). Scores for {target} itself are flattered "
+        "where these structures are among them.",
+        takes=f"neighbours within {float(card['cutoff']):g} Å; elements 1 to 94, of which those it was never shown are "
+        "flagged",
+        levels={
+            **LEVELS,
+            "energy": replace(LEVELS["energy"], meaning=f"{target}, {card.get('unit') or 'in its unit'}"),
+        },
     )

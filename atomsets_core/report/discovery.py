@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from atomsets_core.campaigns import REPORT
 from atomsets_core.discovery import REFERENCES
+from atomsets_core.parents import about_parent
+from atomsets_core.report import methods
 from atomsets_core.report.discovery_words import (
     choice_sentence,
     search_rows,
@@ -18,6 +20,7 @@ from atomsets_core.report.discovery_words import (
     table_header,
     table_rows,
 )
+from atomsets_core.report.markup import citation
 from atomsets_core.report.page import PLOTLY, asset
 from atomsets_core.report.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, to_json
 from atomsets_core.storage import Store
@@ -46,6 +49,7 @@ def write_discovery_report(store: Store) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["citation"] = citation
     sections = [
         {
             "target": target,
@@ -59,9 +63,12 @@ def write_discovery_report(store: Store) -> None:
         }
         for target, told in result["targets"].items()
     ]
+    parents = [about_parent(name) for name in result["asked"].get("parents", ())]
     page = environment.get_template("discovery.html").render(
         result=result,
         sections=sections,
+        parents=parents,
+        references=methods.cited(parents, [result["source"]]),
         style=asset("templates/report.css"),
         script=asset("templates/report.js"),
         plotly=asset(PLOTLY),

@@ -126,16 +126,20 @@ def cif(row: Mapping[str, Any]) -> str:
 
 
 def bibtex(references: Sequence[Mapping[str, Any]]) -> str:
-    """The references as BibTeX: what is known apart as fields, else the whole citation as a note."""
+    """The references as BibTeX: what is known apart as fields, else the whole citation as a note.
+
+    Args:
+        references: citation, doi, and "bibtex" with the fields of the entry, also "entry" (its kind) and "key".
+    """
     entries, keys = [], set()
     for source in references:
-        key = base = _key(source)
+        fields = dict(source.get("bibtex") or {"note": source["citation"]})
+        kind = fields.pop("entry", "article" if "journal" in fields else "misc")
+        key = base = fields.pop("key", "") or _key(source)
         letters = iter("bcdefghijklmnopqrstuvwxyz")
         while key in keys:
             key = base + next(letters)
         keys.add(key)
-        fields = dict(source.get("bibtex") or {"note": source["citation"]})
-        kind = "article" if "journal" in fields else "misc"
         if source.get("doi"):
             fields["doi"] = source["doi"]
         body = ",\n".join(f"  {name} = {{{_tex(str(text))}}}" for name, text in fields.items())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from atomsets_core.parents import PARENTS
+from atomsets_core.parents import About, Reference, about_parent
 from atomsets_core.report.words import counted, listed, number, percent, with_unit
 
-ATOMSETS: dict[str, Any] = {
-    "bibtex": {
+ATOMSETS = Reference(
+    key="chen2021",
+    citation="C. Chen, S. P. Ong, AtomSets as a hierarchical transfer learning framework for small and large "
+    "materials datasets, npj Comput. Mater. 7, 173 (2021)",
+    doi="10.1038/s41524-021-00639-w",
+    fields={
         "author": "Chen, Chi and Ong, Shyue Ping",
         "title": "AtomSets as a hierarchical transfer learning framework for small and large materials datasets",
         "journal": "npj Computational Materials",
@@ -17,32 +21,39 @@ ATOMSETS: dict[str, Any] = {
         "pages": "173",
         "year": "2021",
     },
-    "citation": "C. Chen, S. P. Ong, AtomSets as a hierarchical transfer learning framework for small and large "
-    "materials datasets, npj Comput. Mater. 7, 173 (2021)",
-    "doi": "10.1038/s41524-021-00639-w",
-}
-
-PARENTS["sevennet-l3i5"] = {**PARENTS["sevennet"], "name": "SevenNet-l3i5"}
+)
 
 
-def parents(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name and reference of each parent in the feature specification, e.g. "megnet:V0+V1"."""
-    names = [part.partition(":")[0].strip() for part in summary["model"]["features"].split(",")]
-    return [PARENTS.get(name, {"name": name}) for name in names]
+def parents(summary: Mapping[str, Any]) -> list[About]:
+    """What each parent in the feature specification is, e.g. in "megnet:V0+V1"."""
+    return [about_parent(part.partition(":")[0].strip()) for part in str(summary["model"]["features"]).split(",")]
 
 
 def levels(summary: Mapping[str, Any]) -> list[str]:
-    """The levels that were used, e.g. from "megnet:V0+V1"."""
-    return str(summary["model"]["features"]).partition(":")[2].split("+")
+    """The levels that were used, e.g. from "megnet:V0+V1"; of several parents all of them."""
+    parts = str(summary["model"]["features"]).split(",")
+    return [level for part in parts for level in part.partition(":")[2].split("+") if level]
 
 
 def references(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What to cite: method, parents, data; each once."""
+    return cited(parents(summary), summary["sources"].values())
+
+
+def cited(parents: Iterable[About], sources: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The references of the method, of parents and of data, each once, as data sources say theirs."""
+    of_parents = [reference.as_source() for about in parents for reference in about.references]
     found: list[Mapping[str, Any]] = []
-    for source in (ATOMSETS, *parents(summary), *summary["sources"].values()):
+    for source in (ATOMSETS.as_source(), *of_parents, *sources):
         if source.get("citation") and source["citation"] not in [other["citation"] for other in found]:
             found.append(source)
     return found
+
+
+def named(about: About) -> str:
+    """A parent in running text, with who made it."""
+    made_by = "; ".join(reference.short for reference in about.references)
+    return f"{about.described} ({made_by})" if made_by else about.described
 
 
 def source_name(summary: Mapping[str, Any], dataset: str) -> str:
@@ -124,7 +135,7 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "Features",
-            f"{listed([p['name'] for p in parents(summary)])}, levels {', '.join(levels(summary))}",
+            f"{listed([about.title for about in parents(summary)])}, levels {', '.join(levels(summary))}",
         ),
         (
             "Model",
@@ -148,13 +159,13 @@ def paragraph(summary: Mapping[str, Any]) -> str:
     settings, scores = summary["settings"], summary["model"]
     model, objective = settings["model"], settings["objective"]
     training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
-    names = listed([parent["name"] for parent in parents(summary)])
+    made_by = listed([named(about) for about in parents(summary)])
     scale = f"log10({summary['target']})" if summary["transform"] == "log10" else summary["target"]
     conditions = filters(summary)
     widths = {part: "-".join(map(str, model[part])) or "none" for part in ("phi", "rho")}
     text = [
-        f"Candidates for {wanted(summary)} were ranked with AtomSets models (Chen & Ong, 2021) on features of the "
-        f"pretrained {names} graph network (levels {', '.join(levels(summary))}), using "
+        f"Candidates for {wanted(summary)} were ranked with AtomSets models ({ATOMSETS.short}) on features of "
+        f"{made_by}, levels {', '.join(levels(summary))}, using "
         f"atomsets-screening {summary['versions'].get('atomsets-screening', '')}.",
         f"The models were trained on {training['learned_from']:,} values of {scale} from "
         f"{source_name(summary, 'training')}.",

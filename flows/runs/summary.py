@@ -21,7 +21,7 @@ from atomsets_core.discovery import recipes
 from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.jobs import Ranking, Selection
 from atomsets_core.models import CONFIG, mean_absolute_error, r_squared, root_mean_squared_error, spearman
-from atomsets_core.parents import overlap
+from atomsets_core.parents import about_parent, carrier_versions
 from atomsets_core.report import discovery_header, discovery_rows, scale_name
 from atomsets_core.storage import Store, prediction_units, scale_of
 from atomsets_core.structures import Refusal
@@ -37,8 +37,8 @@ PACKAGES = (
     "pymatgen",
     "pyarrow",
     "scikit-learn",
-    "maml",
 )
+"""Whose versions a summary names, besides the one that carries the parent's weights."""
 
 
 def summarize_run(
@@ -97,9 +97,13 @@ def summarize_run(
         if runs
         else None,
         "sources": {name: store.read_json(provenance_name(name)) for name in ("training", "candidates")},
-        "overlap": overlap(campaign.features.parent),
+        "overlap": about_parent(campaign.features.parent).overlap,
         "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+            **carrier_versions([campaign.features.parent]),
+        },
         "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},
     }
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from atomsets_core.compiled import compiled_module
+from atomsets_core.parents.about import About, Reference, levels_about
 from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
 from atomsets_core.parents.batching import Halving, bonds_that_fit, made_ahead
 from atomsets_core.parents.features import Features
@@ -25,6 +26,7 @@ from atomsets_core.parents.megnet.torch_forward import Precision, TorchForward
 from atomsets_core.parents.megnet.weights import (
     CUTOFF,
     N_ELEMENTS,
+    PACKAGE,
     SITE_LEVELS,
     STRUCTURE_LEVELS,
     Weights,
@@ -38,6 +40,59 @@ CODE_VERSION = "1"
 
 UNTRAINED = frozenset({84, 85, 86, 87, 88})
 """Po, At, Rn, Fr, Ra: elements absent from the training set of the weights: their embedding is the random start."""
+
+ELEMENT_LEVELS = ("V0",)
+
+REFERENCE = Reference(
+    key="chen2019",
+    citation="C. Chen, W. Ye, Y. Zuo, C. Zheng, S. P. Ong, Graph networks as a universal machine learning framework "
+    "for molecules and crystals, Chem. Mater. 31, 3564 (2019)",
+    doi="10.1021/acs.chemmater.9b01294",
+    fields={
+        "author": "Chen, Chi and Ye, Weike and Zuo, Yunxing and Zheng, Chen and Ong, Shyue Ping",
+        "title": "Graph networks as a universal machine learning framework for molecules and crystals",
+        "journal": "Chemistry of Materials",
+        "volume": "31",
+        "pages": "3564--3572",
+        "year": "2019",
+    },
+)
+
+LEVELS = levels_about(
+    SITE_LEVELS,
+    STRUCTURE_LEVELS,
+    {
+        "V0": "the element",
+        "V1": "after the first block, before the skip connection",
+        "V2": "after the second block, before the skip connection",
+        "V3": "after the third block, before the skip connection",
+        "v": "pooled atoms (set2set), pooled bonds (set2set) and state",
+        "f2": "the first layer of the readout",
+        "f1": "the second layer of the readout",
+        "energy": "formation energy, eV/atom",
+    },
+    of_elements=ELEMENT_LEVELS,
+)
+
+ABOUT = About(
+    title="MEGNet",
+    described="the pretrained MEGNet graph network",
+    references=(REFERENCE,),
+    package=PACKAGE,
+    licence="BSD 3-Clause (Materials Virtual Lab)",
+    trained_on="formation energies of 133,420 relaxed Materials Project crystals (mp-2019.4.1)",
+    overlap="The MEGNet parent was trained on the formation energies of 133,420 Materials Project structures "
+    "(mp-2019.4.1). It may have seen these structures, with their formation energies; it never saw any other "
+    "property. Scores for formation energy itself would be flattered by that.",
+    takes="neighbours within 5 Å; elements 1 to 94, of which Po, At, Rn, Fr and Ra are flagged",
+    levels=LEVELS,
+)
+
+ABOUT_BF16 = replace(
+    ABOUT,
+    title="MEGNet in bfloat16",
+    described="the pretrained MEGNet graph network with bfloat16 on the bonds",
+)
 
 MAX_BONDS = 200_000
 """Directed bonds in one batch of the torch path on a CPU; bounds its memory at about 60 MB."""
@@ -76,19 +131,12 @@ def compiled_forward(weights: Weights) -> Forward | None:
 
 
 class MEGNet:
-    """MEGNet formation-energy model as a parent.
-
-    Its levels:
-
-    - V0 (16): element embedding; V1, V2, V3 (32 each): output of the three blocks on the atoms, before the skip.
-    - v (96): set2set over atoms, set2set over bonds, state; f2 (32), f1 (16): the two layers of the readout.
-    - energy (1): predicted formation energy, eV/atom.
-    """
+    """MEGNet formation-energy model as a parent; `LEVELS` says what its levels are."""
 
     site_levels = SITE_LEVELS
     structure_levels = STRUCTURE_LEVELS
     default_levels = ("V0", "V1", "V2", "V3")
-    element_levels = ("V0",)
+    element_levels = ELEMENT_LEVELS
 
     def __init__(
         self,

@@ -15,6 +15,9 @@ from atomsets_core.parents.base import installed_file
 
 Weights = Mapping[str, np.ndarray]
 
+PACKAGE = "maml"
+"""That carries the weights; it is always installed."""
+
 CUTOFF = 5.0
 """Angstrom."""
 
@@ -34,7 +37,7 @@ N_ELEMENTS = 95
 
 def weights_file() -> Path:
     """Where the installed `maml` keeps the weights (found without importing it)."""
-    return installed_file("maml", "describers/data/megnet_models/formation_energy.hdf5", "maml")
+    return installed_file(PACKAGE, "describers/data/megnet_models/formation_energy.hdf5", PACKAGE)
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from atomsets_core.models.networks.graph_set import build_graphs
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.parents.megnet.parent import MEGNet
 from atomsets_core.parents.registry import is_parent, load_parent, parent_names, register_parent
-from atomsets_core.parents.trained import load_folder, overlap_of, read_parent
+from atomsets_core.parents.trained import about_folder, load_folder, read_parent
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.embedded import load_flla
 from atomsets_core.storage.store import StorageError, Store
@@ -62,7 +62,7 @@ def test_the_card_says_what_it_is(made, pulled):
     seen = {z for i in np.flatnonzero(data.part == "train") for z in data.structures.take([i]).numbers}
     assert set(card["elements"]) == seen
     assert len(card["history"]["loss"]) == 3
-    assert "40 values of formation_energy_per_atom (embedded:flla)" in overlap_of(str(folder))
+    assert "40 values of formation_energy_per_atom (embedded:flla)" in about_folder(str(folder)).overlap
 
 
 def test_its_errors_are_those_of_what_is_loaded(made):
@@ -147,9 +147,9 @@ def test_it_is_found_by_path_and_by_a_registered_name(trained_parent):
         assert "mine" in parent_names()
         assert load_parent("mine").digest == load_parent(trained_parent).digest
     finally:
-        from atomsets_core.parents.registry import _LOADERS
+        from atomsets_core.parents.registry import _REGISTERED
 
-        del _LOADERS["mine"]
+        del _REGISTERED["mine"]
         load_parent.cache_clear()
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.parents import base
+from atomsets_core.parents import registry
 from atomsets_core.parents.registry import load_parent, parent_names
 from atomsets_core.structures.reading import as_structures
 
@@ -27,7 +27,7 @@ def blocks():
 
 @pytest.fixture
 def shells(blocks, monkeypatch):
-    monkeypatch.setattr(base, "_LOADERS", dict(base._LOADERS))
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     module = types.ModuleType("shells")
     monkeypatch.setitem(sys.modules, "shells", module)
     exec(blocks[0], module.__dict__)  # noqa: S102 - our own page

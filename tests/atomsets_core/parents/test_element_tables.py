@@ -23,7 +23,7 @@ def table(request):
 
 
 def raw(name):
-    file = element_tables.TABLES[name]
+    file = element_tables.TABLES[name].file
     path = installed_file("elementembeddings", f"data/element_representations/{file}", "")
     if path.suffix == ".json":
         return json.loads(path.read_text())
