@@ -76,7 +76,15 @@ class AngleGraph:
 
 
 class Bonds(NamedTuple):
-    """Directed bonds of one structure: see `CrystalGraphs`, but rows count from 0 and all is float64."""
+    """Directed bonds of one structure: as in `CrystalGraphs`, but rows count from 0 and distances are float64.
+
+    Attributes:
+        centre: (n_bonds,) int64, row of the centre atom, ascending.
+        neighbour: (n_bonds,) int64, row of the neighbour atom.
+        distance: (n_bonds,) float64, Angstrom.
+        vector: (n_bonds, 3) float64, from the centre to the neighbour, Angstrom; None unless asked for.
+        image: (n_bonds, 3) int64, cell of the neighbour relative to the centre's; None unless asked for.
+    """
 
     centre: IntArray
     neighbour: IntArray
@@ -138,7 +146,7 @@ def graph_batches(
         angle_cutoff: Angstrom; the angles between bonds shorter than this count as bonds in the size of a batch.
 
     Yields:
-        Row numbers of the structures in the batch, and their graph.
+        (k,) int64 row numbers of the structures in the batch, and their graph.
     """
     whole = np.flatnonzero(~structures.disordered)
     for i in np.flatnonzero(structures.disordered):
