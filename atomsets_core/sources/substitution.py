@@ -97,7 +97,7 @@ def substitute(prototypes: Pulled, options: Options | None = None) -> Pulled:
 
     Args:
         prototypes: any source.
-        options: see there.
+        options: how many, how probable, of which elements; the defaults without.
 
     Returns:
         Structures named "mp-149:Si>Ge", with columns `prototype`, `substitution`, `substitution_probability` and
