@@ -25,7 +25,7 @@ class Halving:
     """A forward pass that goes on with halves of a batch when the memory of the device isn't enough.
 
     Attributes:
-        forward: levels of a batch of graphs.
+        forward: a batch of graphs and levels wanted -> level -> (n_atoms, width) or (n_structures, width) arrays.
         smaller: makes the working memory of `forward` smaller; False when it can't. Asked when one structure is left.
         fits: bonds that may be tried; halved after each failure, and never raised again.
     """

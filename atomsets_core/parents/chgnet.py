@@ -94,7 +94,11 @@ def weights_file() -> Path:
 
 @lru_cache(maxsize=1)
 def read_weights() -> dict[str, np.ndarray]:
-    """All 412,525 parameters as float32, by the names of the checkpoint; nothing but tensors is unpickled."""
+    """All 412,525 parameters as float32, by the names of the checkpoint; nothing but tensors is unpickled.
+
+    Returns:
+        Name -> kernels (outputs, inputs), as torch has them, and biases (outputs,).
+    """
     path = weights_file()
     model = torch.load(path, map_location="cpu", weights_only=True)["model"]
     for key, value in ARCHITECTURE.items():

@@ -82,7 +82,7 @@ class CompositionNetwork(nn.Module):
         return x, hidden, self.readout(hidden)
 
     def in_units(self, outputs: Tensor) -> Tensor:
-        """(n, 4): what `PROPERTIES` names, of standardised outputs; no gap is below zero."""
+        """(n, 4) float32: what `PROPERTIES` names, in its units, of standardised outputs; no gap is below zero."""
         values = outputs * self.scale + self.mean
         return torch.stack(
             [
@@ -123,7 +123,9 @@ def load_composition(device: str = "cpu") -> CompositionParent:
 def read_weights() -> dict[str, np.ndarray]:
     """All weights as float32, by the names of `CompositionNetwork`.
 
-    Beside them "trained", the atomic numbers it was shown, and "keys", `keys_of` the compositions.
+    Returns:
+        Name -> kernels (outputs, inputs), as torch has them, and biases (outputs,). Beside them "trained", (89,) int64,
+        the atomic numbers it was shown, and "keys", (37664,) uint32, `keys_of` the compositions.
     """
     stored = safetensors.numpy.load((files("atomsets_core") / "data" / FILE).read_bytes())
     return {name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in stored.items()}

@@ -229,9 +229,9 @@ class Response:
 
 
 def primitive(structures: Structures) -> tuple[Structures, IntArray]:
-    """The primitive cells of structures, and the site there that each site is an image of, counted from each cell's 0.
+    """The primitive cells of structures, and (n_sites,) int64 the site there that each site is an image of.
 
-    A cell that is primitive already stays as it is.
+    Sites count from 0 in each cell. A cell that is primitive already stays as it is.
     """
     lattices, counts, kept, fracs = structures.lattice.copy(), structures.n_atoms.copy(), [], []
     image = np.concatenate([np.arange(n) for n in structures.n_atoms]) if len(structures) else np.empty(0, np.int64)

@@ -56,7 +56,7 @@ CUTOFF_ON = 4.5
 """Angstrom, where the XPLOR switching function begins to take the bonds to zero."""
 
 POWER = 6
-"""Of the polynomial that takes the bonds to zero in newer networks."""
+"""Exponent p of the polynomial that takes the bonds to zero in newer networks."""
 
 SCALARS = 128
 """Numbers of degree 0 that an atom has."""
@@ -86,7 +86,7 @@ class Network:
         weights: file in the package.
         channels: vectors of degree 0, 1, ... that an atom has.
         version: that the checkpoint says of itself, and cutoff_function.
-        switch: (lengths) -> (lengths) what takes the bonds to zero at the cutoff.
+        switch: (n,) lengths in Angstrom -> (n,) factors that take the bonds to zero at the cutoff.
     """
 
     name: str
@@ -175,6 +175,10 @@ def read_weights(network: Network) -> dict[str, np.ndarray]:
     """The parameters by the names of the checkpoint, and "elements": the atomic numbers in the order of its species.
 
     Only tensors and plain numpy arrays are unpickled: the training settings in the file hold a few of the latter.
+
+    Returns:
+        Name -> float32 weights; those of linear layers are flat, (inputs * outputs,) degree after degree. "elements" is
+        (89,), also float32, so that the digest takes it in like a weight.
     """
     path = network.file()
     rebuild_array = np.empty(0).__reduce__()[0]

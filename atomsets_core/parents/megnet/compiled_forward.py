@@ -57,7 +57,12 @@ class CompiledForward:
 
 
 def pack(weights: Weights) -> tuple[Float32Array, Float32Array, float, Float32Array]:
-    """Weights, bond table, its knots per Angstrom and atoms before the first block, as the kernel reads them."""
+    """Weights, bond table, its knots per Angstrom and atoms before the first block, as the kernel reads them.
+
+    Returns:
+        (SIZE,) float32 weights, (knots * 96,) float32 table, knots per Angstrom, (95 * 32,) float32 atoms; the arrays
+        are flat, row after row.
+    """
     w = {name: value.astype(np.float64) for name, value in weights.items()}
     parts = [part for k in (1, 2, 3) for part in _block(w, k)]
     parts += [part for number in (1, 2) for part in _set(w, number)]

@@ -32,7 +32,7 @@ PIECE_ON_DEVICE = 200_000
 """The same on an accelerator, where few large steps are better."""
 
 Precision = Literal["float32", "bf16"]
-"""Of products and activations on the bonds."""
+"""Number format of products and activations on the bonds."""
 
 
 class TorchForward:

@@ -16,7 +16,7 @@ from atomsets_core.parents.base import installed_file
 Weights = Mapping[str, np.ndarray]
 
 CUTOFF = 5.0
-"""Angstrom."""
+"""Angstrom, of the bonds: the published network was trained with it."""
 
 SITE_LEVELS = {"V0": 16, "V1": 32, "V2": 32, "V3": 32}
 STRUCTURE_LEVELS = {"v": 96, "f2": 32, "f1": 16, "energy": 1}
@@ -39,7 +39,11 @@ def weights_file() -> Path:
 
 @lru_cache(maxsize=1)
 def read_weights() -> dict[str, np.ndarray]:
-    """All 167,761 parameters as float32, keyed "dense_1/kernel", "meg_net_layer_1/weight_e_0", ..."""
+    """All 167,761 parameters as float32, keyed "dense_1/kernel", "meg_net_layer_1/weight_e_0", ...
+
+    Returns:
+        Name -> kernels (inputs, outputs), as Keras has them, and biases (outputs,); see `weight_shapes`.
+    """
     weights: dict[str, np.ndarray] = {}
 
     def keep(name: str, item: object) -> None:
@@ -80,7 +84,7 @@ def depth_of(levels: Sequence[str]) -> int:
 
 
 def shifted_softplus(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """softplus(x) - ln 2."""
+    """(n, width) ln(1 + e^x) - ln 2 of (n, width) numbers: MEGNet's activation, 0 at 0 with a slope of a half."""
     return np.logaddexp(0.0, x) - LN2
 
 
