@@ -164,7 +164,7 @@ def find_entry(store: Store, parent: str, digest: str, key: str) -> ShardEntry |
 
 
 def _checksum(body: dict) -> str:
-    """Of an entry, so that one that was changed counts as absent."""
+    """Checksum of an entry, so that one that was changed counts as absent."""
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
