@@ -122,7 +122,7 @@ def _principal_components(features: npt.NDArray[np.floating], mean: FloatArray, 
 
 
 def sampled_rows(n: int) -> npt.NDArray[np.int64]:
-    """The training structures that distances are measured to: all, or `REFERENCES` at random."""
+    """(at most REFERENCES,) int64 rows that distances are measured to, ascending: all n, or so many at random."""
     if n <= REFERENCES:
         return np.arange(n)
     return np.sort(np.random.default_rng(0).choice(n, REFERENCES, replace=False))

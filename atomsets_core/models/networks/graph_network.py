@@ -1,4 +1,4 @@
-"""MEGNet with weights that can be trained: the parent's arithmetic (`parents/megnet_torch.py`) under autograd.
+"""MEGNet with weights that can be trained: the parent's arithmetic (`parents/megnet`) under autograd.
 
 The order of the work is chosen for training. A bond's first layers see its distance alone, and are done once a shell.
 The first layer of the bond update is split into centre, neighbour, bond and state parts, of which only the bond part
@@ -22,7 +22,7 @@ HEAD = ("dense_19", "dense_20", "dense_21")
 """The readout: what belongs to the target."""
 
 GAIN = 1.5
-"""Of random weights over Glorot's. 2 would make up for the activation alone, but the skips add to the signal."""
+"""Width of random weights over Glorot's. 2 would make up for the activation alone, but the skips add to the signal."""
 
 
 class MEGNetNetwork(nn.Module):
@@ -48,11 +48,16 @@ class MEGNetNetwork(nn.Module):
         self.weights = nn.ParameterDict(values)
 
     def forward(self, batch: Batch) -> Tensor:
-        """(n,) outputs."""
+        """(n,) outputs on the standardised target, of the dtype of the weights (float32 unless a test doubles it)."""
         return self.levels(batch)["energy"][:, 0]
 
     def levels(self, batch: Batch) -> dict[str, Tensor]:
-        """Every level of the parent, the site levels on the atoms of the graph."""
+        """Every level of the parent, of the dtype of the weights.
+
+        Returns:
+            level -> (n_atoms, 16) for V0, (n_atoms, 32) for V1 to V3, the raw outputs of the blocks on the merged atoms
+            of the graph; (n, 96) for v, (n, 32) for f2, (n, 16) for f1, (n, 1) for the energy.
+        """
         out = {"V0": self.weights["embedding_1/embeddings"][batch.numbers]}
         atoms = self._pair(out["V0"], 1)
         state = self._pair(atoms.new_zeros(1, 2), 5).expand(batch.n, 32)
@@ -69,7 +74,11 @@ class MEGNetNetwork(nn.Module):
         return out
 
     def groups(self, frozen_blocks: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Trainable weights of the body (all but the first `frozen_blocks` blocks and what is before them) and head."""
+        """Trainable weights of the body (all but the first `frozen_blocks` blocks and what is before them) and head.
+
+        Returns:
+            Kernels (inputs, outputs) and biases (outputs,) as in `weight_shapes`, with the dtype of the network.
+        """
         frozen = set()
         if frozen_blocks:
             frozen = {"embedding_1", *(f"dense_{i}" for i in range(1, 7 + 6 * (frozen_blocks - 1)))}
@@ -84,7 +93,15 @@ class MEGNetNetwork(nn.Module):
         return body, head
 
     def export(self, mean: float, scale: float) -> dict[str, np.ndarray]:
-        """The weights as the parent reads them, with the target's mean and scale put into the last layer."""
+        """The weights as the parent reads them, with the target's mean and scale put into the last layer.
+
+        Args:
+            mean: of the target, in its unit.
+            scale: of the target, in its unit.
+
+        Returns:
+            Name -> float32 kernels (inputs, outputs) and biases (outputs,), see `weight_shapes`.
+        """
         out = {name: value.detach().cpu().double().numpy() for name, value in self.weights.items()}
         out["dense_21/kernel"] = out["dense_21/kernel"] * scale
         out["dense_21/bias"] = out["dense_21/bias"] * scale + mean
@@ -187,5 +204,5 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator | None
 
 
 def without_head(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All but the readout."""
+    """All weights but the readout's: name -> float32 kernels (inputs, outputs) and biases (outputs,), not copied."""
     return {name: value for name, value in weights.items() if name.split("/")[0] not in HEAD}

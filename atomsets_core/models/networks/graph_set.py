@@ -100,7 +100,7 @@ class GraphSet:
         return GraphSet(cutoff=self.cutoff, **arrays)
 
     def pieces(self, rows: IntArray, max_bonds: int) -> list[IntArray]:
-        """The rows in order, cut where a piece would have more bonds than that (one structure at least)."""
+        """Parts (k,) int64 of the rows in order, cut where one would have more bonds (one structure at least)."""
         bonds, pieces, start, size = self.n_bonds[rows].tolist(), [], 0, 0
         for i, more in enumerate(bonds):
             if i > start and size + more > max_bonds:

@@ -107,7 +107,7 @@ def train_network(
         target: (n,) standardised values.
         rows: to train on.
         validation: rows that choose the epoch; may be empty.
-        options: see there.
+        options: epochs, rates, loss, patience and seed.
         progress: called after each epoch.
         checkpoint: where to keep an unfinished training.
 
@@ -169,7 +169,7 @@ class _Run:
         self.fingerprint = self._fingerprint()
 
     def _fingerprint(self) -> Tensor:
-        """Of all that decides how the training ends; a checkpoint of another training is not gone on from."""
+        """Digest of all that decides how the training ends; a checkpoint of another training is not gone on from."""
         digest = hashlib.sha256(repr(self.options).encode())
         for values in (self.rows, self.validation, self.target.cpu().numpy(), *self.graphs.structure_hash):
             digest.update(values.encode() if isinstance(values, str) else np.ascontiguousarray(values).tobytes())
@@ -275,7 +275,7 @@ def _schedule(x: float) -> float:
 def apply_network(
     network: MEGNetNetwork, graphs: GraphSet, rows: IntArray, max_bonds: int = 100_000
 ) -> npt.NDArray[np.float64]:
-    """(len(rows),) standardised outputs."""
+    """(len(rows),) float64 outputs on the standardised target."""
     parameter = next(network.parameters())
     parts = [
         network(graphs.batch(piece, parameter.device, parameter.dtype)).double().cpu().numpy()

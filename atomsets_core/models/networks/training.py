@@ -178,7 +178,7 @@ def train(
         data: (n) structures.
         y: (n, outputs) targets; NaN where a target is missing.
         used: (members, n) weight of each row for each member (bool or number), 0 for rows it must not see.
-        options: see there.
+        options: epochs, rates, loss, patience and seed.
         validation: (members, n) rows that choose each member's best epoch, needed with `options.patience`.
         progress: called after each epoch.
         checkpoint: where to keep an unfinished training.
