@@ -61,7 +61,7 @@ class BilinearNetwork(nn.Module):
         self.difference = nn.ModuleList(MemberLinear(*size) for size in sizes)
 
     def forward(self, anchor: Tensor, difference: Tensor) -> Tensor:
-        """(members, n) predictions from (n, inputs) anchors and differences."""
+        """(members, n) float32 predictions, standardised, from (n, inputs) anchors and differences."""
         known = self.anchor[1](torch.relu(self.anchor[0](anchor)))
         change = self.difference[1](torch.relu(self.difference[0](difference)))
         product: Tensor = (known * change).sum(dim=2)
@@ -70,7 +70,20 @@ class BilinearNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Transduction:
-    """A fitted bilinear transduction; `predict` gives means and deviations."""
+    """A fitted bilinear transduction; `predict` gives means and deviations.
+
+    Attributes:
+        scaler: of the columns.
+        pca: of the scaled columns, its components divided by one number so that columns have variance 1 on average.
+        network: the trained members.
+        known: (n_train, components) float32, the rows it was trained on, from which anchors are taken.
+        differences: (differences, components) float32, of random pairs of these.
+        centre: mean of the values.
+        unit: standard deviation of the values; the network predicts in it.
+        noise: root mean square of the residuals on pairs of training rows, in the unit of the values.
+        options: sizes.
+        seed: of the choice of anchors.
+    """
 
     scaler: Scaler
     pca: PCA
