@@ -5,7 +5,7 @@ from __future__ import annotations
 EVIDENCE, MAP = "evidence.json", "map.parquet"
 
 MODEL_FILES = ("model.json", "model.safetensors", "out_of_fold.parquet")
-"""Of a trained model in a campaign."""
+"""Files of a trained model in a campaign."""
 
 LABELLED = "structures/labelled.parquet"
 """material_id, structure_hash, formula and value of every training row, in training order."""
