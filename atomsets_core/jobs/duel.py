@@ -26,7 +26,7 @@ def duel_on_folds(
         store_url: of the campaign.
         feature_url: of the features.
         parent: see `FeatureStore`.
-        digest: see there.
+        digest: of the parent; with its name it says which folder holds the shards.
         champion: folder of the model in use.
         challenger: folder of the model that learned from what is labelled now.
         name: of the file.
@@ -65,7 +65,7 @@ def simulate_champion(
         store_url: of the campaign.
         feature_url: of the features.
         parent: see `FeatureStore`.
-        digest: see there.
+        digest: of the parent; with its name it says which folder holds the shards.
         parameters: of the champion.
         champion: its folder; its out-of-fold table says what it knew.
         options: see `simulate_seed`.

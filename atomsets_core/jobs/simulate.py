@@ -29,7 +29,7 @@ def simulate_seed(
         store_url: of the campaign.
         feature_url: of the features.
         parent: see `gather_features`.
-        digest: see there.
+        digest: of the parent; with its name it says which folder holds the shards.
         parameters: of the campaign's model.
         options: goal, quantile and pool_share of the `Design`, and kappa of the acquisition ucb.
         seed: of the holdout and of the heads.

@@ -143,7 +143,7 @@ def train_model(
         store_url: of the campaign.
         feature_url: of the features.
         parent: see `gather_features`.
-        digest: see there.
+        digest: of the parent; with its name it says which folder holds the shards.
         parameters: of `AtomSetsRegressor`.
         folder: of the model.
         about: kept with the model; see `campaign_card`.
