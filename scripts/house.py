@@ -226,7 +226,7 @@ def numbers(root: Path = ROOT) -> dict[str, object]:
 
 
 def first_line(file: Path, root: Path = ROOT) -> str:
-    """Of its docstring, without the full stop."""
+    """First paragraph of the docstring of a file, without the full stop."""
     said = ast.get_docstring(ast.parse((root / file).read_text())) or ""
     return " ".join(said.split("\n\n")[0].split()).rstrip(".")
 

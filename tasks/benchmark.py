@@ -17,7 +17,7 @@ from atomsets_tasks.retries import RETRY
 def prepare(
     name: str, data: str, store_url: str, parent: str, levels: Sequence[str], start: int, stop: int
 ) -> dict[str, float]:
-    """See `atomsets_core.jobs.benchmark.prepare`."""
+    """Make features of a stretch of rows, on a worker; see `atomsets_core.jobs.benchmark.prepare`."""
     return client.run(jobs.prepare, name, data, store_url, parent, levels, start, stop)
 
 
@@ -25,7 +25,7 @@ def prepare(
 def run_fold(
     name: str, data: str, store_url: str, variant: str, fold: int, seed: int, limit: int | None = None
 ) -> dict[str, Any]:
-    """See `atomsets_core.jobs.benchmark.run_fold`."""
+    """Train and score one fold, on a worker; see `atomsets_core.jobs.benchmark.run_fold`."""
     done = client.run(jobs.run_fold, name, data, store_url, variant, fold, seed, limit)
     get_run_logger().info("fold %d of %s: %s in %.0f s", fold, name, done["scores"], done["seconds"])
     return done

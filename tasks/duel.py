@@ -17,7 +17,7 @@ from atomsets_tasks.retries import RETRY
 def duel_on_folds(
     store_url: str, feature_url: str, parent: str, digest: str, champion: str, challenger: str, name: str
 ) -> dict[str, Any]:
-    """See `atomsets_core.jobs.duel.duel_on_folds`."""
+    """Compare two models on frozen folds, on a worker; see `atomsets_core.jobs.duel.duel_on_folds`."""
     return client.run(
         jobs.duel_on_folds, store_url, feature_url, parent, digest, champion, challenger, name, heavy=True
     )
@@ -35,6 +35,6 @@ def simulate_champion(
     seed: int,
     name: str,
 ) -> dict[str, Any]:
-    """See `atomsets_core.jobs.duel.simulate_champion`."""
+    """Try the champion's recipe on today's labels; see `atomsets_core.jobs.duel.simulate_champion`."""
     where = (store_url, feature_url, parent, digest)
     return client.run(jobs.simulate_champion, *where, parameters, champion, options, seed, name, heavy=True)
