@@ -285,6 +285,7 @@ class SevenNet:
         Returns:
             The new atoms, for each degree, or for degree 0 alone.
         """
+        # Channels of one degree mix, components never: only then do degrees turn with the crystal as they should.
         mixed = [x @ kernel for x, kernel in zip(atoms, layer.mix_in, strict=False)]
         summed = self._convolve(layer, graph, radial, mixed, 0 if scalars_only else self.network.lmax)
         width = SCALARS if scalars_only else None
@@ -292,6 +293,7 @@ class SevenNet:
         new = [silu(scalars[..., :SCALARS]).mul_(SILU_SCALE)]
         if scalars_only:
             return new
+        # A vector may only be made longer or shorter: by a scalar of its own, which keeps its direction.
         gates = silu(scalars[..., SCALARS:]).mul_(SILU_SCALE).split(self.network.channels[1:], dim=-1)
         for degree, gate in enumerate(gates, start=1):
             x = summed[degree] @ layer.mix_out[degree]
@@ -329,6 +331,7 @@ class SevenNet:
         for piece in graph.pieces(self._piece):
             centre, neighbour, length = graph.centre[piece], graph.neighbour[piece], graph.length[piece]
             for source, weight, total in zip(sources, weights, totals, strict=True):
+                # sum_m1,m2 C(l1 m1, l2 m2; l3 m3) Y_l2,m2(r) as one matrix from m1 to the rows (l3, m3) of all paths.
                 turn = (graph.harmonics[piece] @ source.coupling).view(-1, source.rows, 2 * source.degree + 1)
                 message = torch.bmm(turn, atoms[source.degree].index_select(0, neighbour))
                 if weight is None:
@@ -357,6 +360,7 @@ class SevenNet:
         energy = hidden @ _linear(w["reduce_hidden_to_energy.linear.weight"], SCALARS // 2, 1)
         scale, shift = (w[f"rescale_atomic_energy.{name}"][graph.species, None] for name in ("scale", "shift"))
         total = torch.zeros(len(graph.n_atoms), 1, dtype=torch.float64, device=self.device)
+        # Energies of the elements, several eV an atom, are part of the sum: float64 keeps its last digits.
         total.index_add_(0, graph.structure, (energy * scale + shift).double())
         return (total / graph.n_atoms[:, None]).float()
 
