@@ -177,6 +177,7 @@ class AtomSetsEnsemble(BaseEstimator):
         if n_folds:
             if options.members < n_folds:
                 raise ValueError(f"{n_folds} folds need at least as many members; there are {options.members}")
+            # Member m leaves out fold m modulo the folds: as members are at least as many, every row has one to judge it.
             seen = self.fold_[None, :] != (np.arange(options.members) % n_folds)[:, None]
         validation = None
         if options.patience is not None:
@@ -325,6 +326,8 @@ def group_folds(groups: npt.NDArray[np.object_], folds: int, seed: int) -> IntAr
     folds = min(folds, len(names))
     if folds < 2:
         return np.full(len(groups), -1, dtype=np.int64)
+    # Largest group first, each to the emptiest fold: folds differ by the largest group at most. Shuffled before the
+    # stable sort, so that groups of one size fall by chance.
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-counts[order], kind="stable")]
     of_group, filled = np.empty(len(names), dtype=np.int64), np.zeros(folds, dtype=np.int64)
@@ -349,6 +352,7 @@ def _validation_rows(
             raise ValueError(
                 f"{len(present)} formulas are too few to set some aside for early stopping: leave patience"
             )
+        # A choice of its own for each member: the validation rows of one train the others.
         chosen = np.random.default_rng([seed, member, 1]).permutation(present)[:n]
         out[member] = rows & np.isin(group, chosen)
     return out

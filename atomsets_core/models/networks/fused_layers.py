@@ -47,6 +47,8 @@ class _StandardizedLayer(torch.autograd.Function):
             # Standardised for all alike first, so that what is folded into the weights is close to nothing.
             centre, spread = mean.mean(dim=0), scale.mean(dim=0)
             shared = ((sites - centre) / spread).to(half)
+            # (x - mean) / scale = shared * factor - offset, so the layer is shared (factor W) + (b - offset W): the
+            # first product is common to all members, the second one row a member.
             offset, factor = (mean - centre) / scale, (spread / scale).transpose(1, 2)
             shift = torch.baddbmm(bias, offset, weight, alpha=-1).reshape(-1)
             folded = (weight * factor).transpose(0, 1).reshape(inputs, members * outputs)
@@ -60,6 +62,7 @@ class _StandardizedLayer(torch.autograd.Function):
         shared, offset, factor = ctx.saved_tensors
         members, n, outputs = grad.shape
         wide = grad.transpose(0, 1).reshape(n, members * outputs)
+        # dL/dW = factor * shared' g - offset' sum g, and dL/db = sum g, g being the gradient of the outputs.
         by_input = (shared.t() @ wide).to(offset.dtype).view(-1, members, outputs).transpose(0, 1)
         on_bias = wide.sum(dim=0, dtype=offset.dtype).view(members, 1, outputs)
         on_weight = torch.baddbmm(by_input * factor, offset.transpose(1, 2), on_bias, alpha=-1)
@@ -91,6 +94,8 @@ class _SumSites(torch.autograd.Function):
         ctx.save_for_backward(weights, owner)
         members, n_sites, width = values.shape
         wide = values.transpose(0, 1).reshape(n_sites, members * width)
+        # Stretches of rows are summed one after the other. `index_add` uses atomic additions on a GPU, whose order, and
+        # so the last digit, changes from run to run.
         start = torch.searchsorted(owner, torch.arange(n, device=owner.device))
         order = torch.arange(n_sites, device=owner.device)
         sums = torch.nn.functional.embedding_bag(
@@ -134,6 +139,7 @@ class _Extreme(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, owner: Tensor, n: int, largest: bool, kernel: Any) -> Tensor:
         starts = torch.searchsorted(owner, torch.arange(n + 1)).numpy()
         out = values.new_empty(len(values), n, values.shape[2])
+        # Where each entry stands; half the memory of int64, and no batch has 2^31 sites.
         at = torch.empty(out.shape, dtype=torch.int32)
         sign = np.float32(1.0 if largest else -1.0)
         kernel.find(values.contiguous().numpy(), starts, sign, out.numpy(), at.numpy())

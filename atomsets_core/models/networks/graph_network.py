@@ -81,6 +81,7 @@ class MEGNetNetwork(nn.Module):
         """
         frozen = set()
         if frozen_blocks:
+            # Layers 1 to 6 come before block 1, six more before each later one.
             frozen = {"embedding_1", *(f"dense_{i}" for i in range(1, 7 + 6 * (frozen_blocks - 1)))}
             frozen |= {f"meg_net_layer_{k}" for k in range(1, frozen_blocks + 1)}
         body: list[Tensor] = []
@@ -103,6 +104,7 @@ class MEGNetNetwork(nn.Module):
             Name -> float32 kernels (inputs, outputs) and biases (outputs,), see `weight_shapes`.
         """
         out = {name: value.detach().cpu().double().numpy() for name, value in self.weights.items()}
+        # scale (h W + b) + mean = h (scale W) + (scale b + mean), in float64.
         out["dense_21/kernel"] = out["dense_21/kernel"] * scale
         out["dense_21/bias"] = out["dense_21/bias"] * scale + mean
         return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
@@ -123,8 +125,11 @@ class MEGNetNetwork(nn.Module):
         w, name = self.weights, f"meg_net_layer_{k}"
         first = 6 * k - 5
         before_atoms, before_state = atoms, state
+        # W (v_i, v_j, e, u) = W_c v_i + W_n v_j + W_b e + W_s u, so that only W_b e is done once a bond (once a shell
+        # before the first block).
         centre, neighbour, bond, of_state = w[f"{name}/weight_e_0"].split(32)
         if bonds is None:
+            # Gaussians of width 0.5 Angstrom around 100 centres, as in `bond_table`, but with gradients and no table.
             x = batch.distance[:, None] - torch.linspace(0.0, 6.0, 100, dtype=atoms.dtype, device=atoms.device)
             shells = self._pair(torch.exp(-torch.square(x * 2.0)), 3)
             from_bond = (shells @ bond).index_select(0, batch.shell)
@@ -138,6 +143,8 @@ class MEGNetNetwork(nn.Module):
         hidden = from_bond + from_centre.index_select(0, batch.centre)
         hidden = hidden + (atoms @ neighbour).index_select(0, batch.neighbour)
         update = self._rest(hidden, name, "e")
+        # A merged bond stands for a share of its centre's: the sum of shares is 1, so this is the mean over all of
+        # them.
         mean = _sum(update * batch.share, batch.centre, len(atoms))
         x = torch.cat([mean, atoms, state.index_select(0, batch.structure)], dim=1)
         new_atoms = self._rest(torch.addmm(w[f"{name}/bias_v_0"], x, w[f"{name}/weight_v_0"]), name, "v")

@@ -56,6 +56,7 @@ def weighted_mean(values: Tensor, weights: Tensor, owner: Tensor, n: int, alpha:
     With alpha other than 1 and unequal weights the result changes when every site is listed several times with its
     weight divided among the copies; with weights of 1 (crystals) any alpha gives the plain mean.
     """
+    # 0 < alpha < 1 lets minor elements of a composition count for more than their amount.
     w = weights if alpha == 1.0 else weights**alpha
     return sum_sites(values, share_of_sites(w, owner, n), owner, n)
 
@@ -114,6 +115,8 @@ class WeightedSet2Set(nn.Module):
             gate_in, _, gate_cell, gate_out = self.recurrent(query).chunk(4, dim=2)
             cell = _hard_sigmoid(gate_in) * torch.tanh(gate_cell)
             hidden = _hard_sigmoid(gate_out) * torch.tanh(cell)
+            # Vinyals et al., arXiv:1511.06391, eq. 3 to 7: energies m_i . q, attention over the sites, read = sum a_i
+            # m_i, and the next query from (q, read).
             energy = (memory * hidden.index_select(1, owner)).sum(dim=2, keepdim=True)
             highest = extreme(energy.detach(), owner, n, largest=True)
             attention = weights[None, :, None] * torch.exp(energy - highest.index_select(1, owner))
@@ -138,6 +141,7 @@ class WeightedAttention(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor, owner: Tensor, n: int) -> Tensor:
         """(members, n_sites, inputs) -> (members, n, inputs), float32; under autocast products are bfloat16."""
+        # w exp(e) = exp(e + log w): n copies of a site with w / n each give the same, whatever is learned.
         energy = self.energy(x)
         highest = extreme(energy.detach(), owner, n, largest=True)
         attention = weights[None, :, None] * torch.exp(energy - highest.index_select(1, owner))
@@ -203,6 +207,7 @@ class AtomSetsNetwork(nn.Module):
         self.phi = nn.ModuleList()
         self.set2set: WeightedSet2Set | None = None
         self.attention: WeightedAttention | None = None
+        # Structure levels are joined after the pooling as they are, standardised: they have no sites to go through.
         width = structure_width
         if site_width:
             widths = [site_width, *phi]
@@ -267,6 +272,7 @@ class AtomSetsNetwork(nn.Module):
         if name == "std":
             mean = weighted_mean(x, weights, owner, n, self.alpha)
             square = weighted_mean((x - mean.index_select(1, owner)) ** 2, weights, owner, n, self.alpha)
+            # The derivative of a root is infinite at 0, where all sites are alike.
             return torch.sqrt(square + 1e-12)
         if name == "set2set" and self.set2set is not None:
             pooled: Tensor = self.set2set(x, weights, owner, n)
