@@ -177,7 +177,7 @@ class AtomSetsEnsemble(BaseEstimator):
         if n_folds:
             if options.members < n_folds:
                 raise ValueError(f"{n_folds} folds need at least as many members; there are {options.members}")
-            # Member m leaves out fold m modulo the folds: as members are at least as many, every row has one to judge it.
+            # Member m leaves out fold m modulo the folds; there is a member for each at least, so every row is judged.
             seen = self.fold_[None, :] != (np.arange(options.members) % n_folds)[:, None]
         validation = None
         if options.patience is not None:
