@@ -213,6 +213,7 @@ def time_holdout(
         ValueError: an identifier without a number, or a part that is empty.
     """
     numbers = id_numbers(material_ids)
+    # Largest numbers first, i.e. the latest.
     order = np.argsort(-numbers, kind="stable")
     chosen = np.zeros(len(numbers), dtype=bool)
     chosen[order[: round(share * len(numbers))]] = True
@@ -239,6 +240,7 @@ def _split(
     train = np.sort(rest[n_seen:])
     dropped = np.empty(0, dtype=np.int64)
     if groups is not None:
+        # Left out of the training part, not of the pool: what is asked stays the same with and without groups.
         straddling = np.isin(groups[train].astype(str), groups[pool].astype(str))
         train, dropped = train[~straddling], train[straddling]
         if len(train) < FEWEST:
