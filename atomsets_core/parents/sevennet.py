@@ -1,8 +1,8 @@
-"""SevenNet-0 (Park et al., J. Chem. Theory Comput. 20, 4857 (2024); 11 July 2024), as a frozen parent.
+"""SevenNet-0 (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)) and SevenNet-l3i5, as frozen parents.
 
-The weights are those in the `sevenn` wheel; neither it nor e3nn is imported. The forward pass follows the published
-architecture, NequIP's (Batzner et al., Nat. Commun. 13, 2453 (2022)), and agrees with the package to float32 rounding.
-What differs is the order of the work:
+The weights are those in the `sevenn` wheel (SevenNet-0 of 11 July 2024); neither it nor e3nn is imported. The forward
+pass follows the published architecture, NequIP's (Batzner et al., Nat. Commun. 13, 2453 (2022)), and agrees with the
+package to float32 rounding. What differs is the order of the work:
 
 - an atom's vector of degree l is stored as (2l + 1, channels), so that a bond turns it into the messages of all its
   paths by one small matrix made from the spherical harmonics of the bond;
