@@ -1,8 +1,8 @@
-"""From the spread of an ensemble to intervals that hold, and to a flag for where they can't.
+"""From the spread of an ensemble to standard deviations and intervals that hold for structures like the known ones.
 
 Intervals are conformal (Vovk et al. 2005; normalised scores after Papadopoulos et al. 2002): the scores are residuals
 on rows that the members making the prediction never saw, so that a share `coverage` of exchangeable new values falls
-inside. Beyond the training domain nothing is exchangeable; `Domain` says where that is.
+inside. Beyond the training domain nothing is exchangeable; `models/domain.py` says where that is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The training loop: all members of an ensemble at once, each on its own rows, deterministic by seed."""
+"""The training loop of set networks: all members of an ensemble at once, each on its rows, deterministic by seed."""
 
 from __future__ import annotations
 
