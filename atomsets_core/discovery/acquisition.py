@@ -1,4 +1,4 @@
-"""From predictions to a ranked list, a diverse shortlist and batches to try next."""
+"""Acquisition functions: from a predicted mean and deviation to the score that candidates are ranked by."""
 
 from __future__ import annotations
 

@@ -106,9 +106,9 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
     data = store.write_table(
         f"{where}/{key}.parquet",
         to_arrow(features, parent),
-        # No dictionary: features are float32 that hardly ever repeat. What compresses is their bytes in separate streams
-        # (see `encodings`), where signs and exponents are alike; zstd 9 takes 2.5 times as long as 3 for a hundredth of
-        # the size (docs/speed.md).
+        # No dictionary: float32 features hardly ever repeat. What compresses is their bytes in separate streams (see
+        # `encodings`), where signs and exponents are alike; zstd 9 takes 2.5 times as long as 3 for a hundredth of the
+        # size (docs/speed.md).
         compression_level=3,
         row_group_size=ROW_GROUP,
         use_dictionary=False,

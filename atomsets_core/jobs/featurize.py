@@ -1,7 +1,7 @@
-"""What a worker does: one function for each kind of work, from files to files.
+"""One shard of features, as a worker makes it: a stretch of the queue through the parent, or why it has none.
 
-Arguments and results are paths, keys and small numbers, never arrays, so that any scheduler can carry them. Every
-function may be called again at any time: what is already there is kept.
+Like all jobs it goes from files to files. Arguments and results are paths, keys and small numbers, never arrays, so
+that any scheduler can carry them. Every function may be called again at any time: what is already there is kept.
 """
 
 from __future__ import annotations
