@@ -192,3 +192,8 @@ def test_what_is_missing_is_found():
 def test_fragments_are_found(docstring, found):
     assert len(fragments(f'def f():\n    """{docstring}"""')) == found
     assert len(fragments(f'class A:\n    b = 1\n    """{docstring}"""')) <= found
+
+
+def test_comments_are_counted():
+    text = '"""A module.\n\n# no comment\n"""\n# one\na = 1  # two\nb = (\n    2\n)  # noqa: F841\n"""Said of b."""\n'
+    assert house.comments_and_code(text) == (2, 4)
