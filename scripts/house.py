@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import json
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -201,6 +203,25 @@ def upward(graph: Graph) -> list[str]:
     ]
 
 
+FOR_TOOLS = ("# noqa", "# type:", "# pragma")
+"""How comments begin that say nothing to a reader."""
+
+
+def comments_and_code(text: str) -> tuple[int, int]:
+    """Lines with a comment for readers, and lines of code, of which docstrings are none."""
+    comments: set[int] = set()
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT and not token.string.startswith(FOR_TOOLS):
+            comments.add(token.start[0])
+        elif token.type in (tokenize.NAME, tokenize.NUMBER, tokenize.STRING, tokenize.OP):
+            code.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            code.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(comments), len(code)
+
+
 def numbers(root: Path = ROOT) -> dict[str, object]:
     """What `main` prints, as JSON."""
     rooms, modules = room_graph(root), file_graph(root)
@@ -209,6 +230,8 @@ def numbers(root: Path = ROOT) -> dict[str, object]:
     per_folder = defaultdict(int)
     for file in files(root):
         per_folder[str(file.parent)] += 1
+    lines = [comments_and_code((root / file).read_text()) for file in files(root)]
+    comments, code = map(sum, zip(*lines, strict=True))
     return {
         "rooms": len(rooms),
         "arrows": sum(map(len, rooms.values())),
@@ -222,11 +245,12 @@ def numbers(root: Path = ROOT) -> dict[str, object]:
         "circles_of_files": circles(modules),
         "most_files_in_a_folder": max(per_folder.values()),
         "files_at_the_root_of_core": per_folder["atomsets_core"],
+        "comments_in_a_hundred_lines": round(100 * comments / code, 1),
     }
 
 
 def first_line(file: Path, root: Path = ROOT) -> str:
-    """Of its docstring, without the full stop."""
+    """First paragraph of the docstring of a file, without the full stop."""
     said = ast.get_docstring(ast.parse((root / file).read_text())) or ""
     return " ".join(said.split("\n\n")[0].split()).rstrip(".")
 

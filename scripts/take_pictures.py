@@ -68,7 +68,7 @@ def check(done: Any) -> None:
 
 
 def ids() -> list[str]:
-    """Of the structures in the order of the file."""
+    """Identifiers of the structures in the order of the file."""
     import pyarrow.parquet as pq
 
     return list(pq.read_table(DATA / "flla_2015.parquet", columns=["material_id"])["material_id"].to_pylist())

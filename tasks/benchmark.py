@@ -23,7 +23,7 @@ def prepare(name: str, data: str, features: FeatureStore, start: int, stop: int)
 def run_fold(
     name: str, data: str, store_url: str, variant: str, fold: int, seed: int, limit: int | None = None
 ) -> dict[str, Any]:
-    """See `atomsets_core.jobs.benchmark.run_fold`."""
+    """Train and score one fold, on a worker; see `atomsets_core.jobs.benchmark.run_fold`."""
     done = client.run(jobs.run_fold, name, data, store_url, variant, fold, seed, limit)
     get_run_logger().info("fold %d of %s: %s in %.0f s", fold, name, done["scores"], done["seconds"])
     return done

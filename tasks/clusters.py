@@ -22,7 +22,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "536870912",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
 }
-"""Of a worker, when it starts."""
+"""Environment of a worker, when it starts."""
 
 SCHEDULER = {
     # Two deaths of workers make a piece of work suspect; it is then looked at structure by structure.

@@ -13,7 +13,7 @@ from atomsets_tasks.retries import RETRY
 
 @task(task_run_name="featurize shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
 def featurize_shard(number: int, total: int, job: ShardJob) -> dict[str, Any]:
-    """See `atomsets_tasks.isolate.make_shard`."""
+    """Make one shard of features, on a worker; see `atomsets_tasks.isolate.make_shard`."""
     done = make_shard(job)
     logger = get_run_logger()
     logger.info(

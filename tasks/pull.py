@@ -35,14 +35,14 @@ def pull_source(
     Args:
         dataset: "training" or "candidates".
         source: see `atomsets_core.sources.pull.pull`.
-        labels: see there.
-        id_column: see there.
+        labels: CSV of labels that are joined to the structures.
+        id_column: column of identifiers.
         store: of the campaign.
         query: of the Materials Project.
         watch: is told how far it is.
         options: further arguments of `pull`.
         same: what makes two entries one, see `deduplicate`.
-        prefer: column by which one of them is kept, see there.
+        prefer: column by which one of them is kept: that with the lowest value.
     """
     more = dict(options or {})
     if source != MATERIALS_PROJECT and client.connected():

@@ -24,7 +24,7 @@ def rank(
     unit: str,
     features: FeatureStore,
 ) -> Ranking:
-    """See `atomsets_core.jobs.rank`."""
+    """Rank all candidates and write the results; see `atomsets_core.jobs.rank`."""
     done = jobs.rank(store, predictions, candidates, wish, transform, unit, features)
     get_run_logger().info("ranked %d candidates, first is %s", done.n_ranked, done.first)
     return done

@@ -25,7 +25,7 @@ def select(
     only_elements: Sequence[str],
     exclude_seen: bool,
 ) -> Selection:
-    """See `atomsets_core.jobs.select`."""
+    """Say which labels and candidates are used; see `atomsets_core.jobs.select`."""
     chosen = jobs.select(
         store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen
     )

@@ -137,7 +137,7 @@ def _list_changes(
     known: Mapping[str, float],
     failed: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Of one list: who entered it, who left it, and who stayed with another rank."""
+    """Who entered one list, who left it, and who stayed with another rank."""
     old = before.take(pa.array(rows_before)).to_pylist()
     new = now.take(pa.array(rows_now)).to_pylist()
     old_by_name = {row["material_id"]: row for row in old}

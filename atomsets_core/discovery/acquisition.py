@@ -1,4 +1,4 @@
-"""From predictions to a ranked list, a diverse shortlist and batches to try next."""
+"""Acquisition functions: from a predicted mean and deviation to the score that candidates are ranked by."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def acquisition(
     if goal == "window":
         if kind == "ei":
             raise ValueError("the goal 'window' takes the acquisition mean, ucb, probability or thompson")
+        # P(low < y < high); its improvement over the best training value has no meaning, hence no "ei".
         return norm.cdf((_needed(high) - mean) / spread) - norm.cdf((_needed(low) - mean) / spread)
     if goal == "target":
         raise ValueError("the goal 'target' takes the acquisition ucb, mean or thompson")
@@ -69,6 +70,7 @@ def acquisition(
     gain = (mean - reference) * (-1.0 if goal == "minimize" else 1.0)
     if kind == "probability":
         return norm.cdf(gain / spread)
+    # E max(y - reference, 0) for y ~ N(mean, std^2): with z = gain / std, gain Phi(z) + std phi(z).
     return gain * norm.cdf(gain / spread) + std * norm.pdf(gain / spread)
 
 

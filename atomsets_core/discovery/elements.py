@@ -38,7 +38,7 @@ class Elements:
     default_levels: tuple[str, ...] = (LEVEL,)
 
     def featurize(self, structures: Structures, levels: Sequence[str] | None = None) -> Features:
-        """See `Parent.featurize`."""
+        """One-hot vectors of the elements on every site; nothing is refused, see `Parent.featurize`."""
         return featurize_batches(
             self,
             structures,

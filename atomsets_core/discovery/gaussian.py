@@ -41,6 +41,8 @@ class Scaler:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """(n, width), each row of mean square 1 or so, whatever the width."""
+        # Over the root of the width, so that |x|^2, and with it the scale of kernels and penalties, is near 1 however
+        # many columns there are.
         return np.clip((x - self.mean) / self.scale, -FARTHEST, FARTHEST) / np.sqrt(x.shape[1])
 
 
@@ -69,6 +71,7 @@ class Ridge:
     def predict(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(n,) means and (n,) standard deviations for (n, width) rows."""
         scaled = self.scaler(x)
+        # Var = noise^2 (1 + x' (X'X + strength)^-1 x): noise of a new value, and what the fit doesn't know of this x.
         leverage = ((scaled @ self.directions.T) ** 2 * self.shrunk).sum(axis=1)
         return self.centre + scaled @ self.weights, self.noise * np.sqrt(1.0 + leverage)
 
@@ -88,6 +91,9 @@ def fit_ridge(x: FloatArray, y: FloatArray) -> Ridge:
     projected, target = left.T @ (y - centre), y - centre
     best: tuple[float, float] = (np.inf, 1.0)
     for strength in np.logspace(-4, 3, 29):
+        # X = U S V'. The hat matrix is U diag(kept) U' plus 1/n for the mean; its diagonal is the leverage h, and the
+        # residual of a row left out is e / (1 - h) (the same as Rasmussen & Williams, eq. 5.10 to 5.12, for a linear
+        # kernel).
         kept = singular**2 / (singular**2 + strength)
         leverage = (left**2 * kept).sum(axis=1) + 1.0 / len(y)
         residual = (target - left @ (kept * projected)) / np.maximum(1.0 - leverage, 1e-3)
@@ -129,8 +135,11 @@ class GaussianProcess:
         """(n,) means and (n,) standard deviations, noise included, for (n, width) rows."""
         scaled = self.scaler(x)
         cross = _kernel(scaled, self.rows, self.linear, self.bump, self.length)
+        # Rasmussen & Williams, eq. 2.25 and 2.26: mean k' K^-1 y, variance k(x, x) - k' K^-1 k, and the noise again for
+        # a new value rather than the function.
         explained = np.einsum("ij,ji->i", cross, cho_solve((self.factor, True), cross.T))
         own = self.linear * (scaled**2).sum(axis=1) + self.bump + self.noise
+        # The difference of two large numbers may round to below what even a known row keeps.
         std = np.sqrt(np.maximum(own - explained, self.noise))
         return self.centre + self.unit * (cross @ self.dual), self.unit * std
 
@@ -149,6 +158,7 @@ def fit_gaussian_process(x: FloatArray, y: FloatArray, *, seed: int = 0) -> Gaus
     linear, bump, length, noise = _likeliest(scaled[order[:MOST_FOR_LIKELIHOOD]], target[order[:MOST_FOR_LIKELIHOOD]])
     used = np.sort(order[:MOST_ROWS])
     rows = scaled[used]
+    # 1e-8 in units of the variance of the values: twins among the rows must not make the matrix singular.
     covariance = _kernel(rows, rows, linear, bump, length) + (noise + 1e-8) * np.eye(len(rows))
     factor = cho_factor(covariance, lower=True)
     return GaussianProcess(
@@ -157,6 +167,7 @@ def fit_gaussian_process(x: FloatArray, y: FloatArray, *, seed: int = 0) -> Gaus
 
 
 def _squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, one matrix product; of equal rows it may round to below 0.
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * a @ b.T
     return np.maximum(squares, 0.0)
 
@@ -178,6 +189,8 @@ def _likeliest(rows: FloatArray, target: FloatArray) -> tuple[float, float, floa
         except LinAlgError:
             return 1e10, np.zeros(4)
         dual, inverse = cho_solve(factor, target), cho_solve(factor, np.eye(n))
+        # -log p(y) = y' K^-1 y / 2 + log det K / 2 + const (eq. 5.8), half of log det K being the sum of the logarithms
+        # of Cholesky's diagonal; d/dt = -tr((a a' - K^-1) dK/dt) / 2 with a = K^-1 y (eq. 5.9), t a logarithm.
         slope = np.outer(dual, dual) - inverse
         gradient = [
             (slope * linear * dots).sum(),

@@ -118,7 +118,7 @@ class AtomSetsHead:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """See `Head.fit`."""
+        """Train the ensemble; see `Head.fit`."""
         model = AtomSetsRegressor(**{**self.parameters, "transform": "none", "seed": seed})
         model.fit(rows.features, y)
 
@@ -140,7 +140,7 @@ class RidgeHead:
     spec: str
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:  # noqa: ARG002  # nothing is random
-        """See `Head.fit`."""
+        """Solve the ridge regression; see `Head.fit`."""
         model = fit_ridge(rows.pooled(self.spec), y)
         return lambda others: Estimate(*model.predict(others.pooled(self.spec)))
 
@@ -156,7 +156,7 @@ class GaussianProcessHead:
     spec: str
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """See `Head.fit`."""
+        """Condition the Gaussian process; see `Head.fit`."""
         model = fit_gaussian_process(rows.pooled(self.spec), y, seed=seed)
         return lambda others: Estimate(*model.predict(others.pooled(self.spec)))
 
@@ -174,7 +174,7 @@ class NeighboursHead:
     k: int = 5
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:  # noqa: ARG002  # nothing is random
-        """See `Head.fit`."""
+        """Index the rows and calibrate the deviations on each row without itself; see `Head.fit`."""
         x = rows.pooled(self.spec)
         centre, scale = x.mean(axis=0), x.std(axis=0)
         scale = np.where(scale > 1e-6, scale, 1.0)
@@ -202,7 +202,7 @@ class CompositionRidgeHead:
     """Ridge on statistics of the composition."""
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """See `Head.fit`."""
+        """Solve the ridge regression; see `Head.fit`."""
         return RidgeHead("composition").fit(rows, y, seed)
 
 
@@ -211,7 +211,7 @@ class CompositionForestHead:
     """Random forest on statistics of the composition; deviations between trees (Hutter et al., Artif. Intell. 2014)."""
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """See `Head.fit`."""
+        """Grow the forest; see `Head.fit`."""
         forest = random_forest(seed).fit(rows.composition, y)
 
         def predict(others: Rows) -> Estimate:
@@ -233,7 +233,7 @@ class ScratchHead:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """See `Head.fit`."""
+        """Train the ensemble on one-hot elements; see `Head.fit`."""
         inner = AtomSetsHead({**self.parameters, "features": "elements:one-hot"})
         predict = inner.fit(Rows(element_sets(rows.formula)), y, seed)
         return lambda others: predict(Rows(element_sets(others.formula)))
@@ -252,7 +252,7 @@ class TransductionHead:
     options: TransductionOptions = field(default_factory=TransductionOptions)
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """See `Head.fit`."""
+        """Train the bilinear networks on pairs of rows; see `Head.fit`."""
         model = fit_transduction(rows.pooled(self.spec), y, seed=seed, options=self.options)
         return lambda others: Estimate(*model.predict(others.pooled(self.spec)))
 
@@ -270,7 +270,7 @@ class MEGNetHead:
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 50})
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """See `Head.fit`."""
+        """Train MEGNet on the structures; see `Head.fit`."""
         if rows.structures is None:
             raise ValueError("MEGNet from scratch needs the structures, and there are none in these rows")
         model = MEGNetRegressor(**{**self.parameters, "transform": "none", "seed": seed}).fit(rows.structures, y)
@@ -296,7 +296,7 @@ class MeanHead:
     heads: tuple[Head, ...]
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """See `Head.fit`."""
+        """Fit every head on the same rows; see `Head.fit`."""
         fitted = [head.fit(rows, y, seed) for head in self.heads]
         return lambda others: average([predict(others) for predict in fitted])
 

@@ -32,10 +32,11 @@ class Holdout:
     """One question to a model.
 
     Attributes:
-        train: row numbers to learn from.
-        pool: row numbers to rank, in random order: a head that gives equal predictions must not gain from the order.
-        hidden: (len(pool),) bool, the rows of the pool that lie outside what the training part covers.
-        dropped: row numbers in neither, because their group is on the other side.
+        train: (n_train,) row numbers to learn from, ascending.
+        pool: (n_pool,) row numbers to rank, in random order: a head that gives equal predictions must not gain from
+            the order.
+        hidden: (n_pool,) bool, the rows of the pool that lie outside what the training part covers.
+        dropped: (n_dropped,) row numbers in neither, because their group is on the other side.
         what: what is hidden, in words.
     """
 
@@ -119,9 +120,9 @@ def group_holdout(
     Args:
         chosen: (n,) bool.
         what: they are, in words, for messages and tables.
-        pool_share: see `value_holdout`, as the following.
-        seed: see there.
-        groups: see there.
+        pool_share: share of the other rows that go into the pool.
+        seed: of that choice.
+        groups: (n,) labels; training rows whose group is also in the pool are dropped, see `value_holdout`.
 
     Raises:
         ValueError: no row is chosen, or too few are left to learn from.
@@ -204,14 +205,15 @@ def time_holdout(
     Args:
         material_ids: (n,) with a number in each.
         share: of the rows that is hidden.
-        pool_share: see `value_holdout`, as the following.
-        seed: see there.
-        groups: see there.
+        pool_share: share of the other rows that go into the pool.
+        seed: of that choice.
+        groups: (n,) labels; training rows whose group is also in the pool are dropped, see `value_holdout`.
 
     Raises:
         ValueError: an identifier without a number, or a part that is empty.
     """
     numbers = id_numbers(material_ids)
+    # Largest numbers first, i.e. the latest.
     order = np.argsort(-numbers, kind="stable")
     chosen = np.zeros(len(numbers), dtype=bool)
     chosen[order[: round(share * len(numbers))]] = True
@@ -238,6 +240,7 @@ def _split(
     train = np.sort(rest[n_seen:])
     dropped = np.empty(0, dtype=np.int64)
     if groups is not None:
+        # Left out of the training part, not of the pool: what is asked stays the same with and without groups.
         straddling = np.isin(groups[train].astype(str), groups[pool].astype(str))
         train, dropped = train[~straddling], train[straddling]
         if len(train) < FEWEST:

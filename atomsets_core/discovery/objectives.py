@@ -65,6 +65,7 @@ class Objective:
         if self.goal in ("window", "exceed"):
             return utility >= 0.0
         found = np.zeros(len(y), dtype=bool)
+        # So many rows exactly: with a threshold at the quantile, ties would make them more.
         found[np.argsort(-utility, kind="stable")[: max(1, round(share * len(y)))]] = True
         return found
 
@@ -156,6 +157,7 @@ def weighted_utility(
     if min(weights.values()) < 0 or max(weights.values()) <= 0:
         raise ValueError(f"weights must not be negative, nor all 0: {dict(weights)}")
     total = sum(weights.values())
+    # A property whose known values are all alike has no scale; it is taken as it is.
     parts = [weights[name] / total * utilities[name] / (scales[name] or 1.0) for name in utilities]
     return np.sum(parts, axis=0)
 
@@ -198,5 +200,6 @@ def pareto_order(utilities: FloatArray) -> FloatArray:
     n = len(utilities)
     if not n:
         return np.empty(0)
+    # Ranks have no unit. Their sum over (properties x n) is below 1, so it never lifts a row over a front.
     ranks = np.argsort(np.argsort(utilities, axis=0, kind="stable"), axis=0, kind="stable").sum(axis=1)
     return -pareto_fronts(utilities).astype(np.float64) + ranks / (utilities.shape[1] * n)

@@ -67,7 +67,7 @@ class Search:
         return self.kind if self.diversity == "none" else f"{self.kind}, {self.diversity}"
 
     def weight(self, name: str) -> float:
-        """Of a property."""
+        """Weight of a property; 1 where none is given."""
         return self.weights.get(name, 1.0)
 
     def utility(self, values: Mapping[str, FloatArray]) -> FloatArray:
@@ -113,7 +113,7 @@ def search(
         head: trained anew for each batch, on the rows known by then and nothing else.
         rows: n structures.
         values: property -> (n,) true values; of a row they are looked at when it has been chosen, and in the end.
-        rules: see there.
+        rules: what is wanted, how the search starts, chooses and ends.
         seed: of the start, of the head and of draws.
         vectors: (n, width) in which rows are alike or not, for diverse batches.
         allowed: (n,) bool, rows that meet the constraints; others are neither chosen nor wanted.

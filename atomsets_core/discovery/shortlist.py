@@ -43,6 +43,7 @@ def diverse_shortlist(
         open_[chosen[-1]] = False
         if not open_.any():
             break
+        # Distances over the largest to the best row, so that `spread` weighs two numbers between 0 and 1.
         value = (1.0 - spread) * relevance + spread * np.minimum(nearest / scale, 1.0)
         chosen.append(int(np.argmax(np.where(open_, value, -np.inf))))
         nearest = np.minimum(nearest, np.linalg.norm(features - features[chosen[-1]], axis=1))
@@ -81,6 +82,7 @@ def _k_centre(points: FloatArray, size: int) -> list[int]:
     chosen = [0]
     nearest = np.linalg.norm(points - points[0], axis=1)
     while len(chosen) < min(size, len(points)):
+        # Below every distance, also of twins of a chosen row, which are 0 apart from it.
         nearest[chosen] = -1.0
         chosen.append(int(np.argmax(nearest)))
         nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
@@ -89,8 +91,12 @@ def _k_centre(points: FloatArray, size: int) -> list[int]:
 
 def _determinantal(score: FloatArray, points: FloatArray, size: int) -> list[int]:
     """Greedy maximum of log det of quality x likeness x quality, row after row by its Cholesky factor."""
+    # L_ij = q_i S_ij q_j (Kulesza & Taskar, Found. Trends Mach. Learn. 5, 123 (2012)): log det of a batch is 2 sum log
+    # q, the quality, plus log det S, the unlikeness. 1.5 sets one against the other: a deviation of the score is worth
+    # a factor e^3 of the determinant.
     quality = np.exp(1.5 * (score - score.mean()) / (score.std() or 1.0))
     gaps = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    # The median gap as the length of the kernel, so that likenesses are spread between 0 and 1 whatever the unit.
     likeness = np.exp(-gaps / (np.median(gaps[gaps > 0]) if (gaps > 0).any() else 1.0))
     kernel = quality[:, None] * likeness * quality[None]
     left = np.diag(kernel).copy()
@@ -104,6 +110,8 @@ def _determinantal(score: FloatArray, points: FloatArray, size: int) -> list[int
             # What is left adds nothing: twins of rows already chosen. The best scores fill the batch.
             chosen += [int(i) for i in np.argsort(-score, kind="stable") if i not in chosen][: size - len(chosen)]
             break
+        # Next row of the Cholesky factor: c = (L_row - C' c_row) / d_row. What is left of a diagonal, d_i^2, is the
+        # factor by which taking i multiplies the determinant (Chen et al. 2018), so the largest is taken.
         update = (kernel[row] - factors.T @ factors[:, row]) / np.sqrt(left[row])
         factors = np.vstack([factors, update])
         left = left - update**2

@@ -45,7 +45,7 @@ KINDS = ("ei", "ucb", "mean", "probability")
 """Acquisitions that are compared, the first the one that is taken where several find as many."""
 
 COVERAGE = 0.9
-"""Of the intervals whose coverage is reported."""
+"""Nominal coverage of the intervals whose coverage is reported."""
 
 SCORES = (
     "r_precision",

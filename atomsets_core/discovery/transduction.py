@@ -61,7 +61,7 @@ class BilinearNetwork(nn.Module):
         self.difference = nn.ModuleList(MemberLinear(*size) for size in sizes)
 
     def forward(self, anchor: Tensor, difference: Tensor) -> Tensor:
-        """(members, n) predictions from (n, inputs) anchors and differences."""
+        """(members, n) float32 predictions, standardised, from (n, inputs) anchors and differences."""
         known = self.anchor[1](torch.relu(self.anchor[0](anchor)))
         change = self.difference[1](torch.relu(self.difference[0](difference)))
         product: Tensor = (known * change).sum(dim=2)
@@ -70,7 +70,20 @@ class BilinearNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Transduction:
-    """A fitted bilinear transduction; `predict` gives means and deviations."""
+    """A fitted bilinear transduction; `predict` gives means and deviations.
+
+    Attributes:
+        scaler: of the columns.
+        pca: of the scaled columns, its components divided by one number so that columns have variance 1 on average.
+        network: the trained members.
+        known: (n_train, components) float32, the rows it was trained on, from which anchors are taken.
+        differences: (differences, components) float32, of random pairs of these.
+        centre: mean of the values.
+        unit: standard deviation of the values; the network predicts in it.
+        noise: root mean square of the residuals on pairs of training rows, in the unit of the values.
+        options: sizes.
+        seed: of the choice of anchors.
+    """
 
     scaler: Scaler
     pca: PCA
@@ -94,6 +107,8 @@ class Transduction:
         """(members x anchors, n) predictions, standardised."""
         random = np.random.default_rng(self.seed)
         offered = random.permutation(len(self.known))[: self.options.offered]
+        # f . g is only to be trusted where both have been seen: the anchor is a training row, so the anchors are those
+        # whose difference to x lies nearest to a difference of two training rows.
         change = rows[:, None] - self.known[offered][None]
         strangeness = _nearest(change.reshape(-1, rows.shape[1]), self.differences).reshape(len(rows), -1)
         chosen = np.argsort(strangeness, axis=1, kind="stable")[:, : self.options.anchors]
@@ -127,6 +142,7 @@ def fit_transduction(
     """
     chosen = options or TransductionOptions()
     scaler, centre, unit = Scaler.of(x), float(y.mean()), float(y.std()) or 1.0
+    # Without whitening: the last components are noise, and would be as large as the first in a difference.
     pca = PCA(n_components=min(COMPONENTS, *x.shape), svd_solver="full", whiten=False).fit(scaler(x))
     rows = pca.transform(scaler(x))
     # Components keep their relative sizes; together they have variance 1 a component.
@@ -140,9 +156,11 @@ def fit_transduction(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.steps)
     tensor, target = torch.from_numpy(known), torch.from_numpy(((y - centre) / unit).astype(np.float32))
     for _ in range(chosen.steps):
+        # Ordered pairs, a row with itself among them: f(a) . g(0) has to be the value of a.
         first, second = torch.from_numpy(random.integers(0, len(y), (2, chosen.batch_size)))
         optimizer.zero_grad(set_to_none=True)
         predicted = network(tensor[first], tensor[second] - tensor[first])
+        # Sum over members: each is trained as if it were alone.
         loss = torch.abs(predicted - target[second]).mean(dim=1).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -151,6 +169,7 @@ def fit_transduction(
     with torch.inference_mode():
         first, second = torch.from_numpy(pairs)
         residual = (network(tensor[first], tensor[second] - tensor[first]) - target[second]).mean(dim=0).numpy()
+    # Of pairs that were trained on, so the least that a prediction is off.
     noise = unit * float(np.sqrt(np.mean(residual**2)))
     return Transduction(
         scaler, pca, network.eval(), known, known[pairs[1]] - known[pairs[0]], centre, unit, noise, chosen, seed

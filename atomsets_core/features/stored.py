@@ -68,7 +68,7 @@ class StoredFeatures:
 
     @property
     def digest(self) -> str:
-        """Of the parent that made the features; "" where there are none."""
+        """Digest of the parent that made the features; "" where there are none."""
         return self.entries[0].digest if self.entries else ""
 
     @property
@@ -85,7 +85,7 @@ class StoredFeatures:
         return replace(self, **{name: getattr(self, name)[rows] for name in columns}, refused=())
 
     def blocks(self) -> Iterator[tuple[IntArray, Features]]:
-        """Row numbers and features of one shard after the other.
+        """(k,) int64 row numbers, ascending, and features of the k structures of one shard after the other.
 
         Raises:
             ShardError: a shard is missing or damaged; the message names it.
@@ -274,7 +274,7 @@ class JoinedFeatures:
 
     @property
     def digest(self) -> str:
-        """Of the parents together."""
+        """Digest of the parents together, see `joint_digest`."""
         return joint_digest(self.parents)
 
     @property
@@ -291,7 +291,7 @@ class JoinedFeatures:
         return JoinedFeatures({name: part[indices] for name, part in self.parts.items()})
 
     def blocks(self) -> Iterator[tuple[IntArray, Features]]:
-        """Row numbers and features of one shard of the first parent after the other.
+        """(k,) int64 row numbers and joined features of one shard of the first parent after the other.
 
         Raises:
             ShardError: a shard is missing or damaged; the message names it.

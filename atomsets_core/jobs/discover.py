@@ -57,7 +57,7 @@ def _stored(store: Store, parent: str, structures: Structures):  # type: ignore[
 
 @lru_cache(maxsize=2)
 def load_rows(store_url: str) -> tuple[Rows, dict[str, npt.NDArray[np.float64]]]:
-    """The rows that every parent can take, and the values of each target on the scale models work on."""
+    """The n rows that every parent can take, and target -> (n,) values on the scale that models work on."""
     store = Store(store_url)
     plan, table = store.read_json(PLAN), store.read_table(ROWS)
     structures, _, _ = from_arrow(table)

@@ -1,4 +1,4 @@
-"""What a worker does: one function for each kind of work, from files to files.
+"""One shard of features, as a worker makes it: a stretch of the queue through the parent, or why it has none.
 
 Arguments and results are stores, names, keys and small numbers, never arrays, so that any scheduler can carry them.
 Every function may be called again at any time: what is already there is kept.

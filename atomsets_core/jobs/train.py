@@ -1,4 +1,4 @@
-"""From a source to a trained model, in one process, without a campaign."""
+"""From labels to a trained model: of any source in one process, or of a campaign's store on a worker."""
 
 from __future__ import annotations
 

@@ -32,13 +32,13 @@ CHECKPOINT = "unfinished.safetensors"
 PACKAGES = ("torch", "numpy", "numba", "pymatgen")
 
 PROVENANCE = ("name", "title", "citation", "doi", "licence", "sha256")
-"""Of the source, what the card repeats."""
+"""What the card repeats of the source."""
 
 PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """Words of a split column."""
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
-"""Of a random split, where there is no column."""
+"""Parts of a random split, where there is no column."""
 
 
 @dataclass(frozen=True)

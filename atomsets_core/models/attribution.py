@@ -72,10 +72,13 @@ def contributions(
     site_step = None if on_sites is None else on_sites - cast(MemberLinear, network.phi[0]).bias.detach()
     found_sites, found_structure = np.zeros(int(features.n_atoms.sum())), np.zeros(len(features))
     for step in range(steps):
+        # share = (x - x0) * integral of dF/dx over x0 + t (x - x0), t from 0 to 1, by the midpoint rule: t = 1 - left.
         left = 1.0 - (step + 0.5) / steps
         sites = None if on_sites is None or site_step is None else (on_sites - left * site_step).requires_grad_()
         structure = None if on_structure is None else ((1.0 - left) * on_structure).requires_grad_()
         inputs = [x for x in (sites, structure) if x is not None]
+        # One pass for all structures and members: each output depends on its own sites alone, so the sum has their
+        # gradients side by side.
         gradients = list(torch.autograd.grad(_total(network, sites, structure, batch, target), inputs))
         if site_step is not None:
             found_sites += _share(gradients.pop(0) * site_step)

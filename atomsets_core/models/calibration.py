@@ -1,8 +1,8 @@
-"""From the spread of an ensemble to intervals that hold, and to a flag for where they can't.
+"""From the spread of an ensemble to standard deviations and intervals that hold for structures like the known ones.
 
 Intervals are conformal (Vovk et al. 2005; normalised scores after Papadopoulos et al. 2002): the scores are residuals
 on rows that the members making the prediction never saw, so that a share `coverage` of exchangeable new values falls
-inside. Beyond the training domain nothing is exchangeable; `Domain` says where that is.
+inside. Beyond the training domain nothing is exchangeable; `models/domain.py` says where that is.
 """
 
 from __future__ import annotations
@@ -67,25 +67,33 @@ def calibrate(
     n = len(residual)
     if n != len(spread):
         raise ValueError(f"{n} residuals and {len(spread)} spreads")
+    # Of n + 1 exchangeable scores the new one is among the `rank` smallest with probability rank / (n + 1) or more, so
+    # the rank-th smallest of the n known ones holds a share `coverage` of new values, whatever their distribution (Vovk
+    # et al. 2005). The small number is for products that round to a little above a whole number.
     rank = max(1, int(np.ceil((n + 1) * coverage - 1e-9)))
     if rank > n:
         raise ValueError(
             f"{n} held-out rows are too few for intervals of {coverage:.0%}: {rows_needed(coverage)} are needed"
         )
+    # In units of the residuals, so that starts and bounds below suit any target.
     unit = float(np.sqrt(np.mean(residual**2))) or 1.0
 
     terms = [np.ones(n), spread / unit]
     if remoteness is not None:
         terms.append(remoteness**2)
+    # Rows: 1, spread, remoteness^2, all squared; the variance is their sum with the squares of floor, scale and reach.
     squares = np.stack(terms) ** 2
 
     def cost(log_parameters: FloatArray) -> float:
+        # -2 log N(residual; 0, variance) on average, without its constant. Logarithms keep parameters positive.
         variance = np.exp(2 * log_parameters) @ squares + 1e-12
         return float(np.mean(np.log(variance) + (residual / unit) ** 2 / variance))
 
     best = minimize(cost, np.log(np.full(len(terms), 0.5)), method="L-BFGS-B", bounds=[(-7.0, 3.0)] * len(terms))
     floor, scale, *reach = (float(x) for x in np.exp(best.x))
     fitted = Calibrator(floor * unit, scale, reach[0] * unit if reach else 0.0, float("nan"), coverage)
+    # Were the likelihood wrong, intervals would be too wide here and too narrow there, but on average they hold: the
+    # quantile is of the scores as they are.
     scores = np.sort(np.abs(residual) / fitted.std(spread, remoteness))
     return replace(fitted, quantile=float(scores[rank - 1]))
 

@@ -92,6 +92,7 @@ def domain_and_distances(
     if len(features) < 3:
         raise ValueError(f"{len(features)} structures are too few to say what is alike")
     mean = features.mean(axis=0, dtype=np.float64)
+    # In float64 and blocks: squares around the mean lose no digits, and no second copy of the features is made.
     scale = np.sqrt(sum(((block - mean) ** 2).sum(axis=0) for block in _blocks(features)) / len(features))
     scale[~(scale > 1e-6)] = 1.0
     components = _principal_components(features, mean, scale)
@@ -99,6 +100,7 @@ def domain_and_distances(
     domain = Domain(mean, scale, components, np.empty((0, len(components)), dtype=np.float32), 0.0, k)
     sampled = sampled_rows(len(features))
     domain = replace(domain, reference=domain.project(features[sampled]))
+    # A reference is measured to its others, a row that was not sampled to all of them; neither ever to itself.
     own, others = np.empty(len(features)), np.setdiff1d(np.arange(len(features)), sampled)
     own[sampled], own[others] = domain.distance_within(), domain.distance(features[others])
     # Copies of one structure are no distance apart; the floor keeps ratios to the threshold finite.
@@ -116,13 +118,14 @@ def _principal_components(features: npt.NDArray[np.floating], mean: FloatArray, 
     for block in _blocks(features):
         standardised = (block - mean) / scale
         correlation += standardised.T @ standardised
+    # `eigh` sorts ascending, and leaves the sign of a vector open: fixed, so that every machine saves the same domain.
     vectors = np.linalg.eigh(correlation)[1].T[::-1][: min(20, *features.shape)]
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
     return np.ascontiguousarray(vectors * np.sign(largest))
 
 
 def sampled_rows(n: int) -> npt.NDArray[np.int64]:
-    """The training structures that distances are measured to: all, or `REFERENCES` at random."""
+    """(at most REFERENCES,) int64 rows that distances are measured to, ascending: all n, or so many at random."""
     if n <= REFERENCES:
         return np.arange(n)
     return np.sort(np.random.default_rng(0).choice(n, REFERENCES, replace=False))

@@ -178,6 +178,7 @@ class AtomSetsEnsemble(BaseEstimator):
         if n_folds:
             if options.members < n_folds:
                 raise ValueError(f"{n_folds} folds need at least as many members; there are {options.members}")
+            # Member m leaves out fold m modulo the folds; there is a member for each at least, so every row is judged.
             seen = self.fold_[None, :] != (np.arange(options.members) % n_folds)[:, None]
         validation = None
         if options.patience is not None:
@@ -335,6 +336,7 @@ def _validation_rows(
             raise ValueError(
                 f"{len(present)} formulas are too few to set some aside for early stopping: leave patience"
             )
+        # A choice of its own for each member: the validation rows of one train the others.
         chosen = np.random.default_rng([seed, member, 1]).permutation(present)[:n]
         out[member] = rows & np.isin(group, chosen)
     return out

@@ -37,7 +37,7 @@ from atomsets_core.structures import IntArray, Structures, as_structures
 from atomsets_core.transforms import transform_target
 
 FORMAT_VERSION = 1
-"""Of the files of a saved model."""
+"""Version of the files of a saved model."""
 
 CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints."""

@@ -41,6 +41,7 @@ def spearman(y: Array, predicted: Array) -> float:
     """Spearman's rank correlation."""
     if len(y) < 2 or np.ptp(y) == 0 or np.ptp(predicted) == 0:
         return float("nan")
+    # Pearson's correlation of the ranks, of which equal values share the mean.
     return float(np.corrcoef(rankdata(y), rankdata(predicted))[0, 1])
 
 
@@ -130,6 +131,7 @@ def area_under_hits(wanted: Mask, score: Array) -> float:
     n, k = len(wanted), int(wanted.sum())
     if not 0 < k < n:
         return float("nan")
+    # (area - random) / (oracle - random), negative where a ranking is worse than chance.
     base = random_hits(k, n).sum()
     return float((hits(wanted, score).sum() - base) / (oracle_hits(k, n).sum() - base))
 
@@ -141,12 +143,14 @@ def budget_for(found: npt.NDArray[np.integer[Any]], needed: float) -> float:
         found: (n,) hits among the first 1, 2, ..., n.
         needed: hits wanted, above 0.
     """
+    # `needed` is often a share times a number, which may round to a little above the whole number it is.
     reached = np.flatnonzero(found >= needed - 1e-9)
     return float(reached[0] + 1) if len(reached) else float("nan")
 
 
 def gaussian_coverage(y: Array, mean: Array, std: Array, coverage: float = 0.9) -> float:
     """Share of the values inside the central interval that a Gaussian gives this coverage."""
+    # 1.645 standard deviations for 90 %.
     half = float(norm.ppf(0.5 + coverage / 2)) * std
     return float(np.mean(np.abs(y - mean) <= half)) if len(y) else float("nan")
 
@@ -171,6 +175,7 @@ def bootstrap_interval(
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return float("nan"), float("nan")
+    # Efron's percentile bootstrap; with a handful of repeats it is a little too narrow.
     drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     low, high = np.quantile(values[drawn].mean(axis=1), [(1 - coverage) / 2, (1 + coverage) / 2])
     return float(low), float(high)

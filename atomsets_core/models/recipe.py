@@ -49,10 +49,11 @@ FOR_COMPOSITIONS = ("composition:properties,megnet:V0,magpie,oliynyk,amount", "m
 much there is of each element."""
 
 NETWORK: dict[str, Any] = {"phi": (256, 256), "rho": (128,), "pooling": ("mean", "max", "min"), "activation": "silu"}
-"""Of every model the recipe makes."""
+"""Layers and poolings of every model the recipe makes."""
 
 DROPOUT = 0.5
-"""Of classifiers, which grow too sure of themselves without: then trees are all that the mixture takes."""
+"""Share of the hidden units that training leaves out of classifiers, which grow too sure of themselves without: then
+trees are all that the mixture takes."""
 
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 64, 3e-3, 1e-4
 

@@ -26,7 +26,7 @@ from atomsets_core.models.recipe import Choice
 from atomsets_core.storage import StorageError, Store, check_header
 
 FORMAT_VERSION = 2
-"""Of the files of a saved model. Version 1 (one target, regression, no checksums) is still read."""
+"""Version of the files of a saved model. Version 1 (one target, regression, no checksums) is still read."""
 
 LARGEST_CONFIG = 64 << 20
 """Bytes of a model.json beyond which it is none of ours."""
@@ -53,7 +53,7 @@ class SavedModel:
         choice: of features="auto".
         domain: applicability domain.
         state: what the kind keeps besides, JSON.
-        arrays: what the kind keeps besides, arrays.
+        arrays: what the kind keeps besides, name -> (k,) float64: knots of the curves that calibrate classes.
         about: what the user keeps beside it, JSON.
     """
 

@@ -25,7 +25,7 @@ class Halving:
     """A forward pass that goes on with halves of a batch when the memory of the device isn't enough.
 
     Attributes:
-        forward: levels of a batch of graphs.
+        forward: a batch of graphs and levels wanted -> level -> (n_atoms, width) or (n_structures, width) arrays.
         smaller: makes the working memory of `forward` smaller; False when it can't. Asked when one structure is left.
         fits: bonds that may be tried; halved after each failure, and never raised again.
     """
@@ -101,6 +101,7 @@ def bonds_that_fit(device: torch.device, bytes_per_bond: int, fixed: int, otherw
     """
     if device.type != "cuda":
         return otherwise
+    # What others use at this moment is not free; a fifth stays for fragments that the allocator can't join.
     free, _ = torch.cuda.mem_get_info(device)
     return int(np.clip((0.8 * free - fixed) / bytes_per_bond, 10_000, LARGEST))
 
@@ -113,6 +114,7 @@ def made_ahead(items: Iterable[Item], ahead: int = 2) -> Iterator[Item]:
     def offer(what: tuple[str, Any]) -> bool:
         while not left.is_set():
             try:
+                # Not for ever: the thread has to notice when whoever takes the items has stopped before the last.
                 ready.put(what, timeout=0.1)
                 return True
             except queue.Full:
@@ -125,6 +127,7 @@ def made_ahead(items: Iterable[Item], ahead: int = 2) -> Iterator[Item]:
                 if not offer(("item", item)):
                     return
             offer(("end", None))
+        # Whatever it was is raised where the items are taken; an error in a thread of its own would only be printed.
         except BaseException as error:
             offer(("error", error))
 

@@ -140,7 +140,11 @@ def weights_file() -> Path:
 
 @lru_cache(maxsize=1)
 def read_weights() -> dict[str, np.ndarray]:
-    """All 412,525 parameters as float32, by the names of the checkpoint; nothing but tensors is unpickled."""
+    """All 412,525 parameters as float32, by the names of the checkpoint; nothing but tensors is unpickled.
+
+    Returns:
+        Name -> kernels (outputs, inputs), as torch has them, and biases (outputs,).
+    """
     path = weights_file()
     model = torch.load(path, map_location="cpu", weights_only=True)["model"]
     for key, value in ARCHITECTURE.items():
@@ -170,6 +174,8 @@ class CHGNet:
         self._atom_convs = [_Gated(w, f"atom_conv_layers.{k}.twoBody_atom", 3) for k in range(4)]
         self._bond_convs = [_Gated(w, f"bond_conv_layers.{k}.twoBody_bond", 4) for k in range(3)]
         self._angle_updates = [_Gated(w, f"angle_layers.{k}.twoBody_bond", 4) for k in range(2)]
+        # A bond without angles stays r E, r its radial basis. The first layer W reads it by one (31, 128) matrix:
+        # (r E) W = r (E W).
         self._radial_to_hidden = [bond_embedding @ conv.parts[1] for conv in self._atom_convs]
 
     @torch.inference_mode()
@@ -278,6 +284,8 @@ class CHGNet:
         from_centre = torch.addmm(gated.bias, atoms, gated.parts[0])
         from_neighbour = atoms @ gated.parts[2]
         from_bond = None if bonds is None else bonds @ gated.parts[1]
+        # v_i + L sum_j w_ij * phi(v_i, e_ij, v_j), w_ij from the radial basis of the bond, phi gated, L without a bias
+        # (Deng et al. 2023, atom convolution). The product with L comes after the sum: one an atom, not one a bond.
         total = torch.zeros_like(atoms)
         for start, stop in ((0, graph.n_short), (graph.n_short, graph.n_bonds)):
             for piece in self._pieces(start, stop):
@@ -320,6 +328,8 @@ class CHGNet:
         self, k: int, graph: _Graph, atoms: Tensor, bonds: Tensor, weight: Tensor, angles: Tensor
     ) -> Tensor:
         """(n_undirected, 64): short bonds plus the weighted messages of their angles."""
+        # e_ij + L sum_k w_ij * w_ik * phi(e_ij, e_ik, angle, v_i), the weights from a basis that ends at 3 Angstrom, so
+        # that an angle comes and goes smoothly with both of its bonds.
         total = torch.zeros_like(bonds)
         for piece, message in self._angle_messages(self._bond_convs[k], graph, atoms, bonds, angles):
             one, other = graph.undirected[graph.first[piece]], graph.undirected[graph.second[piece]]
@@ -342,6 +352,7 @@ class CHGNet:
         x = atoms
         for layer in (0, 2, 4):
             x = silu(torch.addmm(w[f"mlp.layers.{layer}.bias"], x, w[f"mlp.layers.{layer}.weight"].T))
+        # Beside reference energies of the elements, which are linear in the composition, the network gives the rest.
         energy = torch.addmm(w["mlp.layers.7.bias"], x, w["mlp.layers.7.weight"].T)
         return atoms, energy + w["composition_model.fc.weight"][0, graph.numbers - 1, None]
 
@@ -396,6 +407,7 @@ class _Graph:
 
 def _mean_over_sites(values: Tensor, n_atoms: Tensor) -> Tensor:
     """(n_structures, width) float32 from (n_atoms, width), summed in float64."""
+    # In float64: a float32 sum over a thousand sites can lose three of the seven digits of the mean.
     owner = torch.arange(len(n_atoms), device=values.device).repeat_interleave(n_atoms)
     total = torch.zeros(len(n_atoms), values.shape[1], dtype=torch.float64, device=values.device)
     return (total.index_add_(0, owner, values.double()) / n_atoms[:, None]).float()

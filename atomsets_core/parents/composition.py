@@ -101,20 +101,24 @@ class CompositionNetwork(nn.Module):
         """
         amount = fractions.clamp_min(1e-9)
         x = self.elements(numbers) + self.amounts(torch.stack([fractions, torch.log10(amount)], dim=-1))
+        # softmax(a_j + log f_j) = f_j exp(a_j) / sum_k f_k exp(a_k): the weight of an element times its fraction;
+        # places without an element get none.
         heard = torch.where(numbers > 0, torch.log(amount), -torch.inf)[:, None, None, :]
         for block in self.blocks:
             x = block(x, heard)
         x = self.norm(x)
+        # The whole is the mean over the atoms, sum f_i x_i: the same for Fe2O3 and Fe4O6.
         hidden = silu(self.hidden((x * fractions[..., None]).sum(dim=1)))
         return x, hidden, self.readout(hidden)
 
     def in_units(self, outputs: Tensor) -> Tensor:
-        """(n, 4): what `PROPERTIES` names, of standardised outputs; no gap is below zero."""
+        """(n, 4) float32: what `PROPERTIES` names, in its units, of standardised outputs; no gap is below zero."""
         values = outputs * self.scale + self.mean
         return torch.stack(
             [
                 values[:, 0],
                 values[:, GAP].clamp_min(0.0),
+                # From the outputs as they are: mean and scale of a logit have no meaning.
                 torch.sigmoid(outputs[:, HAS_GAP]),
                 torch.exp(values[:, VOLUME]),
             ],
@@ -150,7 +154,9 @@ def load_composition(device: str = "cpu") -> CompositionParent:
 def read_weights() -> dict[str, np.ndarray]:
     """All weights as float32, by the names of `CompositionNetwork`.
 
-    Beside them "trained", the atomic numbers it was shown, and "keys", `keys_of` the compositions.
+    Returns:
+        Name -> kernels (outputs, inputs), as torch has them, and biases (outputs,). Beside them "trained", (89,) int64,
+        the atomic numbers it was shown, and "keys", (37664,) uint32, `keys_of` the compositions.
     """
     stored = safetensors.numpy.load((files("atomsets_core") / "data" / FILE).read_bytes())
     return {name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in stored.items()}
@@ -199,6 +205,7 @@ class CompositionParent:
 
     def has_seen(self, batch: Structures | Compositions) -> npt.NDArray[np.bool_]:
         """(n,) whether the network was trained on a crystal of this composition; one in 100,000 is a mistake."""
+        # 37,664 of 2^32 keys are taken, so one composition in 114,000 looks like one of them by chance.
         return np.isin(keys_of(batch if isinstance(batch, Compositions) else Compositions.of(batch)), self._keys)
 
     @torch.inference_mode()
@@ -236,6 +243,7 @@ class CompositionParent:
 
 def _element_rows(structures: Structures, made_of: Compositions) -> IntArray:
     """(sites,) row of each site's element among those of the compositions."""
+    # Composition and element in one ascending number; no atomic number reaches 256.
     owner = np.repeat(np.arange(len(structures)), structures.n_atoms) * 256
     of_elements = np.repeat(np.arange(len(made_of)), made_of.n_elements) * 256 + made_of.numbers
     return np.searchsorted(of_elements, owner + structures.numbers)

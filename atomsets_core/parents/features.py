@@ -97,7 +97,7 @@ class Features:
         )
 
     def blocks(self, size: int = 1024) -> Iterator[tuple[IntArray, Features]]:
-        """Row numbers and features of `size` structures after another."""
+        """(k,) int64 row numbers and features of `size` structures after another."""
         for start in range(0, len(self), size):
             rows = np.arange(start, min(start + size, len(self)))
             yield rows, self[rows]

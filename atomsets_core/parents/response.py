@@ -179,15 +179,21 @@ class Response:
             frac = copies.frac.copy()
             frac[moved] += np.einsum("sx,nxy->nsy", steps, inverse[owner[part]]).reshape(-1, 3)
             energies[part] = self._energies(replace(copies, frac=frac)).reshape(-1, len(steps))
+        # Second derivative of the energy of the cell along a unit vector u, eV/A^2:
+        # u K u = (E(h u) + E(-h u) - 2 E(0)) / h^2 + O(h^2), times the atoms since energies are those of one atom. They
+        # come as float32; in float64 their differences lose nothing more.
         at_rest = known.structure["energy"][owner, 0].astype(np.float64)[:, None]
         curvature = (energies[:, :6] + energies[:, 6:] - 2 * at_rest) / SHIFT**2 * batch.n_atoms[owner][:, None]
         block = np.empty((len(first), 3, 3))
         for i in range(3):
             block[:, i, i] = curvature[:, i]
             j, k = (i + 1) % 3, (i + 2) % 3
+            # Along u = (e_j + e_k) / sqrt(2) the curvature is (K_jj + K_kk) / 2 + K_jk.
             block[:, j, k] = block[:, k, j] = curvature[:, 3 + i] - (curvature[:, j] + curvature[:, k]) / 2
         lost = np.isnan(block).any(axis=(1, 2))
         block[lost] = 0.0
+        # K is not divided by sqrt(m_i m_j): all others rest, so that there is one mass. Unstable directions are
+        # negative.
         k = np.linalg.eigvalsh(block) / MASSES[batch.numbers[first]][:, None]
         frequency = np.sign(k) * np.sqrt(np.abs(k)) * WAVENUMBER
         frequency[lost] = np.nan
@@ -199,12 +205,17 @@ class Response:
         energies = np.empty((len(batch), len(modes)))
         for part in _pieces(batch.n_atoms * len(modes)):
             copies = batch.take(np.repeat(part, len(modes)))
+            # Rows are lattice vectors: a' = a (1 + e). Fractional coordinates stay, so the ions are clamped.
             lattice = np.einsum("nij,mjk->nmik", batch.lattice[part], np.eye(3) + modes).reshape(-1, 3, 3)
             energies[part] = self._energies(replace(copies, lattice=lattice)).reshape(-1, len(modes))
         at_rest = known.structure["energy"][:, :1].astype(np.float64)
         volume = np.abs(np.linalg.det(batch.lattice)) / batch.n_atoms
+        # E / V = sigma : e + e : C : e / 2. Central differences give sigma and C apart. e is the linear strain, so
+        # where there is stress the second ones also hold sigma : e^2, which vanishes at the potential's own minimum.
         second = (energies[:, :7] + energies[:, 7:] - 2 * at_rest) / STRAIN**2 / volume[:, None] * GPA
         first = (energies[:, :7] - energies[:, 7:]) / (2 * STRAIN) / volume[:, None] * GPA
+        # Isotropic: e : C : e = C_iijj, summed over i and j. Shears have e_jk = e_kj = 1/2, so that e : C : e = C_jkjk,
+        # of which C_ijij has each twice.
         c_iijj = second[:, 0]
         c_ijij = second[:, 1:4].sum(axis=1) + 2 * second[:, 4:7].sum(axis=1)
         moduli = np.column_stack([c_iijj / 9, (3 * c_ijij - c_iijj) / 30])
@@ -230,9 +241,9 @@ class Response:
 
 
 def primitive(structures: Structures) -> tuple[Structures, IntArray]:
-    """The primitive cells of structures, and the site there that each site is an image of, counted from each cell's 0.
+    """The primitive cells of structures, and (n_sites,) int64 the site there that each site is an image of.
 
-    A cell that is primitive already stays as it is.
+    Sites count from 0 in each cell. A cell that is primitive already stays as it is.
     """
     lattices, counts, kept, fracs = structures.lattice.copy(), structures.n_atoms.copy(), [], []
     image = np.concatenate([np.arange(n) for n in structures.n_atoms]) if len(structures) else np.empty(0, np.int64)
@@ -282,6 +293,7 @@ def _kinds(values: npt.NDArray[np.float32], offsets: IntArray) -> tuple[IntArray
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     scale = values.std(axis=0, dtype=np.float64)
     scale[~(scale > 1e-6)] = 1.0
+    # Alike sites differ by rounding only; unlike ones hardly ever agree in two random directions.
     directions = np.random.default_rng(0).normal(size=(values.shape[1], 2))
     directions /= np.linalg.norm(directions, axis=0) * scale[:, None]
     keys = np.round((values - values.mean(axis=0)) @ directions * 1e3).astype(np.int64)

@@ -1,8 +1,8 @@
-"""SevenNet-0 (Park et al., J. Chem. Theory Comput. 20, 4857 (2024); 11 July 2024), as a frozen parent.
+"""SevenNet-0 (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)) and SevenNet-l3i5, as frozen parents.
 
-The weights are those in the `sevenn` wheel; neither it nor e3nn is imported. The forward pass follows the published
-architecture, NequIP's (Batzner et al., Nat. Commun. 13, 2453 (2022)), and agrees with the package to float32 rounding.
-What differs is the order of the work:
+The weights are those in the `sevenn` wheel (SevenNet-0 of 11 July 2024); neither it nor e3nn is imported. The forward
+pass follows the published architecture, NequIP's (Batzner et al., Nat. Commun. 13, 2453 (2022)), and agrees with the
+package to float32 rounding. What differs is the order of the work:
 
 - an atom's vector of degree l is stored as (2l + 1, channels), so that a bond turns it into the messages of all its
   paths by one small matrix made from the spherical harmonics of the bond;
@@ -75,6 +75,10 @@ def read_weights(network: Network) -> dict[str, np.ndarray]:
     """The parameters by the names of the checkpoint, and "elements": the atomic numbers in the order of its species.
 
     Only tensors and plain numpy arrays are unpickled: the training settings in the file hold a few of the latter.
+
+    Returns:
+        Name -> float32 weights; those of linear layers are flat, (inputs * outputs,) degree after degree. "elements" is
+        (89,), also float32, so that the digest takes it in like a weight.
     """
     path = network.file()
     rebuild_array = np.empty(0).__reduce__()[0]
@@ -174,6 +178,7 @@ class SevenNet:
         Returns:
             The new atoms, for each degree, or for degree 0 alone.
         """
+        # Channels of one degree mix, components never: only then do degrees turn with the crystal as they should.
         mixed = [x @ kernel for x, kernel in zip(atoms, layer.mix_in, strict=False)]
         summed = self._convolve(layer, graph, radial, mixed, 0 if scalars_only else self.network.lmax)
         width = SCALARS if scalars_only else None
@@ -181,6 +186,7 @@ class SevenNet:
         new = [silu(scalars[..., :SCALARS]).mul_(SILU_SCALE)]
         if scalars_only:
             return new
+        # A vector may only be made longer or shorter: by a scalar of its own, which keeps its direction.
         gates = silu(scalars[..., SCALARS:]).mul_(SILU_SCALE).split(self.network.channels[1:], dim=-1)
         for degree, gate in enumerate(gates, start=1):
             x = summed[degree] @ layer.mix_out[degree]
@@ -218,6 +224,7 @@ class SevenNet:
         for piece in graph.pieces(self._piece):
             centre, neighbour, length = graph.centre[piece], graph.neighbour[piece], graph.length[piece]
             for source, weight, total in zip(sources, weights, totals, strict=True):
+                # sum_m1,m2 C(l1 m1, l2 m2; l3 m3) Y_l2,m2(r) as one matrix from m1 to the rows (l3, m3) of all paths.
                 turn = (graph.harmonics[piece] @ source.coupling).view(-1, source.rows, 2 * source.degree + 1)
                 message = torch.bmm(turn, atoms[source.degree].index_select(0, neighbour))
                 if weight is None:
@@ -246,6 +253,7 @@ class SevenNet:
         energy = hidden @ _linear(w["reduce_hidden_to_energy.linear.weight"], SCALARS // 2, 1)
         scale, shift = (w[f"rescale_atomic_energy.{name}"][graph.species, None] for name in ("scale", "shift"))
         total = torch.zeros(len(graph.n_atoms), 1, dtype=torch.float64, device=self.device)
+        # Energies of the elements, several eV an atom, are part of the sum: float64 keeps its last digits.
         total.index_add_(0, graph.structure, (energy * scale + shift).double())
         return (total / graph.n_atoms[:, None]).float()
 

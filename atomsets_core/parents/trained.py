@@ -21,7 +21,7 @@ from atomsets_core.storage import StorageError, Store, check_header
 WEIGHTS, CARD = "parent.safetensors", "parent.json"
 NEEDED = {"format_version", "kind", "digest", "sha256", "cutoff", "elements"}
 FORMAT_VERSION = 1
-"""Of the files of a saved parent."""
+"""Version of the files of a saved parent."""
 
 
 def save_parent(store: Store, weights: Weights, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,6 +74,9 @@ def read_card(store: Store) -> dict[str, Any]:
 
 def read_parent(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Weights and card of a saved parent.
+
+    Returns:
+        Name -> float32 kernels (inputs, outputs) and biases (outputs,), see `weight_shapes`; and the card.
 
     Raises:
         StorageError: a file is missing, damaged, or of a newer format; the message says which.

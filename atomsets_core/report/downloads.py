@@ -22,7 +22,7 @@ from atomsets_core.report import methods
 from atomsets_core.report.results import Results
 
 MOST_BYTES = 600_000
-"""Of the zip of CIFs in the page."""
+"""Size of the zip of CIFs in the page at most."""
 
 COLUMNS = (
     "rank",

@@ -55,7 +55,7 @@ class Drawing:
         return {"atoms": atoms, "bonds": self.bonds, "cell": np.round(corners, 3).tolist()}
 
     def turned(self) -> tuple[FloatArray, FloatArray]:
-        """Atoms and corners around the middle of the cell, x to the right, y up, z towards the eye."""
+        """(n, 3) atoms and (8, 3) corners around the middle of the cell, Angstrom: x to the right, y up, z near."""
         middle, turn = self.corners.mean(axis=0), _view()
         return (self.at - middle) @ turn.T, (self.corners - middle) @ turn.T
 

@@ -122,7 +122,7 @@ def names(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def small(values: Any) -> npt.NDArray[np.float32]:
-    """Numbers in half the bytes; a picture needs no more."""
+    """(n,) float32 of (n,) numbers: half the bytes, and a picture needs no more."""
     return np.asarray(values, dtype=np.float32)
 
 

@@ -70,7 +70,7 @@ class Results:
 
     @property
     def unit(self) -> str:
-        """Of the target; may be empty."""
+        """Unit of the target; may be empty."""
         return str(self.summary["unit"])
 
     @property

@@ -49,7 +49,13 @@ class Block:
 
 @dataclass
 class Seen:
-    """Which texts came before: 16 bytes each, in sorted arrays of which each is longer than twice the next."""
+    """Which texts came before: 16 bytes each, in sorted arrays of which each is longer than twice the next.
+
+    So there are no more arrays than the logarithm of the texts, and remembering n texts takes n log n steps.
+
+    Attributes:
+        known: (k,) ascending digests each.
+    """
 
     known: list[Digests] = field(default_factory=list)
 

@@ -108,7 +108,7 @@ class Catalogue:
 
     @property
     def lines(self) -> Lines:
-        """Of these structures; read when they are needed and kept until they are forgotten.
+        """Lines of these structures; read when they are needed and kept until they are forgotten.
 
         Raises:
             StorageError: the file doesn't exist any more or is damaged.
@@ -151,7 +151,7 @@ class Catalogue:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Of the file."""
+        """Schema of the file."""
         with self.store.open(self.name) as file:
             return pq.read_schema(file)
 
@@ -176,7 +176,7 @@ class Catalogue:
         return Pulled(self.lines, self.columns(wanted), provenance={"name": source})
 
     def blocks(self, columns: Sequence[str] = ()) -> Iterator[tuple[IntArray, Structures, pa.Table]]:
-        """Positions, structures and further columns, a block after the other.
+        """(k,) int64 positions, structures and further columns, a block after the other.
 
         Raises:
             StorageError: the file holds something else than it did when it was opened.

@@ -64,12 +64,12 @@ def deduplicate_file(
     Args:
         store: of the file.
         file: from `pull_into`.
-        by: see `deduplicate`, as the others.
-        prefer: see there.
-        seconds: see there.
+        by: any of "id", "content", "structure", as for `deduplicate`.
+        prefer: column of which the entry with the lowest value is kept; by default the first is.
+        seconds: after which no more crystals are compared.
 
     Raises:
-        SourceError: see there.
+        SourceError: an unknown kind, or no such column.
         StorageError: the file can't be written.
     """
     if not set(by) - {"id"} and prefer is None:

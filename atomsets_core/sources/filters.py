@@ -1,4 +1,4 @@
-"""Which candidates are already in the training data: the same identifier, the same file content, the same crystal."""
+"""Why candidates are left out: already in the training data (same identifier, content or crystal), or by a filter."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Training:
 
 
 def already_seen_lines(candidates: Catalogue, training: Catalogue) -> npt.NDArray[np.object_]:
-    """(n,) the same, where structures are read only of formulas that both have, and candidates block by block."""
+    """(n,) why each candidate counts as seen; read are only structures of formulas that both have, block by block."""
     reasons = np.full(len(candidates), "", dtype=object)
     reasons[candidates.lines.material_id.isin(training.lines.material_id)] = "its identifier is in the training data"
     shared = candidates.lines.formulas.isin(training.lines.formulas) & (reasons == "")

@@ -1,4 +1,4 @@
-"""Labels that can be learned from, filters that candidates must pass, and the failure ledger."""
+"""Labels that can be learned from, numbers or classes, and a reason for each entry without one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt
         pulled: n structures and their columns.
         target: column of the labels.
         transform: "none", or "log10", which needs positive values.
+
+    Returns:
+        (n,) bool which can be used, and the refusals.
 
     Raises:
         SourceError: there is no such column, or not one usable label in it.
@@ -63,6 +66,9 @@ def usable_classes(pulled: Pulled, target: str) -> tuple[npt.NDArray[np.bool_], 
     Args:
         pulled: n structures and their columns.
         target: column of the classes.
+
+    Returns:
+        (n,) bool which can be used, (n,) the classes as int, bool or str, None where there is none, and the refusals.
 
     Raises:
         SourceError: there is no such column, or not two classes in it.

@@ -28,7 +28,7 @@ from atomsets_core.structures import Structures, from_arrow, from_pymatgen
 IntArray = npt.NDArray[np.int64]
 
 FOLD_SEED = 18012019
-"""Of Matbench v0.1, as its validation file states it."""
+"""Seed of the folds of Matbench v0.1, as its validation file states it."""
 
 CHECKSUMS = {
     "matbench_steels": "4aadc281c11fa3e87e03a7cc3d5dcf563a01a5e48715ffdc7430510d21e59c39",
@@ -142,9 +142,9 @@ class Dataset:
     Attributes:
         task: what it is.
         ids: (n,) official identifiers.
-        inputs: structures, or formulas.
+        inputs: structures, or (n,) formulas.
         y: (n,) values, or classes 0 and 1.
-        folds: (train, test) positions among the n rows, of every fold.
+        folds: (k,) training and (n - k,) test positions among the n rows, of every fold.
         test_ids: the official identifiers of each test part, rows that are missing here included.
         sha256: of the file.
     """
@@ -166,7 +166,7 @@ class Dataset:
         return len(self) == self.task.n_official
 
     def take(self, rows: IntArray) -> Structures | npt.NDArray[np.object_]:
-        """The inputs of these rows."""
+        """The inputs of these rows: structures, or (len(rows),) formulas."""
         return self.inputs.take(rows) if isinstance(self.inputs, Structures) else self.inputs[rows]
 
 

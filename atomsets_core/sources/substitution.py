@@ -97,7 +97,7 @@ def substitute(prototypes: Pulled, options: Options | None = None) -> Pulled:
 
     Args:
         prototypes: any source.
-        options: see there.
+        options: how many, how probable, of which elements; the defaults without.
 
     Returns:
         Structures named "mp-149:Si>Ge", with columns `prototype`, `substitution`, `substitution_probability` and
@@ -177,6 +177,8 @@ class _Table:
     def load() -> _Table:
         known = SubstitutionProbability()
         ions = sorted((ion for ion in known.species if float(ion.oxi_state or 0.5).is_integer()), key=str)
+        # P(a, b) = exp(lambda_ab) / Z (Hautier et al. 2011). `get_px` is the sum of exp(lambda_ab) over a, so that
+        # P(a | b) = exp(lambda_ab) / get_px(b), without Z, and P(b) = get_px(b) / Z.
         weight = np.array([[math.exp(known.get_lambda(new, old)) for old in ions] for new in ions])
         total = np.array([known.get_px(ion) for ion in ions])
         of_element: dict[str, list[int]] = defaultdict(list)
@@ -204,12 +206,14 @@ def assign_ions(composition: Composition) -> tuple[int, ...] | None:
     """
     table = _table()
     choices = [table.of_element.get(symbol, []) for symbol, _ in composition]
+    # All combinations: elements have a few ions each, 7 at most, so there are few.
     best, best_share = None, 0.0
     for ions in itertools.product(*choices):
         charge = sum(int(table.charges[ion]) * amount for ion, (_, amount) in zip(ions, composition, strict=True))
         share = math.prod(float(table.share[ion]) for ion in ions)
         if charge == 0 and share > best_share:
             best, best_share = ions, share
+    # Neutral because nothing is charged says nothing of ions.
     return best if best is None or any(table.charges[ion] for ion in best) else None
 
 
@@ -224,6 +228,8 @@ def substitutions(composition: Composition, options: Options) -> list[Substituti
     found = []
     for n_changed in range(1, min(options.changes, len(ions)) + 1):
         for places in itertools.combinations(range(len(ions)), n_changed):
+            # Ions that stay count too: P = prod over all ions of P(new | old). What the replaced ones must reach is
+            # therefore the threshold over `rest`.
             rest = math.prod(stays[i] for i in range(len(ions)) if i not in places)
             kept = {table.symbols[ions[i]] for i in range(len(ions)) if i not in places}
             charge = sum(int(table.charges[ions[i]]) * amounts[i] for i in places)
@@ -244,6 +250,7 @@ def substitutions(composition: Composition, options: Options) -> list[Substituti
 
 
 def _allowed(options: Options) -> set[str]:
+    # Nothing named means all that the table knows, not nothing.
     known = set(options.elements) or set(_table().of_element)
     return known - set(options.exclude_elements)
 
@@ -251,6 +258,8 @@ def _allowed(options: Options) -> set[str]:
 def _replacements(ions: Sequence[int], threshold: float) -> Iterator[tuple[tuple[int, ...], float]]:
     """Ions for these places whose probabilities multiply to the threshold at least, found place after place."""
     conditional = _table().conditional[:, list(ions)]
+    # Branch and bound: a beginning is followed only if it can still reach the threshold with the best ions at all
+    # places after it.
     best_of_rest = np.append(np.cumprod(conditional.max(axis=0)[::-1])[::-1][1:], 1.0)
     probability, chosen = np.ones(1), np.empty((1, 0), dtype=np.int64)
     for place in range(len(ions)):
@@ -365,12 +374,14 @@ def volume_scale(contacts: Contacts, composition: Composition, substitution: Sub
         weights = np.cbrt([amount for _, amount in composition])
         radii = [_ionic_radius(*ion) for ion in present]
         new_radii = [_ionic_radius(*new_ion.get(ion[0], ion)) for ion in present]
+        # An ion of amount n takes n^(1/3) of a length: lattice lengths go as sum n^(1/3) r, volumes as its cube.
         ratio = float(weights @ new_radii / (weights @ radii))
         if np.isfinite(ratio):
             return ratio**3
     replaced = dict(zip(substitution.old, substitution.new, strict=True))
     before = contacts.tightness(contacts.elements)
     after = contacts.tightness([replaced.get(symbol, symbol) for symbol in contacts.elements])
+    # Lengths over usual lengths: looser contacts after than before mean that the cell has to shrink.
     return (before / after) ** 3 if max(before, after) < np.inf else np.nan
 
 
@@ -401,6 +412,8 @@ def _bond_lengths(elements: tuple[str, ...], spread: float) -> FloatArray:
         for j, second in enumerate(elements):
             a, b = mined[i], mined[j]
             known = a is not None and b is not None
+            # r = r_0 + k s, s the spread of electronegativity over the sites: bonds shorten or lengthen with ionic
+            # character.
             lengths[i, j] = a + b if known else _atomic_radius(first) + _atomic_radius(second)  # type: ignore[operator]
     return lengths
 
@@ -440,6 +453,7 @@ class _Maker:
         if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
             self.counts["do not fit the prototype"] += 1
             return
+        # Tightness is of the prototype's cell; all lengths grow by the cube root of the volume's factor.
         if contacts.tightness(elements) * scale ** (1 / 3) < OVERLAP:
             self.counts["atoms overlap"] += 1
             return

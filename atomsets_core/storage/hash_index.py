@@ -31,11 +31,11 @@ class HashIndex:
         self.inverse: IntArray = inverse.astype(np.int64)
 
     def __len__(self) -> int:
-        """Different ones."""
+        """Number of different hashes."""
         return len(self._sorted)
 
     def find(self, hashes: Iterable[str] | Digests) -> IntArray:
-        """Number of each of these hashes; -1 for those that are not in the index."""
+        """(k,) number of each of these k hashes; -1 for those that are not in the index."""
         return position(digests(hashes), self._sorted)
 
 

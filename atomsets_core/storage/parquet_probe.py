@@ -112,10 +112,10 @@ def probe_file(path: Path) -> None:
 
 
 def probe_content(content: bytes) -> None:
-    """See `probe_file`, of the bytes of a file.
+    """See whether the bytes of a Parquet file can be read without harm, as `probe_file` does for one on the disk.
 
     Raises:
-        ValueError: see there.
+        ValueError: they end the process that reads them, or take endless time.
     """
     _PROBE.content(content)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 STRUCTURE = {"lattice": "Angstrom", "frac": "lattice vectors", "occupancy": "1", "n_atoms": "1", "Z": "1"}
-"""Of the columns of a structure; "1" is a pure number."""
+"""Units of the columns of a structure; "1" is a pure number."""
 
 NONE = "1"
 
@@ -18,7 +18,7 @@ def scale_of(unit: str, transform: str) -> str:
 
 
 def prediction_units(unit: str, transform: str) -> dict[str, str]:
-    """Of the columns of labels, predictions and rankings.
+    """Column -> unit for labels, predictions and rankings.
 
     Args:
         unit: of the target.

@@ -6,7 +6,8 @@ bond's label those of its angles, as often as the network has layers. What has t
 from any network of that depth. Distances and angles count as equal only to the last bit of a float32, so merging is not
 an approximation: twins that rounding has separated are just computed twice.
 
-Labels are 64-bit hashes; two different ones coincide in one of some 10^9 batches of 10^5 bonds.
+Labels are 64-bit hashes; two of n different ones coincide with probability n^2 / 2^65, in one of some 10^9 batches of
+10^5 bonds.
 """
 
 from __future__ import annotations
@@ -95,11 +96,14 @@ def merge_alike(graphs: CrystalGraphs, layers: int, angle_cutoff: float) -> Merg
     for layer in range(layers):
         label = length.copy()
         label[angles.bond] = _combine(length[angles.bond], bond[angles.undirected])
+        # What a bond tells its centre, and then the centre with the multiset of what it was told: one step of colour
+        # refinement. The order of arguments matters to `_combine`, the order of bonds doesn't to `_sums`.
         message = _combine(atom[graphs.centre], atom[graphs.neighbour], label)
         atom = _combine(atom, _sums(message, graphs.centre, len(atom)))
         if layer + 1 < layers:
             angle_message = _combine(bond[u_first], bond[u_second], turn, atom[centre])
             of_directed = _sums(angle_message, angles.first, len(angles.bond))
+            # An undirected bond hears of the angles at both its ends.
             bond = _combine(bond, _scattered(of_directed, angles.undirected, len(bond)))
         if layer + 2 < layers:
             turn = _combine(bond[u_first], bond[u_second], turn, atom[centre])
@@ -164,6 +168,7 @@ def _merge(graphs: CrystalGraphs, atom: Labels, message: Labels, angles: _Angles
     the class); and so do undirected bonds and their angles.
     """
     atoms, bonds = _classes(atom), _classes(_combine(atom[graphs.centre], message))
+    # E.g. 4 alike atoms with 48 alike bonds in all: each of the atoms has 12 of them.
     count = _divide(bonds.size, atoms.size[atoms.of[graphs.centre[bonds.one]]])
     nothing = np.empty(0, dtype=np.int64)
     undirected = one_of_each = first = second = nothing
@@ -173,6 +178,7 @@ def _merge(graphs: CrystalGraphs, atom: Labels, message: Labels, angles: _Angles
         position = np.full(len(graphs.centre), -1)
         position[angles.graph.bond] = np.arange(len(angles.graph.bond))
         place = position[bonds.one]
+        # Short bonds first, each part in the order it was in.
         order = np.argsort(place < 0, kind="stable")
         n_short = int((place >= 0).sum())
         row = np.empty(len(order), dtype=np.int64)
@@ -240,6 +246,7 @@ def _combine(*labels: Labels) -> Labels:
     """(n,) one label for the labels in this order."""
     out = _mix(labels[0])
     for label in labels[1:]:
+        # 2^64 over the golden ratio (Knuth's multiplicative hashing): odd, so the product modulo 2^64 loses nothing.
         out *= np.uint64(0x9E3779B97F4A7C15)
         out += label
         out = _mix(out)
@@ -248,6 +255,8 @@ def _combine(*labels: Labels) -> Labels:
 
 def _sums(values: Labels, owner: IntArray, n: int) -> Labels:
     """(n,) sums modulo 2^64 for each owner, which ascend; a sum is the label of a multiset."""
+    # A sum of well-mixed hashes stands for a multiset, whatever its order (MSet-Add-Hash of Clarke et al., ASIACRYPT
+    # 2003). Unsigned integers wrap around, so differences of running sums are exact, as they wouldn't be in floats.
     ends = np.cumsum(np.bincount(owner, minlength=n))
     running = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(values)])
     return np.diff(running[np.concatenate([[0], ends])])
@@ -291,11 +300,13 @@ def merge_sites(graphs: CrystalGraphs, layers: int) -> MergedSites:
         layers: at least 1.
     """
     structure = np.repeat(np.arange(len(graphs.n_atoms)), graphs.n_atoms)
+    # The number of the structure goes into every label, so that labels of two structures never agree.
     start = _combine(_mix(graphs.numbers), structure.astype(np.uint64))
     label, message = _refine_atoms(graphs, layers, start)
     atoms = _in_order(_classes(label))
     chosen = np.zeros(len(label), dtype=bool)
     chosen[atoms.one] = True
+    # Of alike atoms the bonds of one are enough, and are all of its bonds: counts need no division here.
     rows = np.flatnonzero(chosen[graphs.centre])
     bonds = _in_order(_classes(_combine(label[graphs.centre[rows]], message[rows])))
     bond = rows[bonds.one]

@@ -76,7 +76,15 @@ class AngleGraph:
 
 
 class Bonds(NamedTuple):
-    """Directed bonds of one structure: see `CrystalGraphs`, but rows count from 0 and all is float64."""
+    """Directed bonds of one structure: as in `CrystalGraphs`, but rows count from 0 and distances are float64.
+
+    Attributes:
+        centre: (n_bonds,) int64, row of the centre atom, ascending.
+        neighbour: (n_bonds,) int64, row of the neighbour atom.
+        distance: (n_bonds,) float64, Angstrom.
+        vector: (n_bonds, 3) float64, from the centre to the neighbour, Angstrom; None unless asked for.
+        image: (n_bonds, 3) int64, cell of the neighbour relative to the centre's; None unless asked for.
+    """
 
     centre: IntArray
     neighbour: IntArray
@@ -105,6 +113,7 @@ def neighbours(
 def find_bonds(lattice: FloatArray, frac: FloatArray, cutoff: float, *, vectors: bool = False) -> Bonds:
     """The same as `neighbours`, with `vectors` also the vectors and images of the bonds."""
     cell = np.ascontiguousarray(lattice, dtype=np.float64)
+    # Wrapped first, so that images count from the cell itself, as `CrystalGraphs.image` says.
     cart = np.ascontiguousarray((frac % 1.0) @ cell)
     centre, neighbour, image, distance = find_points_in_spheres(
         cart, cart, r=float(cutoff), pbc=_PERIODIC, lattice=cell, tol=SELF_TOLERANCE
@@ -114,6 +123,7 @@ def find_bonds(lattice: FloatArray, frac: FloatArray, cutoff: float, *, vectors:
     if not vectors:
         return Bonds(centre, neighbour, distance)
     image = image[keep]
+    # r_ij = r_j + n L - r_i, lattice vectors being the rows of L.
     vector = cart[neighbour] + image @ cell - cart[centre]
     return Bonds(centre, neighbour, distance, vector, image.astype(np.int64))
 
@@ -138,7 +148,7 @@ def graph_batches(
         angle_cutoff: Angstrom; the angles between bonds shorter than this count as bonds in the size of a batch.
 
     Yields:
-        Row numbers of the structures in the batch, and their graph.
+        (k,) int64 row numbers of the structures in the batch, and their graph.
     """
     whole = np.flatnonzero(~structures.disordered)
     for i in np.flatnonzero(structures.disordered):
@@ -162,6 +172,7 @@ def _batches_compiled(
     skip = _are_hopeless(structures.lattice, structures.n_atoms, cutoff)
     columns = [np.ascontiguousarray(structures.lattice), np.ascontiguousarray(structures.frac), structures.offsets]
     n_bonds, status, culprit = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros((n, 3))
+    # The kernel writes pairs down before it knows whether they are bonds, so lists need room beyond `max_bonds`.
     room = max_bonds + 65_536
     centre, neighbour, distance = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64), np.empty(room)
     first = 0
@@ -193,6 +204,7 @@ def _batches_compiled(
         elif total:
             rows = start + np.flatnonzero(status[start:first] == kernel.FINE)
             chosen = structures.take(rows)
+            # Distances are found and compared with the cutoff in float64; the networks that read them are float32.
             bonds = centre[:total].copy(), neighbour[:total].copy(), distance[:total].astype(np.float32)
             yield rows, CrystalGraphs(chosen.numbers, chosen.n_atoms, n_bonds[rows], *bonds)
 
@@ -286,6 +298,7 @@ def _undirected(centre: IntArray, neighbour: IntArray, image: IntArray) -> tuple
 
 def _are_hopeless(lattice: FloatArray, n_atoms: IntArray, cutoff: float) -> npt.NDArray[np.bool_]:
     """(n,) whether a neighbour list would be meaningless or would exhaust the memory, from (n, 3, 3) and (n,)."""
+    # Boxes of the cutoff along x, y, z around the cell (whose extent is the sum of its vectors'), one more at each end.
     extent = np.abs(lattice).sum(axis=1) / cutoff + 2.0
     return (n_atoms > DENSEST * np.abs(np.linalg.det(lattice))) | (np.prod(extent, axis=1) > EMPTIEST)
 

@@ -109,6 +109,9 @@ def _one(cell: Any, frac: Any, cutoff: float, total: int, centre: Any, neighbour
     low, high = _image_range(cell, frac, cutoff)
     cart, corner, size = _positions(cell, frac, cutoff)
     point, n_points = _images(cell, cart, low, high, corner, size)
+    # Boxes of half the cutoff: the 5 x 5 x 5 around an atom hold 15.6 cutoff^3, the 3 x 3 x 3 of boxes as wide as the
+    # cutoff 27, and the sphere itself 4.2. In a cell that is mostly vacuum so many boxes would take more memory than
+    # the points in them: then they are doubled until there are at most eight or so for each point.
     edge = 0.5 * cutoff
     boxes = np.empty(3, np.int64)
     for _ in range(64):
@@ -125,6 +128,7 @@ def _one(cell: Any, frac: Any, cutoff: float, total: int, centre: Any, neighbour
         cx, cy, cz = cart[i, 0], cart[i, 1], cart[i, 2]
         bx, by, bz = int((cx - corner[0]) / edge), int((cy - corner[1]) / edge), int((cz - corner[2]) / edge)
         z_low, z_high = max(bz - reach, 0), min(bz + reach + 1, boxes[2])
+        # The boxes of one column along z follow each other, so their points are one stretch of memory.
         for jx in range(max(bx - reach, 0), min(bx + reach + 1, boxes[0])):
             for jy in range(max(by - reach, 0), min(by + reach + 1, boxes[1])):
                 column = (jx * boxes[1] + jy) * boxes[2]
@@ -138,8 +142,10 @@ def _one(cell: Any, frac: Any, cutoff: float, total: int, centre: Any, neighbour
                     centre[bond] = i
                     neighbour[bond] = index[p]
                     distance[bond] = square
+                    # 1e-16 is the square of `graphs.SELF_TOLERANCE`: an atom is no neighbour of itself, its images are.
                     bond += (square < limit) & ((index[p] != i) | (square > 1e-16))
     for b in range(total, bond):
+        # Roots are taken of bonds alone, not of every pair that was looked at.
         distance[b] = math.sqrt(distance[b])
     return bond - total
 
@@ -147,6 +153,7 @@ def _one(cell: Any, frac: Any, cutoff: float, total: int, centre: Any, neighbour
 @compiled
 def _wrapped(value: float) -> float:
     value -= math.floor(value)
+    # For -1e-17 the sum is 1.0 in float64, which is the same place as 0.
     return value if value < 1.0 else 0.0
 
 
@@ -155,6 +162,7 @@ def _positions(cell: Any, frac: Any, cutoff: float) -> Any:
     """Positions in the cell (n, 3), and corner and size of the box around them that holds every neighbour."""
     cart = np.empty((len(frac), 3))
     corner, size = np.empty(3), np.empty(3)
+    # An image at the very cutoff must not fall out of the box because its coordinates were rounded.
     margin = cutoff + 1e-6
     for axis in range(3):
         least, most = np.inf, -np.inf
@@ -177,12 +185,15 @@ def _image_range(cell: Any, frac: Any, cutoff: float) -> Any:
         y = cell[u, 2] * cell[v, 0] - cell[u, 0] * cell[v, 2]
         z = cell[u, 0] * cell[v, 1] - cell[u, 1] * cell[v, 0]
         volume = abs(x * cell[axis, 0] + y * cell[axis, 1] + z * cell[axis, 2])
+        # x, y, z is the cross product of the other two vectors: its length is the area of the face they span, and
+        # volume over area is the distance between lattice planes along this axis.
         # The cutoff in units of the distance between lattice planes.
         reach = cutoff * math.sqrt(x * x + y * y + z * z) / volume + 1e-6
         least, most = np.inf, -np.inf
         for i in range(len(frac)):
             value = _wrapped(frac[i, axis])
             least, most = min(least, value), max(most, value)
+        # Image n of an atom at g can reach one at f only if |g + n - f| <= reach, and f - g is at most most - least.
         high[axis] = math.floor(most - least + reach)
         low[axis] = -high[axis]
     return low, high

@@ -181,6 +181,8 @@ class KnownCrystals:
     def find(self, crystal: Prepared) -> int | None:
         """Row of the first that is the same crystal."""
         for other in self._by_space_group[crystal.space_group]:
+            # Cheap differences first: the matcher tries many lattices for each pair. Its own scaling would hide the
+            # volume.
             small, large = sorted((crystal.volume, other.volume))
             if large > self.tolerances.volume_ratio * small or len(crystal.primitive) != len(other.primitive):
                 continue

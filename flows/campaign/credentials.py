@@ -44,7 +44,7 @@ def provided(names: list[str]) -> Iterator[None]:
 
 
 def block_name(variable: str) -> str:
-    """Of the Secret block that holds a variable."""
+    """Name of the Secret block that holds a variable."""
     return variable.lower().replace("_", "-")
 
 

@@ -49,7 +49,7 @@ class Learning:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Of the model as the campaign describes it."""
+        """Parameters of the model as the campaign describes it."""
         campaign = self.campaign
         return {
             **campaign.model.model_dump(),
@@ -59,7 +59,7 @@ class Learning:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of the simulated discovery."""
+        """Options of the simulated discovery."""
         campaign = self.campaign
         return {
             "goal": "minimize" if campaign.objective.goal == "minimize" else "maximize",

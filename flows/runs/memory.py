@@ -71,7 +71,7 @@ class Memory:
 
         Args:
             training: as it was pulled.
-            candidates: likewise.
+            candidates: as they were pulled.
             model: folder of the champion, "" where there is none.
         """
         asked = self.campaign.model_dump(mode="json", exclude={"cluster"})

@@ -76,7 +76,7 @@ def publish(create: Callable[..., Any], *args: Any, **options: Any) -> None:
     Args:
         create: of `prefect.artifacts`.
         args: its arguments.
-        options: likewise.
+        options: its named arguments.
     """
     deadline, wait = time.monotonic() + PATIENCE, 1.0
     while True:

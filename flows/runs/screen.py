@@ -86,7 +86,7 @@ IN_FLIGHT = 32
 
 
 def run_name() -> str:
-    """Of a run: the campaign and the time."""
+    """Name of a run: the campaign and the time."""
     campaign = flow_run.parameters["campaign"]
     name = campaign["name"] if isinstance(campaign, Mapping) else campaign.name
     return f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M}"

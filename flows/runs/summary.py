@@ -109,7 +109,7 @@ def summarize_run(
 
 
 def units(unit: str, transform: str) -> dict[str, str]:
-    """Of the numbers of this file and of the columns of ranking.csv, which has no place for them."""
+    """Units of the numbers of this file and of the columns of ranking.csv, which has no place for them."""
     scale = scale_of(unit, transform)
     return {
         **prediction_units(unit, transform),

@@ -35,6 +35,9 @@ def find(
             at[m, s, :] = first
             for i in range(first + 1, last):
                 for k in range(width):
+                    # A choice of two values, no branch, so that the compiler takes many columns in one instruction. NaN
+                    # is the one number unequal to itself; `compiled` leaves out the flag that would let it be assumed
+                    # away.
                     value, best = values[m, i, k], out[m, s, k]
                     better = (sign * value > sign * best) | (value != value)
                     out[m, s, k] = value if better else best
@@ -54,5 +57,6 @@ def spread(grad: Float32Array, at: npt.NDArray[np.int32], on_sites: Float32Array
     for m in range(members):
         for s in range(n):
             for k in range(width):
+                # Each entry has one site, so nothing is added up and the order of the work doesn't matter.
                 if at[m, s, k] >= 0:
                     on_sites[m, at[m, s, k], k] = grad[m, s, k]

@@ -30,7 +30,8 @@ def standardized_layer(sites: Tensor, mean: Tensor, scale: Tensor, weight: Tenso
         bias: (members, 1, outputs).
 
     Returns:
-        (members, n_sites, outputs), a view with the members of a site beside each other.
+        (members, n_sites, outputs) float32, bfloat16 under autocast; a view with the members of a site beside each
+        other.
     """
     result: Tensor = _StandardizedLayer.apply(sites, mean, scale, weight, bias)
     return result
@@ -46,6 +47,8 @@ class _StandardizedLayer(torch.autograd.Function):
             # Standardised for all alike first, so that what is folded into the weights is close to nothing.
             centre, spread = mean.mean(dim=0), scale.mean(dim=0)
             shared = ((sites - centre) / spread).to(half)
+            # (x - mean) / scale = shared * factor - offset, so the layer is shared (factor W) + (b - offset W): the
+            # first product is common to all members, the second one row a member.
             offset, factor = (mean - centre) / scale, (spread / scale).transpose(1, 2)
             shift = torch.baddbmm(bias, offset, weight, alpha=-1).reshape(-1)
             folded = (weight * factor).transpose(0, 1).reshape(inputs, members * outputs)
@@ -59,6 +62,7 @@ class _StandardizedLayer(torch.autograd.Function):
         shared, offset, factor = ctx.saved_tensors
         members, n, outputs = grad.shape
         wide = grad.transpose(0, 1).reshape(n, members * outputs)
+        # dL/dW = factor * shared' g - offset' sum g, and dL/db = sum g, g being the gradient of the outputs.
         by_input = (shared.t() @ wide).to(offset.dtype).view(-1, members, outputs).transpose(0, 1)
         on_bias = wide.sum(dim=0, dtype=offset.dtype).view(members, 1, outputs)
         on_weight = torch.baddbmm(by_input * factor, offset.transpose(1, 2), on_bias, alpha=-1)
@@ -66,7 +70,7 @@ class _StandardizedLayer(torch.autograd.Function):
 
 
 def share_of_sites(weights: Tensor, owner: Tensor, n: int) -> Tensor:
-    """(n_sites,): weight of each site over the sum of its structure's."""
+    """(n_sites,) float32: weight of each site over the sum of its structure's."""
     total = torch.zeros(n, dtype=weights.dtype, device=weights.device).index_add_(0, owner, weights)
     return weights / total.index_select(0, owner)
 
@@ -75,7 +79,7 @@ def sum_sites(values: Tensor, weights: Tensor, owner: Tensor, n: int) -> Tensor:
     """(members, n, width): sums of w x over the sites of each structure; the same result in every run, also on a GPU.
 
     Args:
-        values: (members, n_sites, width).
+        values: (members, n_sites, width); the sums have their dtype.
         weights: (n_sites,); they get no gradient.
         owner: (n_sites,) structure of each site, ascending.
         n: structures.
@@ -90,6 +94,8 @@ class _SumSites(torch.autograd.Function):
         ctx.save_for_backward(weights, owner)
         members, n_sites, width = values.shape
         wide = values.transpose(0, 1).reshape(n_sites, members * width)
+        # Stretches of rows are summed one after the other. `index_add` uses atomic additions on a GPU, whose order, and
+        # so the last digit, changes from run to run.
         start = torch.searchsorted(owner, torch.arange(n, device=owner.device))
         order = torch.arange(n_sites, device=owner.device)
         sums = torch.nn.functional.embedding_bag(
@@ -108,7 +114,7 @@ class _SumSites(torch.autograd.Function):
 
 
 def extreme(values: Tensor, owner: Tensor, n: int, largest: bool) -> Tensor:
-    """(members, n, width): largest or smallest entry over the sites of each structure.
+    """(members, n, width): largest or smallest entry over the sites of each structure, with the dtype of the values.
 
     Torch's own reduction took 38 % of a training with both, most of it for the gradient, which it works out for every
     site; only the one that an entry is of has any. Where several are equal, that is the first of them.
@@ -133,6 +139,7 @@ class _Extreme(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, owner: Tensor, n: int, largest: bool, kernel: Any) -> Tensor:
         starts = torch.searchsorted(owner, torch.arange(n + 1)).numpy()
         out = values.new_empty(len(values), n, values.shape[2])
+        # Where each entry stands; half the memory of int64, and no batch has 2^31 sites.
         at = torch.empty(out.shape, dtype=torch.int32)
         sign = np.float32(1.0 if largest else -1.0)
         kernel.find(values.contiguous().numpy(), starts, sign, out.numpy(), at.numpy())

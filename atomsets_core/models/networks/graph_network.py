@@ -1,4 +1,4 @@
-"""MEGNet with weights that can be trained: the parent's arithmetic (`parents/megnet_torch.py`) under autograd.
+"""MEGNet with weights that can be trained: the parent's arithmetic (`parents/megnet`) under autograd.
 
 The order of the work is chosen for training. A bond's first layers see its distance alone, and are done once a shell.
 The first layer of the bond update is split into centre, neighbour, bond and state parts, of which only the bond part
@@ -22,7 +22,7 @@ HEAD = ("dense_19", "dense_20", "dense_21")
 """The readout: what belongs to the target."""
 
 GAIN = 1.5
-"""Of random weights over Glorot's. 2 would make up for the activation alone, but the skips add to the signal."""
+"""Width of random weights over Glorot's. 2 would make up for the activation alone, but the skips add to the signal."""
 
 
 class MEGNetNetwork(nn.Module):
@@ -48,11 +48,16 @@ class MEGNetNetwork(nn.Module):
         self.weights = nn.ParameterDict(values)
 
     def forward(self, batch: Batch) -> Tensor:
-        """(n,) outputs."""
+        """(n,) outputs on the standardised target, of the dtype of the weights (float32 unless a test doubles it)."""
         return self.levels(batch)["energy"][:, 0]
 
     def levels(self, batch: Batch) -> dict[str, Tensor]:
-        """Every level of the parent, the site levels on the atoms of the graph."""
+        """Every level of the parent, of the dtype of the weights.
+
+        Returns:
+            level -> (n_atoms, 16) for V0, (n_atoms, 32) for V1 to V3, the raw outputs of the blocks on the merged atoms
+            of the graph; (n, 96) for v, (n, 32) for f2, (n, 16) for f1, (n, 1) for the energy.
+        """
         out = {"V0": self.weights["embedding_1/embeddings"][batch.numbers]}
         atoms = self._pair(out["V0"], 1)
         state = self._pair(atoms.new_zeros(1, 2), 5).expand(batch.n, 32)
@@ -69,9 +74,14 @@ class MEGNetNetwork(nn.Module):
         return out
 
     def groups(self, frozen_blocks: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Trainable weights of the body (all but the first `frozen_blocks` blocks and what is before them) and head."""
+        """Trainable weights of the body (all but the first `frozen_blocks` blocks and what is before them) and head.
+
+        Returns:
+            Kernels (inputs, outputs) and biases (outputs,) as in `weight_shapes`, with the dtype of the network.
+        """
         frozen = set()
         if frozen_blocks:
+            # Layers 1 to 6 come before block 1, six more before each later one.
             frozen = {"embedding_1", *(f"dense_{i}" for i in range(1, 7 + 6 * (frozen_blocks - 1)))}
             frozen |= {f"meg_net_layer_{k}" for k in range(1, frozen_blocks + 1)}
         body: list[Tensor] = []
@@ -84,8 +94,17 @@ class MEGNetNetwork(nn.Module):
         return body, head
 
     def export(self, mean: float, scale: float) -> dict[str, np.ndarray]:
-        """The weights as the parent reads them, with the target's mean and scale put into the last layer."""
+        """The weights as the parent reads them, with the target's mean and scale put into the last layer.
+
+        Args:
+            mean: of the target, in its unit.
+            scale: of the target, in its unit.
+
+        Returns:
+            Name -> float32 kernels (inputs, outputs) and biases (outputs,), see `weight_shapes`.
+        """
         out = {name: value.detach().cpu().double().numpy() for name, value in self.weights.items()}
+        # scale (h W + b) + mean = h (scale W) + (scale b + mean), in float64.
         out["dense_21/kernel"] = out["dense_21/kernel"] * scale
         out["dense_21/bias"] = out["dense_21/bias"] * scale + mean
         return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
@@ -106,8 +125,11 @@ class MEGNetNetwork(nn.Module):
         w, name = self.weights, f"meg_net_layer_{k}"
         first = 6 * k - 5
         before_atoms, before_state = atoms, state
+        # W (v_i, v_j, e, u) = W_c v_i + W_n v_j + W_b e + W_s u, so that only W_b e is done once a bond (once a shell
+        # before the first block).
         centre, neighbour, bond, of_state = w[f"{name}/weight_e_0"].split(32)
         if bonds is None:
+            # Gaussians of width 0.5 Angstrom around 100 centres, as in `bond_table`, but with gradients and no table.
             x = batch.distance[:, None] - torch.linspace(0.0, 6.0, 100, dtype=atoms.dtype, device=atoms.device)
             shells = self._pair(torch.exp(-torch.square(x * 2.0)), 3)
             from_bond = (shells @ bond).index_select(0, batch.shell)
@@ -121,6 +143,8 @@ class MEGNetNetwork(nn.Module):
         hidden = from_bond + from_centre.index_select(0, batch.centre)
         hidden = hidden + (atoms @ neighbour).index_select(0, batch.neighbour)
         update = self._rest(hidden, name, "e")
+        # A merged bond stands for a share of its centre's: the sum of shares is 1, so this is the mean over all of
+        # them.
         mean = _sum(update * batch.share, batch.centre, len(atoms))
         x = torch.cat([mean, atoms, state.index_select(0, batch.structure)], dim=1)
         new_atoms = self._rest(torch.addmm(w[f"{name}/bias_v_0"], x, w[f"{name}/weight_v_0"]), name, "v")
@@ -187,5 +211,5 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator | None
 
 
 def without_head(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All but the readout."""
+    """All weights but the readout's: name -> float32 kernels (inputs, outputs) and biases (outputs,), not copied."""
     return {name: value for name, value in weights.items() if name.split("/")[0] not in HEAD}

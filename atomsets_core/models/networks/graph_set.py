@@ -100,7 +100,7 @@ class GraphSet:
         return GraphSet(cutoff=self.cutoff, **arrays)
 
     def pieces(self, rows: IntArray, max_bonds: int) -> list[IntArray]:
-        """The rows in order, cut where a piece would have more bonds than that (one structure at least)."""
+        """Parts (k,) int64 of the rows in order, cut where one would have more bonds (one structure at least)."""
         bonds, pieces, start, size = self.n_bonds[rows].tolist(), [], 0, 0
         for i, more in enumerate(bonds):
             if i > start and size + more > max_bonds:
@@ -195,6 +195,7 @@ def build_graphs(
     kept: list[IntArray] = []
     for rows, graphs in graph_batches(structures, cutoff, BUILD_BONDS, refused):
         if resolution:
+            # In float64, so that the multiples of the resolution are the same float32 whatever they came from.
             rounded = (np.round(graphs.distance.astype(np.float64) / resolution) * resolution).astype(np.float32)
             graphs = CrystalGraphs(
                 graphs.numbers, graphs.n_atoms, graphs.n_bonds, graphs.centre, graphs.neighbour, rounded
@@ -252,7 +253,9 @@ def _compact(graphs: CrystalGraphs, merged: MergedSites) -> tuple[dict[str, npt.
     of_bond = of_atom[centre]
     n_atoms, n_bonds = (np.bincount(owner, minlength=n) for owner in (of_atom, of_bond))
     first_atom = np.cumsum(n_atoms) - n_atoms
+    # Bonds of an atom with those that are merged; share = count / coordination.
     coordination = np.bincount(centre, weights=merged.count, minlength=len(merged.one))
+    # The bits of positive floats ascend as the floats do.
     # Structure and distance in one integer, so that equal distances of one structure become one shell.
     key = (of_bond.astype(np.uint64) << np.uint64(32)) | graphs.distance[merged.bond].view(np.uint32)
     shells, shell = np.unique(key, return_inverse=True)

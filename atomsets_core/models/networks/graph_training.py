@@ -25,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 
 def _log_cosh(error: Tensor) -> Tensor:
     """log(cosh(x)): squared when small, absolute when large, smooth between."""
+    # cosh x = e^x (1 + e^(-2x)) / 2, without an exponential that overflows.
     return error + torch.nn.functional.softplus(-2.0 * error) - math.log(2.0)
 
 
@@ -107,7 +108,7 @@ def train_network(
         target: (n,) standardised values.
         rows: to train on.
         validation: rows that choose the epoch; may be empty.
-        options: see there.
+        options: epochs, rates, loss, patience and seed.
         progress: called after each epoch.
         checkpoint: where to keep an unfinished training.
 
@@ -169,7 +170,7 @@ class _Run:
         self.fingerprint = self._fingerprint()
 
     def _fingerprint(self) -> Tensor:
-        """Of all that decides how the training ends; a checkpoint of another training is not gone on from."""
+        """Digest of all that decides how the training ends; a checkpoint of another training is not gone on from."""
         digest = hashlib.sha256(repr(self.options).encode())
         for values in (self.rows, self.validation, self.target.cpu().numpy(), *self.graphs.structure_hash):
             digest.update(values.encode() if isinstance(values, str) else np.ascontiguousarray(values).tobytes())
@@ -195,6 +196,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         for piece in self.graphs.pieces(chosen, options.max_bonds):
             output = self.network(self.graphs.batch(piece, self.device, self.dtype))
+            # Over all structures of the step, not of the piece: the gradients of the pieces add up to that of the mean.
             loss = LOSSES[options.loss](output - self.target[piece]).sum() / len(chosen)
             loss.backward()
             self.total += float(loss.detach()) * len(chosen)
@@ -268,6 +270,7 @@ def _schedule(x: float) -> float:
     """Share of the top learning rate after the share x of the training."""
     if x < 0.05:
         return 0.1 + 0.9 * x / 0.05
+    # Half a cosine from 1 to 0 (Loshchilov & Hutter, ICLR 2017).
     return 0.5 * (1.0 + math.cos(math.pi * (x - 0.05) / 0.95))
 
 
@@ -275,7 +278,7 @@ def _schedule(x: float) -> float:
 def apply_network(
     network: MEGNetNetwork, graphs: GraphSet, rows: IntArray, max_bonds: int = 100_000
 ) -> npt.NDArray[np.float64]:
-    """(len(rows),) standardised outputs."""
+    """(len(rows),) float64 outputs on the standardised target."""
     parameter = next(network.parameters())
     parts = [
         network(graphs.batch(piece, parameter.device, parameter.dtype)).double().cpu().numpy()

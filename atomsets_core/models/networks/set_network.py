@@ -45,17 +45,18 @@ class SetBatch:
 
 
 def segment_sum(values: Tensor, owner: Tensor, n: int) -> Tensor:
-    """(members, n, width): sums of (members, n_sites, width) over the sites of each structure."""
+    """(members, n, width): sums of (members, n_sites, width) over the sites of each structure, with their dtype."""
     out = torch.zeros(values.shape[0], n, values.shape[2], dtype=values.dtype, device=values.device)
     return out.index_add(1, owner, values)
 
 
 def weighted_mean(values: Tensor, weights: Tensor, owner: Tensor, n: int, alpha: float = 1.0) -> Tensor:
-    """(members, n, width): sum w^alpha x / sum w^alpha over the sites of each structure.
+    """(members, n, width): sum w^alpha x / sum w^alpha over the sites of each structure, with the dtype of x.
 
     With alpha other than 1 and unequal weights the result changes when every site is listed several times with its
     weight divided among the copies; with weights of 1 (crystals) any alpha gives the plain mean.
     """
+    # 0 < alpha < 1 lets minor elements of a composition count for more than their amount.
     w = weights if alpha == 1.0 else weights**alpha
     return sum_sites(values, share_of_sites(w, owner, n), owner, n)
 
@@ -71,7 +72,7 @@ class MemberLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply each member's layer."""
+        """(members, n, outputs) x W + b of each member, with the dtype of x (bfloat16 under autocast)."""
         if x.dim() == 2:
             x = x.expand(len(self.weight), *x.shape)
         return torch.baddbmm(self.bias, x, self.weight)
@@ -89,7 +90,7 @@ class Standardize(nn.Module):
         self.register_buffer("scale", torch.ones(members, 1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise for each member."""
+        """(members, n, width) float32 (x - mean) / scale of each member."""
         return (x - self.mean) / self.scale
 
 
@@ -107,13 +108,15 @@ class WeightedSet2Set(nn.Module):
         self.recurrent = MemberLinear(members, 2 * hidden, 4 * hidden)
 
     def forward(self, x: Tensor, weights: Tensor, owner: Tensor, n: int) -> Tensor:
-        """(members, n_sites, inputs) -> (members, n, 2 hidden)."""
+        """(members, n_sites, inputs) -> (members, n, 2 hidden), float32; under autocast products are bfloat16."""
         memory = self.to_memory(x)
         query = x.new_zeros(x.shape[0], n, 2 * self.hidden)
         for _ in range(self.steps):
             gate_in, _, gate_cell, gate_out = self.recurrent(query).chunk(4, dim=2)
             cell = _hard_sigmoid(gate_in) * torch.tanh(gate_cell)
             hidden = _hard_sigmoid(gate_out) * torch.tanh(cell)
+            # Vinyals et al., arXiv:1511.06391, eq. 3 to 7: energies m_i . q, attention over the sites, read = sum a_i
+            # m_i, and the next query from (q, read).
             energy = (memory * hidden.index_select(1, owner)).sum(dim=2, keepdim=True)
             highest = extreme(energy.detach(), owner, n, largest=True)
             attention = weights[None, :, None] * torch.exp(energy - highest.index_select(1, owner))
@@ -137,7 +140,8 @@ class WeightedAttention(nn.Module):
         self.energy = MemberLinear(members, inputs, heads)
 
     def forward(self, x: Tensor, weights: Tensor, owner: Tensor, n: int) -> Tensor:
-        """(members, n_sites, inputs) -> (members, n, inputs)."""
+        """(members, n_sites, inputs) -> (members, n, inputs), float32; under autocast products are bfloat16."""
+        # w exp(e) = exp(e + log w): n copies of a site with w / n each give the same, whatever is learned.
         energy = self.energy(x)
         highest = extreme(energy.detach(), owner, n, largest=True)
         attention = weights[None, :, None] * torch.exp(energy - highest.index_select(1, owner))
@@ -203,6 +207,7 @@ class AtomSetsNetwork(nn.Module):
         self.phi = nn.ModuleList()
         self.set2set: WeightedSet2Set | None = None
         self.attention: WeightedAttention | None = None
+        # Structure levels are joined after the pooling as they are, standardised: they have no sites to go through.
         width = structure_width
         if site_width:
             widths = [site_width, *phi]
@@ -217,21 +222,24 @@ class AtomSetsNetwork(nn.Module):
         self.out = MemberLinear(members, widths[-1], outputs)
 
     def forward(self, batch: SetBatch) -> Tensor:
-        """(members, n_structures, outputs), in units of the standardised target."""
+        """(members, n_structures, outputs) float32, in units of the standardised target (bfloat16 under autocast)."""
         return self.finish(*self.begin(batch), batch)
 
     def begin(self, batch: SetBatch) -> tuple[Tensor | None, Tensor | None]:
         """What is linear in the inputs: the first layer on each site, and the standardised structure levels.
 
         Returns:
-            (members, n_sites, width) before the activation, and (members, n_structures, structure_width); None where
-            the network has no such input.
+            (members, n_sites, width) before the activation, and (members, n_structures, structure_width), both float32;
+            None where the network has no such input.
         """
         on_sites = self._first_layer(batch.sites) if len(self.phi) else None
         return on_sites, self.structure_input(batch.structure) if batch.structure.shape[1] else None
 
     def finish(self, on_sites: Tensor | None, on_structure: Tensor | None, batch: SetBatch) -> Tensor:
-        """The rest of `forward`, from what `begin` gave; of the batch only the weights and owners are used."""
+        """(members, n_structures, outputs) float32: the rest of `forward`, from what `begin` gave.
+
+        Of the batch only the weights, the owners and the number of structures are used.
+        """
         parts = []
         if on_sites is not None:
             x = on_sites
@@ -248,7 +256,7 @@ class AtomSetsNetwork(nn.Module):
         return result
 
     def predict(self, batch: SetBatch) -> Tensor:
-        """(members, n_structures, outputs), in the units of the target the network was trained on."""
+        """(members, n_structures, outputs) float32, in the units of the target the network was trained on."""
         return self.forward(batch) * self.target.scale + self.target.mean
 
     def _first_layer(self, sites: Tensor) -> Tensor:
@@ -264,6 +272,7 @@ class AtomSetsNetwork(nn.Module):
         if name == "std":
             mean = weighted_mean(x, weights, owner, n, self.alpha)
             square = weighted_mean((x - mean.index_select(1, owner)) ** 2, weights, owner, n, self.alpha)
+            # The derivative of a root is infinite at 0, where all sites are alike.
             return torch.sqrt(square + 1e-12)
         if name == "set2set" and self.set2set is not None:
             pooled: Tensor = self.set2set(x, weights, owner, n)

@@ -1,4 +1,4 @@
-"""The training loop: all members of an ensemble at once, each on its own rows, deterministic by seed."""
+"""The training loop of set networks: all members of an ensemble at once, each on its rows, deterministic by seed."""
 
 from __future__ import annotations
 
@@ -81,6 +81,8 @@ FEW = 2048
 
 def automatic_batch_size(rows: int) -> int:
     """Structures a step: 64 up to `FEW` rows, then growing with the square root of their number, in steps of 32."""
+    # Few rows need many steps, many rows would have more than they need: the number of steps of an epoch grows with the
+    # square root of the rows.
     return 64 if rows <= FEW else 32 * round(2.0 * math.sqrt(rows / FEW))
 
 
@@ -146,6 +148,7 @@ def _moments(
     middle, second = mean.mean(axis=0), np.zeros((len(rows), width))
     for at, start, values, weights in stretches():
         second += rows[:, at] @ np.add.reduceat((values - middle) ** 2 * weights, start)
+    # E (x - mean)^2 = E (x - middle)^2 - (mean - middle)^2.
     scale = np.sqrt(np.maximum(second / total - (mean - middle) ** 2, 0.0))
     scale[~(scale > 1e-6)] = 1.0
     return mean, scale
@@ -178,7 +181,7 @@ def train(
         data: (n) structures.
         y: (n, outputs) targets; NaN where a target is missing.
         used: (members, n) weight of each row for each member (bool or number), 0 for rows it must not see.
-        options: see there.
+        options: epochs, rates, loss, patience and seed.
         validation: (members, n) rows that choose each member's best epoch, needed with `options.patience`.
         progress: called after each epoch.
         checkpoint: where to keep an unfinished training.
@@ -266,6 +269,7 @@ class _Training:
         """One pass over the rows; the mean loss of a member."""
         options = self.options
         order = np.random.default_rng([options.seed, self.done]).permutation(self.rows)
+        # For dropout. Two seeds share no state before epoch 100,003; an epoch's is known without those before it.
         torch.manual_seed(options.seed * 100_003 + self.done)
         total, seen = torch.zeros((), device=self.device), 0
         self.network.train()
@@ -308,6 +312,7 @@ class _Training:
             last = min(first + self.micro, stop)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.mixed_precision):
                 outputs = self.network(cut.part(first, last))
+            # Products may be bfloat16; losses and what is added up over a step are float32.
             error = LOSSES[self.options.loss](outputs.float(), target[:, first:last].expand_as(outputs))
             loss = (error * scaled[:, first - start : last - start]).sum()
             loss.backward()
@@ -399,6 +404,7 @@ def structures_within(memory: int, network: AtomSetsNetwork, data: TrainingData,
 
     Of each layer on sites there are the inputs, the outputs and the gradients of both, for every member.
     """
+    # 4 bytes a number; with autograd a layer keeps its inputs, and there are outputs and both gradients.
     widths = sum(cast(MemberLinear, layer).weight.shape[2] for layer in network.phi)
     numbers = data.mean_sites() * (data.sites.shape[1] + 4 * network.members * widths)
     return int(min(most, max(1, memory // max(4 * numbers, 1))))
@@ -407,6 +413,8 @@ def structures_within(memory: int, network: AtomSetsNetwork, data: TrainingData,
 def _warm_cosine(x: float) -> float:
     if x < 0.1:
         return 0.1 + 0.9 * x / 0.1
+    # Half a cosine from 1 to 0 (Loshchilov & Hutter, ICLR 2017), after a tenth of the steps in which AdamW has yet to
+    # find the size of the gradients.
     return 0.5 * (1.0 + float(np.cos(np.pi * (x - 0.1) / 0.9)))
 
 

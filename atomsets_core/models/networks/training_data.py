@@ -37,12 +37,14 @@ class Blocks(Protocol):
     """n structures whose features come in blocks: `Features`, or `StoredFeatures` that read one shard after another."""
 
     @property
-    def n_atoms(self) -> IntArray: ...  # noqa: D102
+    def n_atoms(self) -> IntArray:
+        """(n,) int64, sites of each structure."""
+        ...
 
     def __len__(self) -> int: ...
 
     def blocks(self) -> Iterator[tuple[IntArray, Features]]:
-        """Row numbers and features of each block; every row comes in exactly one block."""
+        """(k,) int64 row numbers and features of each block; every row comes in exactly one block."""
         ...
 
 
@@ -173,7 +175,7 @@ class TrainingData:
         )
 
     def runs(self, rows: IntArray, size: int, sites: int = GATHERED) -> Iterator[IntArray]:
-        """Stretches of `rows` of about so many sites, each but the last a multiple of `size` structures."""
+        """Stretches (k,) int64 of `rows` of about so many sites, each but the last a multiple of `size` structures."""
         start, ends = 0, np.cumsum(self.lengths(rows))
         while start < len(rows):
             used = ends[start - 1] if start else 0

@@ -57,7 +57,12 @@ class CompiledForward:
 
 
 def pack(weights: Weights) -> tuple[Float32Array, Float32Array, float, Float32Array]:
-    """Weights, bond table, its knots per Angstrom and atoms before the first block, as the kernel reads them."""
+    """Weights, bond table, its knots per Angstrom and atoms before the first block, as the kernel reads them.
+
+    Returns:
+        (SIZE,) float32 weights, (knots * 96,) float32 table, knots per Angstrom, (95 * 32,) float32 atoms; the arrays
+        are flat, row after row.
+    """
     w = {name: value.astype(np.float64) for name, value in weights.items()}
     parts = [part for k in (1, 2, 3) for part in _block(w, k)]
     parts += [part for number in (1, 2) for part in _set(w, number)]
@@ -66,6 +71,7 @@ def pack(weights: Weights) -> tuple[Float32Array, Float32Array, float, Float32Ar
     if len(packed) != SIZE:
         raise ValueError(f"the MEGNet weights fill {len(packed)} numbers where the kernel expects {SIZE}")
     table = bond_table(weights)
+    # Rows 64:96 of the first layer read the bond. A product with a table is a table, so the first block has it ready.
     table = np.concatenate([table @ w["meg_net_layer_1/weight_e_0"][64:96], table], axis=1)
     element = _activated(w, w["embedding_1/embeddings"], 1)
     return packed, _flat(table), 1.0 / TABLE_STEP, _flat(element)
@@ -86,6 +92,8 @@ def _layers(weights: list[Float64Array], biases: list[Float64Array], shifted_row
     """Dense layers; inputs `shifted_rows` of the first come without their - ln 2, as do all those of the later ones."""
     out = []
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        # W (s - ln 2) + b = W s + (b - ln 2 sum W), summed over the inputs that come without their shift; in float64,
+        # so that what is folded adds no rounding.
         rows = shifted_rows if i == 0 else slice(None)
         out += [weight, bias - LN2 * weight[rows].sum(0)]
     return out
@@ -105,6 +113,7 @@ def _block(w: dict[str, Float64Array], k: int) -> list[Float64Array]:
         numbers = (number, number + 1)
         return _layers([w[f"dense_{i}/kernel"] for i in numbers], [w[f"dense_{i}/bias"] for i in numbers], slice(0))
 
+    # Keras counted the dense layers: block k has 6k - 5 for atoms, 6k - 3 for bonds, 6k - 1 for the state.
     pairs = [*dense_pair(6 * k - 3), *dense_pair(6 * k - 5), *dense_pair(6 * k - 1)] if later else [np.zeros(3 * PAIR)]
     bonds, atoms, states = update("e", slice(0, 128)), update("v", slice(32, 96)), update("u", slice(64, 96))
     return [*pairs, *bonds, *atoms, *states]

@@ -40,6 +40,12 @@ def _starts(*sizes: int) -> list[int]:
     return list(accumulate((0, *sizes)))
 
 
+# A block of MEGNet (Chen et al. 2019) takes bonds e, atoms v and the state u to
+#   e' = phi_e(v_centre, v_neighbour, e, u),  v' = phi_v(mean of e' over an atom's bonds, v, u),
+#   u' = phi_u(mean of e', mean of v', u),
+# inputs joined end to end; dense layers come before it from the second block on, and what came in is added to what goes
+# out.
+#
 # All weights stand in one array, since each array costs seven arguments a call. A weight is followed by its bias.
 PAIR = _starts(32 * 64, 64, 64 * 32, 32)[-1]
 """Two dense layers 32-64-32."""
@@ -68,6 +74,7 @@ def _activate_all(x: Any, n: int) -> None:
 @compiled
 def _pair(w: Any, at: int, x: Any, n: int) -> Any:
     """(n, 32): two activated layers 32-64-32, their output without the shift by ln 2."""
+    # Offsets count from `at`: 32 x 64 weights, 64 biases (2,112), 64 x 32 weights (4,160), 32 biases.
     hidden, out = np.zeros(64 * (n + ROWS), np.float32), np.zeros(32 * (n + ROWS), np.float32)
     for r in range(0, n, ROWS):
         product_32_64(x, 32 * r, w, at, at + 2048, hidden, 64 * r)
@@ -81,6 +88,7 @@ def _pair(w: Any, at: int, x: Any, n: int) -> Any:
 @compiled
 def _update(w: Any, at: int, x: Any, n: int) -> Any:
     """(n, 32): three layers 96-64-64-32, the last one linear."""
+    # 96 x 64 weights (6,144), 64 biases (6,208), 64 x 64 (10,304), 64 (10,368), 64 x 32 (12,416), 32 biases.
     a, b = np.zeros(64 * (n + ROWS), np.float32), np.zeros(64 * (n + ROWS), np.float32)
     out = np.zeros(32 * (n + ROWS), np.float32)
     for r in range(0, n, ROWS):
@@ -97,11 +105,13 @@ def _update(w: Any, at: int, x: Any, n: int) -> Any:
 @compiled
 def _interpolate(table: Any, knots: float, distance: float, hidden: Any, h0: int, bonds: Any, b0: int) -> None:
     """Cubic Lagrange interpolation in the bond table: the first layer's bond part, and the bond vector."""
+    # In float64: of a position near 2,000 float32 would leave the share of a step to four digits.
     position = distance * knots
     knot = int(position)
     t = position - knot
     a, b = np.float32(-t * (t - 1) * (t - 2) / 6), np.float32((t + 1) * (t - 1) * (t - 2) / 2)
     c, d = np.float32(-(t + 1) * t * (t - 2) / 2), np.float32((t + 1) * t * (t - 1) / 6)
+    # Row `knot` of the table lies one step before the knot itself, so these are the knots at -1, 0, 1 and 2 steps.
     mix_64(hidden, h0, table, TABLE_WIDTH * knot, a, b, c, d)
     mix_32(bonds, b0, table, TABLE_WIDTH * knot + 64, a, b, c, d)
 
@@ -156,11 +166,14 @@ def _bond_chain(
             for r in range(0, rows, ROWS):
                 product_32_64(b, 32 * r, w, at + BOND, NOTHING, a, 64 * r)
         for r in range(rows):
+            # W (v_i, v_j, e, u) = W_c v_i + W_n v_j + W_b e + W_s u: only W_b e is done once a bond, the rest once an
+            # atom or a structure, of which there are tens of times fewer.
             activate_sum_64(a, 64 * r, from_centre, 64 * centre[start + r], from_neighbour, 64 * neighbour[start + r])
         for r in range(0, rows, ROWS):
             product_64_64(a, 64 * r, w, at + BONDS, at + BONDS + 4096, b, 64 * r)
         _activate_all(b, 64 * rows)
         for r in range(rows):
+            # mean(W h + b) = W mean(h) + b: the last layer is applied once an atom, in `_mean_update`.
             add_64(total, 64 * centre[start + r], b, 64 * r)
         if not keep:
             continue
@@ -180,6 +193,7 @@ def _read(memory: Any, first: Any, hidden: Any, read: Any) -> None:
     """One reading of set2set: read[s] = softmax-weighted mean of memory's rows (16 of 32 columns) of structure s."""
     for s in range(len(first) - 1):
         low, n = first[s], first[s + 1] - first[s]
+        # softmax(m . q) with the largest taken off, so that no exponential overflows.
         weight = np.zeros(n + LANES, np.float32)
         top = np.float32(-np.inf)
         for r in range(n):
@@ -193,6 +207,7 @@ def _read(memory: Any, first: Any, hidden: Any, read: Any) -> None:
         for r in range(0, n, LANES):
             exponential(weight, r)
         total, mean, part = 0.0, np.zeros(16), np.zeros(16, np.float32)
+        # 64 rows in float32, their sums in float64: the error doesn't grow with the number of bonds, be it 10^5.
         for start in range(0, n, 64):
             for j in range(16):
                 part[j] = 0
@@ -218,6 +233,8 @@ def _set2set(w: Any, at: int, memory: Any, first: Any, out: Any, column: int) ->
             product_32_64(query, 32 * r, w, at + GATES, at + GATES + 2048, gates, 64 * r)
         for s in range(n):
             for j in range(16):
+                # Keras' LSTM: gates in the order input, forget, cell, output, hard sigmoid clip(0.2 x + 0.5, 0, 1).
+                # MEGNet starts every step with a cell state of zero, so the forget gate has nothing to keep.
                 gate_in = min(max(0.2 * gates[64 * s + j] + 0.5, 0.0), 1.0)
                 gate_out = min(max(0.2 * gates[64 * s + 48 + j] + 0.5, 0.0), 1.0)
                 hidden[16 * s + j] = gate_out * math.tanh(gate_in * math.tanh(gates[64 * s + 32 + j]))
@@ -249,6 +266,7 @@ def _gather_state(first_atom: Any, first_bond: Any, mean: Any, new: Any, state_i
         for j in range(32):
             bonds[j], atoms[j] = 0.0, 0.0
         for i in range(low, high):
+            # The mean over a structure's bonds, from the means over those of its atoms.
             share = float(first_bond[i + 1] - first_bond[i]) / float(first_bond[high] - first_bond[low])
             for j in range(32):
                 bonds[j] += share * mean[32 * i + j]
@@ -325,12 +343,14 @@ def forward(
             add_32(atoms, 32 * i, element, 32 * numbers[i])
         add_32(state, 32 * s, w, FIRST_STATE)
     bonds = np.empty(32 * (n_bonds + TILE if depth > 1 else TILE), np.float32)
+    # The last tile reads rows beyond the last bond: whatever they give is left, but it must be finite.
     for j in range(max(len(bonds) - 32 * TILE, 0), len(bonds)):
         bonds[j] = 0
     padded = n_atoms + ROWS
     x, mean = np.zeros(96 * padded, np.float32), np.zeros(32 * padded, np.float32)
     from_centre, from_neighbour = np.zeros(64 * padded, np.float32), np.zeros(64 * padded, np.float32)
     for k in range(min(depth, 3)):
+        # Bonds after the last block are for the readout alone; without it the chain ends at the sum over them.
         at, keep = k * BLOCK, depth > k + 1
         atoms_in = atoms if k == 0 else _pair(w, at + ATOM_PAIR, atoms, n_atoms)
         state_in = state if k == 0 else _pair(w, at + STATE_PAIR, state, n)

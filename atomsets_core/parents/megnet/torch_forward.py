@@ -32,7 +32,7 @@ PIECE_ON_DEVICE = 200_000
 """The same on an accelerator, where few large steps are better."""
 
 Precision = Literal["float32", "bf16"]
-"""Of products and activations on the bonds."""
+"""Number format of products and activations on the bonds."""
 
 
 class TorchForward:
@@ -89,6 +89,7 @@ class TorchForward:
 
     def _initial_bonds(self, distance: Tensor) -> Tensor:
         """(bonds, 32) from distances (bonds,) in Angstrom: four-point Lagrange interpolation in the table."""
+        # Float32 would leave the share of a step to four digits.
         position = distance.double() / TABLE_STEP
         knot = position.long()
         t = (position - knot).float()[:, None]
@@ -122,6 +123,7 @@ class TorchForward:
         else:
             first = 6 * k - 5
             atoms_in, state_in = self._pair(atoms, first), self._pair(state, first + 4)
+        # W (v_i, v_j, e, u) = W_c v_i + W_n v_j + W_b e + W_s u, of which only W_b e is done once a bond.
         from_centre = atoms_in @ block.centre + (state_in @ block.state + block.bias_0)[graph.atom_structure]
         from_centre, from_neighbour = from_centre.to(self._dtype), (atoms_in @ block.neighbour).to(self._dtype)
         bond_sum = torch.zeros(len(atoms), 32, device=self.device)
@@ -140,6 +142,7 @@ class TorchForward:
             hidden += from_neighbour.index_select(0, neighbour)
             hidden = softplus(hidden)
             hidden = softplus(torch.addmm(block.bias_1, hidden, block.hidden))
+            # Sums over tens of bonds are float32 also where the products are bfloat16, which has 8 bits.
             update = torch.addmm(block.bias_2, hidden, block.out).float()
             bond_sum.index_add_(0, centre, update)
             if keep_bonds:
@@ -167,6 +170,7 @@ class TorchForward:
         query = torch.zeros(n, 32, device=x.device)
         for _ in range(2):
             gates = torch.addmm(w[f"{name}/recurrent_bias"], query, w[f"{name}/recurrent_kernel"])
+            # Keras' order: input, forget, cell, output. With a cell state of zero the forget gate has nothing to keep.
             gate_in, _, gate_cell, gate_out = gates.chunk(4, dim=1)
             cell = _hard_sigmoid(gate_in) * torch.tanh(gate_cell)
             hidden = _hard_sigmoid(gate_out) * torch.tanh(cell)

@@ -36,10 +36,12 @@ _VECTOR, _INT_VECTOR = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 
 def _fit(function: Callable[[Any], Any], low: float, high: float, degree: int) -> list[float]:
     """Coefficients, lowest first, of the polynomial through the Chebyshev points of an interval."""
+    # Through the Chebyshev points the largest error is close to the least that a polynomial of this degree can have.
     series = np.polynomial.chebyshev.Chebyshev.interpolate(function, degree, [low, high])
     return [float(c) for c in series.convert(kind=np.polynomial.Polynomial).coef]
 
 
+# e^r for |r| <= ln(2) / 2 to 1e-7. log(1 + y) / y instead of log(1 + y), so that small y keep their relative precision.
 _EXP = _fit(np.exp, -LN2 / 2, LN2 / 2, 5)
 _LOG1P = _fit(lambda y: np.log1p(y) / y, 1e-12, 1.0, 7)
 
@@ -66,15 +68,18 @@ def _horner(b: Any, x: Any, coefficients: list[float]) -> Any:
 def _exp(b: Any, x: Any) -> Any:
     """e^x for x <= 0: 2^n e^r with |r| <= ln(2) / 2; relative error 1e-7, no underflow below 1e-38."""
     magic = _constant(1.5 * 2**23)  # adding it leaves the rounded integer in the lowest bits
+    # e^-87 = 1.6e-38, just above the smallest normal float32.
     x = _call(b, "maxnum", x, _constant(-87.0))
     shifted = _call(b, "fmuladd", x, _constant(1 / LN2), magic)
     r = _call(b, "fmuladd", b.fsub(shifted, magic), _constant(-LN2), x)
+    # n stands in the lowest bits; moved to the exponent and added there it multiplies by 2^n.
     bits = b.shl(b.bitcast(shifted, _INT_VECTOR), ir.Constant(_INT_VECTOR, [23] * LANES))
     return b.bitcast(b.add(b.bitcast(_horner(b, r, _EXP), _INT_VECTOR), bits), _VECTOR)
 
 
 def _softplus(b: Any, x: Any) -> Any:
     """max(x, 0) + log(1 + e^-|x|), absolute error 2e-7 plus rounding."""
+    # log(1 + e^x) = max(x, 0) + log(1 + e^-|x|): the exponential never overflows.
     y = _exp(b, b.fneg(_call(b, "fabs", x)))
     return _call(b, "fmuladd", y, _horner(b, y, _LOG1P), _call(b, "maxnum", x, _constant(0.0)))
 
@@ -132,6 +137,8 @@ def _product(n_in: int, n_out: int) -> Any:
         zero, one = cgutils.intp_t(0), cgutils.intp_t(1)
         for column in range(0, n_out, panel * LANES):
             columns = [column + LANES * j for j in range(panel)]
+            # For each k the weights of a panel are loaded once and multiplied with ROWS rows; 2 x ROWS independent sums
+            # hide the delay of a fused multiply-add.
             start = [_load(b, bias, c) for c in columns] * ROWS
             entry, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
             b.branch(loop)
@@ -140,6 +147,7 @@ def _product(n_in: int, n_out: int) -> Any:
             row = b.gep(weight, [b.mul(k, cgutils.intp_t(n_out))])
             weights = [_load(b, row, c) for c in columns]
             new = []
+            # One input, spread over all lanes, is used for both vectors of the panel.
             for i, partial in enumerate(sums):
                 if i % panel == 0:
                     value = _splat(b, b.load(b.gep(x, [b.add(k, cgutils.intp_t(i // panel * n_in))])))

@@ -220,7 +220,7 @@ class Processes:
     def __call__(
         self, function: Callable[[Item], Result], items: Sequence[Item], limits: Sequence[float]
     ) -> Iterator[tuple[int, Result | WorkerLostError]]:
-        """See `FanOut`."""
+        """Position and result of each item as it comes, or the error of a worker that was lost; see `FanOut`."""
 
         def call(position: int) -> tuple[int, Result | WorkerLostError]:
             process = self._free.get()

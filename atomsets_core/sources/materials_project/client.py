@@ -300,7 +300,7 @@ def _detail(response: requests.Response) -> str:
 
 
 def _seconds(text: str | None) -> float | None:
-    """Of a Retry-After header: a number of seconds or a date."""
+    """Seconds that a Retry-After header asks for, be it a number or a date; None where it says neither."""
     if not text:
         return None
     try:

@@ -98,7 +98,7 @@ def read_documents(documents: Sequence[Mapping[str, Any]], columns: Sequence[Col
 
 
 def read_columns(documents: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> dict[str, pa.Array]:
-    """The numbers and flags of documents; null where a document has none."""
+    """Column -> (n,) the numbers (float64) and flags (bool) of n documents; null where a document has none."""
     return {
         column.name: pa.array(
             [_value(document, column) for document in documents], pa.bool_() if column.is_flag else pa.float64()

@@ -183,7 +183,7 @@ class PageStore:
         return self.store.read_table(self._name(name)) if self.store.exists(self._name(name)) else None
 
     def digest(self) -> str:
-        """Of everything the assembled table is made from."""
+        """Digest of everything the assembled table is made from."""
         digest = hashlib.sha256()
         for page in self.pages:
             digest.update(page.sha256.encode())

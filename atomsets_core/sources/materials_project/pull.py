@@ -27,7 +27,7 @@ IDS_IN_A_REQUEST = 200
 """Identifiers that fit into an address every server takes (some 3,000 characters)."""
 
 TRIES = 3
-"""Of a whole listing that doesn't add up, and of a pull during which the database changes."""
+"""Times that a listing which doesn't add up is asked for, or a pull made during which the database changes."""
 
 
 def pull_materials_project(
