@@ -1,4 +1,4 @@
-"""What a worker does for a duel: functions from files to a file, like those in `jobs.train`."""
+"""Champion against challenger, as a worker compares them: on frozen folds, and in a simulated discovery."""
 
 from __future__ import annotations
 
