@@ -105,7 +105,7 @@ def answer(
     Args:
         head: unfitted.
         rows: n structures.
-        y: (n,) on the scale the model works on (log10 of the values where the transform says so).
+        y: (n,) on the scale the model works on (see `transforms`).
         design: of the holdout.
         seed: of the holdout and of the head.
         with_inner: also what it says in the inner holdout, for the choice between heads; that trains it once more.

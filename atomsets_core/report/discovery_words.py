@@ -7,6 +7,7 @@ from typing import Any
 
 from atomsets_core.discovery import CHOSEN
 from atomsets_core.report.words import NONE, counted, minus, number, percent
+from atomsets_core.transforms import find_transform
 
 ACQUISITION_WORDS = {
     "mean": "the prediction alone",
@@ -19,7 +20,7 @@ ACQUISITION_WORDS = {
 def table_header(result: Mapping[str, Any]) -> tuple[str, ...]:
     """Column names for `table_rows`."""
     asked = result["asked"]
-    unit = f"log10 {asked['unit']}".strip() if asked["transform"] == "log10" else asked["unit"]
+    unit = find_transform(asked["transform"]).of(asked["unit"])
     errors = f" ({unit})" if unit else ""
     return (
         "head", "seeds", "R-precision", "best acquisition", "error outside" + errors, "error inside", "bias outside",

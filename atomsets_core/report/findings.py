@@ -69,8 +69,11 @@ def best_inside(results: Results) -> pd.Series | None:
 
 
 def error_in_words(results: Results, value: float) -> str:
-    """An error on the model's scale, as a percentage under log10 and in the unit otherwise."""
-    return factor(value) if results.is_log else with_unit(number(abs(value)), results.unit)
+    """An error on the model's scale, as a percentage or factor where the scale is logarithmic."""
+    scale = results.transform
+    if scale.logarithmic:
+        return factor(scale.factor(value))
+    return with_unit(number(abs(value)), scale.of(results.unit))
 
 
 def tiles(results: Results) -> list[Tile]:
@@ -154,7 +157,7 @@ def _unlike(results: Results) -> str:
 def _typical_error(results: Results) -> Finding:
     summary, model = results.summary, results.summary["model"]
     details = [f"mean absolute error {with_unit(number(model['mae']), scale_name(summary))}"]
-    if results.is_log:
+    if not results.transform.plain:
         details.append(f"{with_unit(number(model['mae_in_unit']), results.unit)} in the unit of the target")
     details += [f"R² {number(model['r2'])}", f"rank correlation {number(model['spearman'])}"]
     return Finding(
@@ -192,8 +195,9 @@ def _intervals(results: Results) -> Finding:
 
 def _errors(results: Results) -> FloatArray:
     """(n_train,) absolute errors of the out-of-fold predictions, on the model's scale."""
-    truth, predicted = (results.out_of_fold[name].to_numpy(dtype=np.float64) for name in ("value", "predicted"))
-    return np.abs(np.log10(predicted / truth) if results.is_log else predicted - truth)
+    values = (results.out_of_fold[name].to_numpy(dtype=np.float64) for name in ("value", "predicted"))
+    truth, predicted = (results.transform.forward(each) for each in values)
+    return np.abs(predicted - truth)
 
 
 def _beyond(results: Results) -> Finding:
@@ -246,16 +250,16 @@ def _choice(results: Results) -> Finding | None:
 
 
 def _bias(results: Results, own: dict[str, Any]) -> str:
-    bias, scale = own["bias_outside"], scale_name(results.summary)
+    bias, scale, transform = own["bias_outside"], scale_name(results.summary), results.transform
     if bias is None:
         return ""
-    if results.is_log:
-        size = percent(abs(10**bias - 1), 1)
+    if transform.logarithmic:
+        size = percent(abs(transform.inverse(bias) / transform.inverse(0.0) - 1), 1)
     else:
-        values = np.sort(results.out_of_fold["value"].to_numpy(dtype=np.float64))
+        values = np.sort(transform.forward(results.out_of_fold["value"].to_numpy(dtype=np.float64)))
         k = results.summary["discovery"]["n_hidden"]
         hidden = float(np.mean(values[:k] if results.goal == "minimize" else values[-k:]))
-        size = f"{abs(bias / hidden):.1%} of their mean" if hidden else with_unit(number(abs(bias)), results.unit)
+        size = f"{abs(bias / hidden):.1%} of their mean" if hidden else error_in_words(results, bias)
     return (
         f"It {'under' if bias < 0 else 'over'}estimates the hidden values by {size} on average "
         f"({number(bias)} {scale}); its error there is {number(own['mae_outside'])} {scale}, against "

@@ -7,6 +7,7 @@ from typing import Any
 
 from atomsets_core.parents import PARENTS
 from atomsets_core.report.words import counted, listed, number, percent, with_unit
+from atomsets_core.transforms import find_transform
 
 ATOMSETS: dict[str, Any] = {
     "bibtex": {
@@ -87,7 +88,7 @@ def wanted(summary: Mapping[str, Any]) -> str:
 def acquisition(summary: Mapping[str, Any]) -> str:
     """How candidates were scored."""
     objective = summary["settings"]["objective"]
-    scale = f"log10 {summary['target']}" if summary["transform"] == "log10" else summary["target"]
+    scale = find_transform(summary["transform"]).of(summary["target"])
     if objective["acquisition"] == "ei":
         reference = "the wanted value" if objective["goal"] == "exceed" else "the best training value"
         return f"expected improvement of {scale} over {reference}"
@@ -111,10 +112,11 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The campaign's settings, as name and sentence."""
     settings = summary["settings"]
     model, objective, check = settings["model"], settings["objective"], settings["discovery"]
+    scale = find_transform(summary["transform"])
     quantity = summary["target"] + (f" in {summary['unit']}" if summary["unit"] else "")
     rows = [
         ("Wanted", wanted(summary)),
-        ("Learned from", f"{quantity}{', as log10' if summary['transform'] == 'log10' else ''}"),
+        ("Learned from", quantity if scale.plain else f"{quantity}, as {scale.called}"),
         ("Candidates", "; ".join(filters(summary)) or "all, without a filter"),
         ("Score", acquisition(summary)),
         (
@@ -149,7 +151,7 @@ def paragraph(summary: Mapping[str, Any]) -> str:
     model, objective = settings["model"], settings["objective"]
     training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
     names = listed([parent["name"] for parent in parents(summary)])
-    scale = f"log10({summary['target']})" if summary["transform"] == "log10" else summary["target"]
+    scale = find_transform(summary["transform"]).applied_to(summary["target"])
     conditions = filters(summary)
     widths = {part: "-".join(map(str, model[part])) or "none" for part in ("phi", "rho")}
     text = [

@@ -87,6 +87,7 @@ def _content(results: Results) -> dict[str, Any]:
         "unit": results.unit,
         "goal": results.goal,
         "scale": scale_name(summary),
+        "transform": results.transform,
         "question": findings.question(results),
         "tiles": findings.tiles(results),
         "trust": findings.trust(results),

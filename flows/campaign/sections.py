@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from atomsets_core.models import ACTIVATIONS, POOLINGS
 from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
 from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
+from atomsets_core.transforms import NONE, TRANSFORMS, purposes
 from atomsets_flows.campaign.base import Range, Section
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
@@ -69,7 +70,7 @@ class Training(Section):
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     target: str = Field(description="Column of the values.")
     unit: str = Field("", description="Unit of the values, shown wherever they are.")
-    transform: Literal["none", "log10"] = Field("none", description="log10 for positive values that span decades.")
+    transform: Literal[tuple(TRANSFORMS)] = Field(NONE.name, description=f"{purposes()}.")  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _query_fits(self) -> Training:

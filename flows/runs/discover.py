@@ -43,6 +43,7 @@ from atomsets_core.parents import load_parent
 from atomsets_core.report import write_discovery_report
 from atomsets_core.sources import SourceError, pull, usable_labels
 from atomsets_core.storage import Store
+from atomsets_core.transforms import LOG10
 from atomsets_flows.campaign import Cluster
 from atomsets_flows.runs.progress import Stage, note
 from atomsets_tasks import answer_one, connect, featurize_rows, search_one, start_local
@@ -85,7 +86,7 @@ class Asked(BaseModel):
     id_column: str = "material_id"
     targets: list[str] = Field(default_factory=lambda: ["K_VRH", "G_VRH"])
     unit: str = "GPa"
-    transform: str = "log10"
+    transform: str = LOG10.name
     goal: str = "maximize"
     quantile: float = Field(0.1, gt=0, le=0.5)
     pool_share: float = Field(0.2, gt=0, lt=1)

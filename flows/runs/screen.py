@@ -52,6 +52,7 @@ from atomsets_core.storage import (
     with_units,
 )
 from atomsets_core.structures import Refusal
+from atomsets_core.transforms import find_transform
 from atomsets_flows.campaign import Campaign, needed, provided
 from atomsets_flows.runs import figures
 from atomsets_flows.runs.champions import Champions, definition
@@ -262,7 +263,8 @@ class CampaignRun:
                 "value": values,
             }
         )
-        units = prediction_units(self.campaign.training.unit, self.campaign.training.transform)
+        unit, scale = self.campaign.training.unit, find_transform(self.campaign.training.transform)
+        units = prediction_units(unit, scale=scale.applied_to(unit))
         self.store.write_table(LABELLED, with_units(table, units))
         seal(self.store, LABELLED)
         data = labels_digest(list(training.hashes), values.tolist())

@@ -22,9 +22,9 @@ from atomsets_core.jobs import Ranking, Selection
 from atomsets_core.models import mean_absolute_error, r_squared, root_mean_squared_error, spearman
 from atomsets_core.parents import overlap
 from atomsets_core.report import discovery_header, discovery_rows, scale_name
-from atomsets_core.storage import Store, prediction_units, scale_of
+from atomsets_core.storage import Store, prediction_units
 from atomsets_core.structures import Refusal
-from atomsets_core.transforms import transform_target
+from atomsets_core.transforms import find_transform, transform_target
 from atomsets_flows.campaign import Campaign
 
 PACKAGES = (
@@ -105,9 +105,9 @@ def summarize_run(
 
 def units(unit: str, transform: str) -> dict[str, str]:
     """Of the numbers of this file and of the columns of ranking.csv, which has no place for them."""
-    scale = scale_of(unit, transform)
+    scale = find_transform(transform).applied_to(unit)
     return {
-        **prediction_units(unit, transform),
+        **prediction_units(unit, scale=scale),
         **dict.fromkeys(("mae", "rmse", "mae_outside", "mae_inside", "bias_outside"), scale),
         **dict.fromkeys(("mae_in_unit", "value_min", "value_max"), unit),
         "seconds": "s",
@@ -163,7 +163,7 @@ def count(
 
 
 def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
-    """Errors of the out-of-fold predictions, on the model's scale (decades under log10) and in the target's unit."""
+    """Errors of the out-of-fold predictions, on the model's scale and in the target's unit."""
     truth, predicted = out_of_fold["value"].to_numpy(), out_of_fold["predicted"].to_numpy()
     on_scale, mean = transform_target(truth, transform), out_of_fold["mean"].to_numpy()
     return {
