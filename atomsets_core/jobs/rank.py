@@ -120,9 +120,10 @@ def rank(
         What it came to. `std` is on the model's scale (e.g. decades), like `score`.
     """
     table = _Table(store, candidates, predictions)
+    mean, std = table.numbers["mean"], table.numbers["std"]
     score = acquisition(
-        table.numbers["mean"],
-        table.numbers["std"],
+        mean,
+        std,
         goal=wish.goal,
         kind=wish.acquisition,
         kappa=wish.kappa,

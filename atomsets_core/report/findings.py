@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atomsets_core.discovery import MEAN, find_acquisition
 from atomsets_core.report import methods
 from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import NAMES, FloatArray, Results
@@ -21,13 +22,6 @@ NO_BETTER = (
     "Warning: where the answer is known, this ranking was no better than a blind choice. Don't spend calculations on "
     "its order; more values, or features that know more of this property, may help."
 )
-
-ACQUISITION_WORDS = {
-    "mean": "the prediction alone",
-    "ucb": "the prediction plus a part of its uncertainty",
-    "ei": "the expected improvement over the best known value",
-    "probability": "the probability of beating the best known value",
-}
 
 
 @dataclass(frozen=True)
@@ -240,7 +234,7 @@ def _choice(results: Results) -> Finding | None:
         if name != choice["head"]
     ]
     text = (
-        f"{choice['head']}, ranked by {ACQUISITION_WORDS[choice['acquisition']]}, found "
+        f"{choice['head']}, ranked by {find_acquisition(choice['acquisition']).words}, found "
         f"{percent(choice['r_precision'])} of the hidden best"
         f"{f' (at best: {listed(others)})' if others else ''}. So this campaign uses it. Of models that find as many "
         f"as the best, noise aside, the one with the smallest error outside is taken. Blind picking finds "
@@ -337,7 +331,7 @@ def _shortlist(results: Results) -> Finding | None:
 def _lifted(results: Results) -> str:
     """Which shortlisted candidates owe their place to their uncertainty."""
     objective = results.summary["settings"]["objective"]
-    if objective["acquisition"] == "mean" or (objective["acquisition"] == "ucb" and not objective["kappa"]):
+    if find_acquisition(objective["acquisition"], objective["kappa"]) is MEAN:
         return ""
     alone = pd.Series(-results.utility(), index=results.ranking.index).rank(method="min").loc[results.shortlist.index]
     lifted = alone[alone > results.shortlist["rank"].max()].sort_values(ascending=False)

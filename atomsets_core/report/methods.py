@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from atomsets_core.discovery import find_acquisition
 from atomsets_core.parents import PARENTS
 from atomsets_core.report.words import counted, listed, number, percent, with_unit
 from atomsets_core.transforms import find_transform
@@ -89,23 +90,21 @@ def acquisition(summary: Mapping[str, Any]) -> str:
     """How candidates were scored."""
     objective = summary["settings"]["objective"]
     scale = find_transform(summary["transform"]).of(summary["target"])
-    if objective["acquisition"] == "ei":
-        reference = "the wanted value" if objective["goal"] == "exceed" else "the best training value"
-        return f"expected improvement of {scale} over {reference}"
-    if objective["acquisition"] == "probability":
-        beyond = f"the probability of a {scale} beyond the best training value"
-        return f"the probability of {wanted(summary)}" if objective["goal"] in ("window", "exceed") else beyond
-    mean = {
+    goal, beyond = objective["goal"], f"a {scale} beyond the best training value"
+    utility = {
         "maximize": scale,
         "minimize": f"minus {scale}",
         "target": f"minus the distance of {scale} to the wanted one",
         "window": f"minus the distance of {scale} to the window",
         "exceed": f"{scale} above the wanted value",
     }
-    if objective["acquisition"] == "mean" or not objective["kappa"]:
-        return f"{mean[objective['goal']]}, as predicted"
-    weight = f"{objective['kappa']:g} \N{MULTIPLICATION SIGN} " if objective["kappa"] != 1 else ""
-    return f"{mean[objective['goal']]} as predicted, plus {weight}its standard deviation"
+    return find_acquisition(objective["acquisition"], objective["kappa"]).formula.format(
+        utility=utility[goal],
+        quantity=scale,
+        reference="the wanted value" if goal == "exceed" else "the best training value",
+        better=wanted(summary) if goal in ("window", "exceed") else beyond,
+        weight=f"{objective['kappa']:g} \N{MULTIPLICATION SIGN} " if objective["kappa"] != 1 else "",
+    )
 
 
 def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

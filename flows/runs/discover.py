@@ -25,7 +25,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
 from atomsets_core.discovery import (
+    ACQUISITIONS,
     CHOSEN,
+    UCB,
     average,
     choices,
     lead,
@@ -50,13 +52,9 @@ from atomsets_tasks import answer_one, connect, featurize_rows, search_one, star
 
 SEARCHES = (
     ("random", "none"),
-    ("mean", "none"),
-    ("ucb", "none"),
-    ("ei", "none"),
-    ("probability", "none"),
-    ("thompson", "none"),
-    ("ucb", "k-centre"),
-    ("ucb", "determinantal"),
+    *((kind, "none") for kind in ACQUISITIONS),
+    (UCB.name, "k-centre"),
+    (UCB.name, "determinantal"),
 )
 """Acquisition and diversity of each search that is played."""
 
@@ -73,7 +71,7 @@ class SearchOptions(BaseModel):
     n_start: int = Field(100, ge=10, description="Rows known at the start, from the worse half.")
     batch: int = Field(25, ge=1, description="Rows chosen at a time.")
     rounds: int = Field(20, ge=1, description="Batches.")
-    kappa: float = Field(1.0, ge=0, description="Weight of the uncertainty in ucb.")
+    kappa: float = Field(1.0, ge=0, description=f"Weight of the uncertainty in {UCB.name}.")
 
 
 class Asked(BaseModel):

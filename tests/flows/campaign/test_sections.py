@@ -2,6 +2,7 @@
 
 import pytest
 
+from atomsets_core.discovery.acquisition import KINDS
 from atomsets_core.transforms import TRANSFORMS
 from atomsets_flows.campaign.base import CampaignError
 from atomsets_flows.campaign.reading import read_campaign
@@ -68,6 +69,14 @@ def test_overrides_are_toml_or_text(file):
             "objective.goal: Input should be 'maximize', 'minimize', 'target', 'window' or 'exceed' (it is 'up')",
         ),
         ("training.transform=ln", "training.transform: Input should be 'none' or 'log10' (it is 'ln')"),
+        (
+            "objective.acquisition=pi",
+            "objective.acquisition: Input should be 'auto', 'ei', 'ucb', 'mean' or 'probability' (it is 'pi')",
+        ),
+        (
+            "objective={goal='target', value=1, acquisition='ei'}",
+            "objective: the goal target takes the acquisition ucb or mean",
+        ),
         ("objective.goal=target", "objective: value goes with the goals target and exceed, and these need it"),
         ("model.epochs=ten", "model.epochs: Input should be a valid integer"),
         ("model.members=2", "model: members = 2 is less than folds = 5: each fold needs one at least"),
@@ -114,6 +123,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_choices_are_those_of_their_tables():
     sections = Campaign.model_json_schema()["$defs"]
     assert sections["Training"]["properties"]["transform"]["enum"] == list(TRANSFORMS)
+    assert sections["Objective"]["properties"]["acquisition"]["enum"] == ["auto", *KINDS]
 
 
 def test_every_option_is_explained():
