@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pymatgen.core import Element
 
 from atomsets_core.campaigns import EVIDENCE, MAP
+from atomsets_core.report.columns import COLUMNS
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.transforms import Transform, find_transform
 
@@ -27,7 +28,7 @@ FLAGS, TEXTS = ("in_domain", "shortlist"), ("material_id", "formula", "remark", 
 NUMBERS = ("rank", "predicted", "e_above_hull", *FLAGS)
 """Columns of the ranking that are read of every candidate."""
 
-WHOLE = ("material_id", "formula", "std", "lower", "upper", "score", "distance", "n_atoms", "remark", "structure_hash")
+WHOLE = (*(column.name for column in COLUMNS if column.name not in NUMBERS), "structure_hash")
 """Those that are read of the shortlist beside them."""
 
 NAMES = ("material_id", "formula", "predicted", "e_above_hull")

@@ -36,7 +36,7 @@ from atomsets_core.features import (
 )
 from atomsets_core.jobs import Ranking, Selection, Wish, write_evidence
 from atomsets_core.parents import load_parent
-from atomsets_core.report import write_report
+from atomsets_core.report import artifact_rows, write_report
 from atomsets_core.sources import Catalogue, PulledFile, ledger_table
 from atomsets_core.storage import (
     HashIndex,
@@ -61,7 +61,7 @@ from atomsets_flows.runs.memory import WORK, Memory
 from atomsets_flows.runs.progress import Pulling, Stage, note, publish, slug
 from atomsets_flows.runs.states import NOTHING_NEW, WITH_FAILURES, ended
 from atomsets_flows.runs.status import recording
-from atomsets_flows.runs.summary import markdown, shortlist_rows, summarize_run
+from atomsets_flows.runs.summary import markdown, summarize_run
 from atomsets_flows.server import report_url
 from atomsets_tasks import (
     SchedulerLostError,
@@ -385,7 +385,7 @@ class CampaignRun:
     def show(self, summary: Mapping[str, Any], ranking: Ranking) -> None:
         """Publish the shortlist, the summary and the report as artifacts."""
         name = slug(self.campaign.name)
-        rows = shortlist_rows(summary, ranking.shortlist)
+        rows = artifact_rows(summary, ranking.shortlist)
         publish(create_table_artifact, rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
         url = report_url(self.store)
         text = markdown(

@@ -190,27 +190,6 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def shortlist_rows(summary: Mapping[str, Any], chosen: pd.DataFrame) -> list[dict[str, Any]]:
-    """The shortlist as the table artifact shows it: few columns, short numbers; the whole of it is in ranking.csv."""
-    unit, coverage = summary["unit"] or summary["target"], f"{summary['model']['coverage']:.0%} interval"
-    rows = []
-    for row in chosen.to_dict("records"):
-        shown = {
-            "rank": int(row["rank"]),
-            "material": row["material_id"],
-            "formula": row["formula"],
-            unit: float(f"{row['predicted']:.4g}"),
-            coverage: f"{row['lower']:.3g} to {row['upper']:.3g}",
-            "domain": "inside" if row["in_domain"] else "outside",
-        }
-        if np.isfinite(row["e_above_hull"]):
-            shown["eV above hull"] = round(float(row["e_above_hull"]), 3)
-        if isinstance(row.get("remark"), str) and row["remark"]:
-            shown["remark"] = row["remark"]
-        rows.append(shown)
-    return rows
-
-
 def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
     """The summary artifact, with more paragraphs below what came out, e.g. figures."""
     objective = summary["settings"]["objective"]["goal"]
