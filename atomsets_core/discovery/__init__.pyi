@@ -1,4 +1,11 @@
+from .acquisition import ACQUISITIONS as ACQUISITIONS
+from .acquisition import KINDS as KINDS
+from .acquisition import MEAN as MEAN
+from .acquisition import UCB as UCB
+from .acquisition import Acquisition as Acquisition
 from .acquisition import acquisition as acquisition
+from .acquisition import find_acquisition as find_acquisition
+from .acquisition import takers as takers
 from .check import discovery_check as discovery_check
 from .choice import campaign_heads as campaign_heads
 from .choice import choose as choose
@@ -40,7 +47,6 @@ from .sequential import search as search
 from .sequential import summarize_searches as summarize_searches
 from .shortlist import diverse_shortlist as diverse_shortlist
 from .simulate import CHOSEN as CHOSEN
-from .simulate import KINDS as KINDS
 from .simulate import REFERENCES as REFERENCES
 from .simulate import Asked as Asked
 from .simulate import Design as Design

@@ -1,6 +1,10 @@
-"""Acquisition functions: from a predicted mean and deviation to the score that candidates are ranked by."""
+"""From predictions to a ranked list: one entry of `ACQUISITIONS` for each way to score, with the words for it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +12,181 @@ from scipy.stats import norm
 
 from atomsets_core.discovery.objectives import Objective
 
-ACQUISITIONS = ("ucb", "mean", "ei", "probability", "thompson")
-
 FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an acquisition is asked. Everything is on the scale the model works on.
+
+    Attributes:
+        kind: name of the acquisition, for messages.
+        mean: (n,) predictions.
+        std: (n,) calibrated standard deviations.
+        objective: what is wanted.
+        kappa: weight of the uncertainty.
+        best: best training value.
+        random: for draws.
+    """
+
+    kind: str
+    mean: FloatArray
+    std: FloatArray
+    objective: Objective
+    kappa: float = 1.0
+    best: float | None = None
+    random: np.random.Generator | None = None
+
+    @property
+    def spread(self) -> FloatArray:
+        """(n,) standard deviations that can be divided by."""
+        return np.maximum(self.std, 1e-12)
+
+    def optimistic(self, kappa: float) -> FloatArray:
+        """(n,) utility of the predictions, plus kappa standard deviations."""
+        wanted = self.objective
+        # Far below a threshold the prediction itself still tells good from better.
+        threshold = wanted.value if wanted.goal == "exceed" else None
+        utility = wanted.utility(self.mean) if threshold is None else self.mean - threshold
+        return utility + kappa * self.std
+
+    def gain(self) -> FloatArray:
+        """(n,) how far predictions are beyond the best training value, or the threshold of the goal exceed.
+
+        Raises:
+            ValueError: it is missing.
+        """
+        reference = self.objective.value if self.objective.goal == "exceed" else self.best
+        if reference is None:
+            raise ValueError(f"the acquisition {self.kind!r} needs the best training value")
+        return (self.mean - reference) * (-1.0 if self.objective.goal == "minimize" else 1.0)
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """A way to score candidates.
+
+    Attributes:
+        name: in options, files and tables; it never changes.
+        score: question -> (n,) scores, higher is better.
+        words: what candidates are ranked by, e.g. "the prediction alone".
+        formula: the same with what is predicted and wanted, for a paper: text with any of {utility}, {quantity},
+            {reference}, {better} and {weight}, see `report.methods.acquisition`.
+        preference: its place among those that a simulated discovery compares and a campaign may ask for; where several
+            find as many, the lowest is taken. None: neither. Simulated discoveries hold the scores of all that are
+            compared, so another one takes another `RECIPE_VERSION`.
+        refuses: goals it doesn't go with.
+        unitless: whether scores are pure numbers and not in the unit of the scale.
+        weighs: whether kappa plays a part; without a weight it is the prediction alone.
+    """
+
+    name: str
+    score: Callable[[Question], FloatArray]
+    words: str
+    formula: str
+    preference: int | None = None
+    refuses: tuple[str, ...] = ()
+    unitless: bool = False
+    weighs: bool = False
+
+
+def _expected_improvement(asked: Question) -> FloatArray:
+    """Jones et al., J. Glob. Optim. 13, 455 (1998)."""
+    gain = asked.gain()
+    return gain * norm.cdf(gain / asked.spread) + asked.std * norm.pdf(gain / asked.spread)
+
+
+def _probability(asked: Question) -> FloatArray:
+    """Of being better than the best value (Kushner, J. Basic Eng. 86, 97 (1964)), or within the window."""
+    low, high = asked.objective.low, asked.objective.high
+    if low is not None and high is not None:
+        return norm.cdf((high - asked.mean) / asked.spread) - norm.cdf((low - asked.mean) / asked.spread)
+    return norm.cdf(asked.gain() / asked.spread)
+
+
+def _draw(asked: Question) -> FloatArray:
+    """Utility of a value drawn for each row by itself (Thompson, Biometrika 25, 285 (1933))."""
+    if asked.random is None:
+        raise ValueError(f"the acquisition {asked.kind!r} needs a random generator")
+    return asked.objective.utility(asked.mean + asked.std * asked.random.normal(size=len(asked.mean)))
+
+
+MEAN = Acquisition(
+    "mean",
+    lambda asked: asked.optimistic(0.0),
+    words="the prediction alone",
+    formula="{utility}, as predicted",
+    preference=3,
+)
+
+UCB = Acquisition(
+    "ucb",
+    lambda asked: asked.optimistic(asked.kappa),
+    words="the prediction plus a part of its uncertainty",
+    formula="{utility} as predicted, plus {weight}its standard deviation",
+    preference=2,
+    weighs=True,
+)
+"""Taken where nothing tells which is best."""
+
+ACQUISITIONS: Mapping[str, Acquisition] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            MEAN,
+            UCB,
+            Acquisition(
+                "ei",
+                _expected_improvement,
+                words="the expected improvement over the best known value",
+                formula="expected improvement of {quantity} over {reference}",
+                preference=1,
+                refuses=("target", "window"),
+            ),
+            Acquisition(
+                "probability",
+                _probability,
+                words="the probability of beating the best known value",
+                formula="the probability of {better}",
+                preference=4,
+                refuses=("target",),
+                unitless=True,
+            ),
+            Acquisition(
+                "thompson",
+                _draw,
+                words="a value drawn by the prediction and its uncertainty",
+                formula="{utility}, drawn by the prediction and its standard deviation",
+            ),
+        )
+    }
+)
+"""Name -> acquisition. An entry here is all that another one takes."""
+
+KINDS = tuple(
+    kind.name
+    for kind in sorted(ACQUISITIONS.values(), key=lambda kind: kind.preference or 0)
+    if kind.preference is not None
+)
+"""Acquisitions that are compared, the first the one that is taken where several find as many."""
+
+
+def find_acquisition(name: str, kappa: float = 1.0) -> Acquisition:
+    """The acquisition of a name; one that gives the uncertainty no weight is the prediction alone.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ACQUISITIONS:
+        raise ValueError(f"no acquisition {name!r}; there are {', '.join(ACQUISITIONS)}")
+    kind = ACQUISITIONS[name]
+    return MEAN if kind.weighs and not kappa else kind
+
+
+def takers(goal: str, names: Collection[str] = tuple(ACQUISITIONS)) -> str:
+    """Which of these acquisitions go with a goal, in words."""
+    *others, last = (name for name in names if goal not in ACQUISITIONS[name].refuses)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def acquisition(
@@ -18,7 +194,7 @@ def acquisition(
     std: FloatArray,
     *,
     goal: str = "maximize",
-    kind: str = "ucb",
+    kind: str = UCB.name,
     kappa: float = 1.0,
     best: float | None = None,
     target: float | None = None,
@@ -31,10 +207,9 @@ def acquisition(
         mean: (n,) predictions.
         std: (n,) calibrated standard deviations.
         goal: one of `objectives.GOALS`.
-        kind: "mean": the utility of the prediction (greedy); "ucb": that plus kappa std; "ei": expected improvement
-            over `best` (Jones et al., J. Glob. Optim. 13, 455 (1998)), or over the threshold of the goal exceed;
-            "probability": of being better than `best` (Kushner, J. Basic Eng. 86, 97 (1964)), above the threshold or
-            within the window; "thompson": the utility of a value drawn for each row by itself.
+        kind: one of `ACQUISITIONS`. "mean": the utility of the prediction (greedy); "ucb": that plus kappa std; "ei":
+            expected improvement over `best`, or over the threshold of the goal exceed; "probability": of being better
+            than `best`, above the threshold or within the window; "thompson": the utility of a drawn value.
         kappa: weight of the uncertainty.
         best: best training value, needed by "ei" and "probability" for maximize and minimize.
         target: wanted value of the goal target, threshold of the goal exceed.
@@ -44,37 +219,9 @@ def acquisition(
     Raises:
         ValueError: an unknown goal or kind, one that doesn't go with the other, or a value it needs is missing.
     """
-    if kind not in ACQUISITIONS:
-        raise ValueError(f"no acquisition {kind!r}; there are {', '.join(ACQUISITIONS)}")
+    chosen = find_acquisition(kind)
     low, high = window or (None, None)
-    objective = Objective(goal, target, low, high)
-    if kind == "thompson":
-        if random is None:
-            raise ValueError("the acquisition 'thompson' needs a random generator")
-        return objective.utility(mean + std * random.normal(size=len(mean)))
-    if kind in ("mean", "ucb"):
-        # Far below a threshold, or within a window, the prediction itself still tells good from better.
-        utility = mean - _needed(target) if goal == "exceed" else objective.utility(mean)
-        return utility + (kappa if kind == "ucb" else 0.0) * std
-    spread = np.maximum(std, 1e-12)
-    if goal == "window":
-        if kind == "ei":
-            raise ValueError("the goal 'window' takes the acquisition mean, ucb, probability or thompson")
-        # P(low < y < high); its improvement over the best training value has no meaning, hence no "ei".
-        return norm.cdf((_needed(high) - mean) / spread) - norm.cdf((_needed(low) - mean) / spread)
-    if goal == "target":
-        raise ValueError("the goal 'target' takes the acquisition ucb, mean or thompson")
-    reference = target if goal == "exceed" else best
-    if reference is None:
-        raise ValueError(f"the acquisition {kind!r} needs the best training value")
-    gain = (mean - reference) * (-1.0 if goal == "minimize" else 1.0)
-    if kind == "probability":
-        return norm.cdf(gain / spread)
-    # E max(y - reference, 0) for y ~ N(mean, std^2): with z = gain / std, gain Phi(z) + std phi(z).
-    return gain * norm.cdf(gain / spread) + std * norm.pdf(gain / spread)
-
-
-def _needed(value: float | None) -> float:
-    if value is None:
-        raise ValueError("the goal needs its value")
-    return value
+    asked = Question(kind, mean, std, Objective(goal, target, low, high), kappa, best, random)
+    if goal in chosen.refuses:
+        raise ValueError(f"the goal {goal!r} takes the acquisition {takers(goal)}")
+    return chosen.score(asked)

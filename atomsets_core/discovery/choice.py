@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from atomsets_core.discovery.acquisition import KINDS
 from atomsets_core.discovery.heads import (
     AtomSetsHead,
     CompositionForestHead,
@@ -15,7 +16,7 @@ from atomsets_core.discovery.heads import (
     Head,
     RidgeHead,
 )
-from atomsets_core.discovery.simulate import KINDS, pick
+from atomsets_core.discovery.simulate import pick
 
 OWN = "AtomSets"
 LINEAR = "AtomSets, linear readout"

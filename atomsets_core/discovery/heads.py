@@ -29,6 +29,7 @@ from atomsets_core.models import (
 )
 from atomsets_core.parents import Features
 from atomsets_core.structures import Structures
+from atomsets_core.transforms import NONE
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -119,7 +120,7 @@ class AtomSetsHead:
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
         """Train the ensemble; see `Head.fit`."""
-        model = AtomSetsRegressor(**{**self.parameters, "transform": "none", "seed": seed})
+        model = AtomSetsRegressor(**{**self.parameters, "transform": NONE.name, "seed": seed})
         model.fit(rows.features, y)
 
         def predict(others: Rows) -> Estimate:
@@ -273,7 +274,7 @@ class MEGNetHead:
         """Train MEGNet on the structures; see `Head.fit`."""
         if rows.structures is None:
             raise ValueError("MEGNet from scratch needs the structures, and there are none in these rows")
-        model = MEGNetRegressor(**{**self.parameters, "transform": "none", "seed": seed}).fit(rows.structures, y)
+        model = MEGNetRegressor(**{**self.parameters, "transform": NONE.name, "seed": seed}).fit(rows.structures, y)
         noise = float(np.sqrt(np.mean((model.predict(rows.structures) - y) ** 2)))
 
         def predict(others: Rows) -> Estimate:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 
-from atomsets_core.discovery.acquisition import acquisition
+from atomsets_core.discovery.acquisition import ACQUISITIONS, UCB, acquisition
 from atomsets_core.discovery.heads import Head, Rows
 from atomsets_core.discovery.objectives import Objective, pareto_fronts, pareto_order, weighted_utility
 from atomsets_core.discovery.shortlist import choose_batch
@@ -40,7 +40,7 @@ class Search:
         n_start: rows known at the start.
         batch: rows chosen at a time.
         rounds: batches.
-        kind: acquisition, see `acquisition`; "random" picks blindly.
+        kind: acquisition, see `ACQUISITIONS`; "random" picks blindly.
         kappa: of the acquisition.
         diversity: within a batch, see `choose_batch`.
     """
@@ -53,7 +53,7 @@ class Search:
     n_start: int = 100
     batch: int = 25
     rounds: int = 20
-    kind: str = "ucb"
+    kind: str = UCB.name
     kappa: float = 1.0
     diversity: str = "none"
 
@@ -199,8 +199,8 @@ def _scores(
             window=window,
             random=random,
         )
-        # Probabilities have a scale of their own; the others are in the unit of the property.
-        scales[name] = 1.0 if rules.kind == "probability" else float(y.std())
+        # Pure numbers have a scale of their own; other scores are in the unit of the property.
+        scales[name] = 1.0 if ACQUISITIONS[rules.kind].unitless else float(y.std())
     if rules.pareto:
         return pareto_order(np.stack(list(scores.values()), axis=1))
     if len(scores) == 1:

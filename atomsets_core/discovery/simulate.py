@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomsets_core.discovery.acquisition import acquisition
+from atomsets_core.discovery.acquisition import KINDS, MEAN, acquisition
 from atomsets_core.discovery.heads import Estimate, Head, Rows, average
 from atomsets_core.discovery.holdouts import Holdout, value_holdout
 from atomsets_core.models import (
@@ -40,9 +40,6 @@ Mask = npt.NDArray[np.bool_]
 
 CHOSEN = "chosen inside"
 REFERENCES = ("random", "oracle")
-
-KINDS = ("ei", "ucb", "mean", "probability")
-"""Acquisitions that are compared, the first the one that is taken where several find as many."""
 
 COVERAGE = 0.9
 """Nominal coverage of the intervals whose coverage is reported."""
@@ -105,7 +102,7 @@ def answer(
     Args:
         head: unfitted.
         rows: n structures.
-        y: (n,) on the scale the model works on (log10 of the values where the transform says so).
+        y: (n,) on the scale the model works on (see `transforms`).
         design: of the holdout.
         seed: of the holdout and of the head.
         with_inner: also what it says in the inner holdout, for the choice between heads; that trains it once more.
@@ -249,7 +246,7 @@ def pick(table: Mapping[str, Mapping[str, float]], errors: Mapping[str, float], 
     return head, max(table[head], key=lambda kind: table[head][kind])
 
 
-def score(asked: Asked, found: Estimate, kind: str = "mean") -> dict[str, Any]:
+def score(asked: Asked, found: Estimate, kind: str = MEAN.name) -> dict[str, Any]:
     """Scores of one head on one pool; None where one is not defined, such as the correlation of one value.
 
     Args:

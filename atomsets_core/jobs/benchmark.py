@@ -41,6 +41,7 @@ from atomsets_core.parents import carrier_versions, load_composition, load_paren
 from atomsets_core.sources import Dataset, Task, load_dataset
 from atomsets_core.storage import Store
 from atomsets_core.structures import Structures, as_compositions
+from atomsets_core.transforms import LOG10, NONE
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -383,10 +384,10 @@ def _megnet(dataset: Dataset, rows: npt.NDArray[np.int64], seed: int) -> _Fitted
     # Imported here: nothing else needs the graph networks.
     from atomsets_core.models import MEGNetRegressor
 
-    positive = bool((dataset.y[rows] > 0).all())
+    scale = LOG10 if LOG10.accepts(dataset.y[rows]).all() else NONE
     steps = np.clip(PASSES_GRAPH * len(rows) / BATCH_GRAPH, *STEPS_GRAPH)
     epochs = int(np.clip(steps * BATCH_GRAPH / len(rows), 1, MOST_ALONE))
-    model = MEGNetRegressor(epochs=epochs, batch_size=BATCH_GRAPH, transform="log10" if positive else "none", seed=seed)
+    model = MEGNetRegressor(epochs=epochs, batch_size=BATCH_GRAPH, transform=scale.name, seed=seed)
     structures = dataset.inputs
     if not isinstance(structures, Structures):
         raise ValueError(f"{dataset.task.name} has no structures")

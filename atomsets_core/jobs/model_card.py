@@ -17,6 +17,7 @@ from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, Model, T
 from atomsets_core.parents import about_parent, carrier_versions
 from atomsets_core.sources import ledger_table
 from atomsets_core.storage import Store
+from atomsets_core.transforms import listed_transforms
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
 """Whose versions a card names, besides those that carry its parents' weights."""
@@ -238,7 +239,7 @@ def _score_lines(model: Model, scores: Mapping[str, Any], unit: str) -> list[str
             f"- {name}: mean absolute error {s['mae_in_unit']:.4g} {unit}, R² {s['r2']:.3f}, {s['coverage']:.1%} inside"
             for name, s in scores["targets"].items()
         ]
-    scale = f"log10 {unit}".strip() if model.options_.transform == "log10" else unit or "unit of the target"
+    scale = listed_transforms(model.options_.transform, 1)[0].of(unit) or "unit of the target"
     return [
         f"- mean absolute error {scores['mae']:.4g} {scale} ({scores['mae_in_unit']:.4g} {unit})",
         f"- root mean squared error {scores['rmse']:.4g} {scale}, R² {scores['r2']:.3f}",

@@ -24,6 +24,7 @@ from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, ClassPre
 from atomsets_core.sources import Pulled, SourceError
 from atomsets_core.storage import Store, prediction_units, seal, with_units
 from atomsets_core.structures import Refusal
+from atomsets_core.transforms import listed_transforms
 
 Block = tuple[pd.DataFrame, list[Refusal]]
 """Predictions of some structures, and the entries among them without one."""
@@ -160,7 +161,8 @@ def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folde
     for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
         columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
     columns["remark"] = pa.array([found.flagged.get(h, "") for h in found.structure_hash], pa.string())
-    units = prediction_units(str(read_config(store, folder)["about"].get("unit", "")), str(model.transform))
+    unit = str(read_config(store, folder)["about"].get("unit", ""))
+    units = prediction_units(unit, scale=listed_transforms(model.transform, 1)[0].applied_to(unit))
     store.write_table(name, with_units(finite_table(pa.table(columns)), units))
     seal(store, name)
     return {"rows": len(found), "seconds": time.perf_counter() - started}

@@ -19,7 +19,7 @@ from atomsets_core.features import FeatureStore
 from atomsets_core.sources import Catalogue
 from atomsets_core.storage import HashIndex, Store, prediction_units, release, with_units
 from atomsets_core.structures import IntArray
-from atomsets_core.transforms import transform_target
+from atomsets_core.transforms import find_transform, transform_target
 
 OFFERED = 20
 """Candidates looked at for each place on the shortlist."""
@@ -118,12 +118,13 @@ def rank(
         features: of the candidates, for their likeness.
 
     Returns:
-        What it came to. `std` is on the model's scale (decades where the transform is log10), like `score`.
+        What it came to. `std` is on the model's scale (e.g. decades), like `score`.
     """
     table = _Table(store, candidates, predictions)
+    mean, std = table.numbers["mean"], table.numbers["std"]
     score = acquisition(
-        table.numbers["mean"],
-        table.numbers["std"],
+        mean,
+        std,
         goal=wish.goal,
         kind=wish.acquisition,
         kappa=wish.kappa,
@@ -242,7 +243,7 @@ def _ends(window: tuple[float, float], transform: str) -> tuple[float, float]:
 
 def write_ranking(store: Store, frames: Iterator[pd.DataFrame], unit: str, transform: str) -> None:
     """Write ranking.parquet, its units in the schema metadata, and ranking.csv."""
-    units = prediction_units(unit, transform)
+    units = prediction_units(unit, scale=find_transform(transform).applied_to(unit))
     with store.replacing(RANKING_CSV) as text, store.replacing(RANKING) as file:
         writer: pq.ParquetWriter | None = None
         for frame in frames:

@@ -31,6 +31,7 @@ from atomsets_core.parents import resolve_device
 from atomsets_core.sources import Catalogue, Pulled, SourceError, read, usable_classes, usable_labels
 from atomsets_core.storage import Store, prediction_units, seal, with_units
 from atomsets_core.structures import Compositions, Refusal
+from atomsets_core.transforms import listed_transforms
 
 
 def train_on(
@@ -158,7 +159,8 @@ def train_model(
         for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
             column = "predicted" if name == "value" else name
             out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
-    units = prediction_units(str(about.get("unit", "")), str(model.transform))
+    unit = str(about.get("unit", ""))
+    units = prediction_units(unit, scale=listed_transforms(model.transform, 1)[0].applied_to(unit))
     store.write_table(f"{folder}/{OUT_OF_FOLD}", with_units(finite_table(out_of_fold), units))
     store.write(f"{folder}/{CARD}", campaign_card(model, values, about).encode())
     # The configuration is written last: a folder with it is complete.

@@ -27,6 +27,7 @@ from atomsets_core.parents import CUTOFF, N_ELEMENTS, load_folder, load_parent, 
 from atomsets_core.sources import Pulled, SourceError, ledger_table, usable_labels
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal, Structures
+from atomsets_core.transforms import NONE
 
 CHECKPOINT = "unfinished.safetensors"
 PACKAGES = ("torch", "numpy", "numba", "pymatgen")
@@ -82,7 +83,7 @@ def parent_data(
     """
     if not 0.0 < cutoff <= CUTOFF:
         raise ValueError(f"cutoff {cutoff:g}: a parent sees neighbours within {CUTOFF:g} Angstrom at most")
-    usable, refused = usable_labels(pulled, target, "none")
+    usable, refused = usable_labels(pulled, target, NONE.name)
     structures = pulled.structures.take(np.flatnonzero(usable))
     columns = pulled.columns[usable].reset_index(drop=True)
     part, split, more = _parts(structures, columns, split_column, seed)

@@ -37,7 +37,7 @@ from atomsets_core.models.networks.training import TrainingOptions, apply, train
 from atomsets_core.models.recipe import (
     BATCH_SIZE,
     LEARNING_RATE,
-    TRANSFORMS,
+    TRIED,
     WEIGHT_DECAY,
     Choice,
     choose,
@@ -45,7 +45,7 @@ from atomsets_core.models.recipe import (
     network_for,
 )
 from atomsets_core.parents import Features, resolve_device
-from atomsets_core.transforms import transform_target
+from atomsets_core.transforms import find_transform, transform_target
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -114,7 +114,7 @@ class AutoAtomSets(BaseEstimator):
         """
         batch, y = as_batch(X), np.asarray(y)
         limits: dict[str, Any] = {} if self.features == "auto" else {"candidates": [self.features]}
-        self.choice_: Choice = choose(batch, y, self.task, self.seed, transforms=TRANSFORMS, **limits)
+        self.choice_: Choice = choose(batch, y, self.task, self.seed, transforms=TRIED, **limits)
         self.spec_: FeatureSpec = parse_features(self.choice_.features)
         features = self._features(batch)
         target = self._prepare(y)
@@ -175,7 +175,7 @@ class AutoAtomSets(BaseEstimator):
         """From the scale of the learners to the unit of the target; probabilities stay as they are."""
         if self.task == "classification":
             return outputs
-        return np.maximum(10.0**outputs if self.transform_ == "log10" else outputs, self.floor_)
+        return np.maximum(find_transform(self.transform_).inverse(outputs), self.floor_)
 
     def _link(self, outputs: FloatArray) -> FloatArray:
         if self.task != "classification":

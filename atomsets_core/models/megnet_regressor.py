@@ -34,7 +34,7 @@ from atomsets_core.parents import (
 )
 from atomsets_core.storage import StorageError, Store, check_header
 from atomsets_core.structures import IntArray, Structures, as_structures
-from atomsets_core.transforms import transform_target
+from atomsets_core.transforms import NONE, find_transform, transform_target
 
 FORMAT_VERSION = 1
 """Version of the files of a saved model."""
@@ -72,7 +72,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         validation_fraction: share of the training rows that choose the epoch, rows of one reduced formula together;
             0 trains on all rows and keeps the last epoch.
         patience: epochs without improvement after which it stops; None trains to the end.
-        transform: "none" or "log10", applied to the target before anything else.
+        transform: one of `transforms.TRANSFORMS`, applied to the target before anything else.
         seed: of initial weights, order and validation rows.
         device: "auto", "cpu", "cuda", ...
 
@@ -102,7 +102,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         loss: str = "absolute",
         validation_fraction: float = 0.1,
         patience: int | None = None,
-        transform: str = "none",
+        transform: str = NONE.name,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
@@ -143,8 +143,8 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
             validation: (n,) rows that choose the epoch and nothing else, in place of a random part.
 
         Raises:
-            ValueError: a parameter that makes no sense; labels that are not finite (or positive under log10), lengths
-                that differ, too few rows, structures without a graph.
+            ValueError: a parameter that makes no sense; labels that are not finite or that the transform doesn't
+                accept, lengths that differ, too few rows, structures without a graph.
         """
         weights = self._check()
         if checkpoint and self.members > 1:
@@ -190,7 +190,8 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """(n,) predictions in the unit of the target; with `return_std` also the spread of the members in that unit.
 
-        With log10 the prediction is the median and the spread is to first order, ln(10) x median x spread in decades.
+        On a scale other than that of the values the prediction is the median, and the spread is to first order that on
+        the scale times the slope there, e.g. ln(10) x median x spread in decades.
 
         Raises:
             NotFittedError: before `fit`.
@@ -204,11 +205,12 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
         members = np.array([apply_network(network, graphs, np.arange(len(graphs))) for network in self.networks_])
         members = members * self.target_scale_ + self.target_mean_
         mean = members.mean(axis=0)
-        value = 10.0**mean if self.transform == "log10" else mean
+        scale = find_transform(self.transform)
+        value: FloatArray = scale.inverse(mean)
         if not return_std:
             return value
         spread = members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(len(mean))
-        return value, spread * (np.log(10.0) * value if self.transform == "log10" else 1.0)
+        return value, spread * scale.slope(value)
 
     def graphs(self, X: GraphSet | Structures | Sequence[Structure]) -> GraphSet:
         """Graphs of all structures, for several trainings on them or on parts of them.

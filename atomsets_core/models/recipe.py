@@ -1,7 +1,7 @@
 """features="auto": the one recipe for every task, and the few things it leaves to an inner validation.
 
 The recipe is a set network that sees everything the parents know at once, pooled by mean, maximum and minimum. What is
-chosen, on training rows alone, is which parents' levels it sees and whether it learns the target or its logarithm:
+chosen, on training rows alone, is which parents' levels it sees and on which scale it learns the target:
 concatenating a parent that knows little of a property can hurt. The richest candidate comes first and stays unless
 another is better by more than one standard error of the difference.
 """
@@ -25,9 +25,10 @@ from atomsets_core.models.networks.training import TrainingOptions, apply, train
 from atomsets_core.models.networks.training_data import TrainingData
 from atomsets_core.parents import Features, load_parent
 from atomsets_core.structures import Compositions, IntArray, Structures
+from atomsets_core.transforms import NONE, TRANSFORMS, find_transform
 
-TRANSFORMS = ("none", "log10")
-"""Scales of the target to choose from; those of the estimators."""
+TRIED = tuple(scale.name for scale in TRANSFORMS.values() if scale.tried)
+"""Scales of the target to choose from."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -102,7 +103,7 @@ def choose(
     seed: int = 0,
     *,
     candidates: Sequence[str] | None = None,
-    transforms: Sequence[str] = ("none",),
+    transforms: Sequence[str] = (NONE.name,),
     rows: int = 1000,
     members: int = 1,
     epochs: int | None = None,
@@ -116,7 +117,7 @@ def choose(
         task: "regression", compared by the absolute error, or "classification", by the log loss.
         seed: of the inner split and of the networks.
         candidates: specifications in the order of preference; by default those for the kind of inputs.
-        transforms: scales of the target to choose from; "log10" is left out where a value is not positive. By default
+        transforms: scales of the target to choose from; one that doesn't accept every value is left out. By default
             the values are learned as they are, and the parameters chosen say nothing of a transform.
         rows: at most so many training rows are looked at, picked at random.
         members: networks that stand for a candidate.
@@ -249,8 +250,8 @@ def _positions(batch: Any, picked: IntArray, features: Features) -> IntArray:
 
 def _transforms(y: npt.NDArray[Any], task: str, asked: Sequence[str]) -> list[str]:
     if task == "classification":
-        return ["none"]
-    return [name for name in asked if name == "none" or (y > 0).all()]
+        return [NONE.name]
+    return [name for name in asked if find_transform(name).accepts(y).all()]
 
 
 def _errors(
@@ -266,7 +267,7 @@ def _errors(
     """(held rows,) absolute errors in the unit of the target, or log losses, of the mean of the members."""
     if task == "regression":
         values = y.reshape(len(y), -1).astype(np.float64)
-        target, loss = np.log10(values) if transform == "log10" else values, "absolute"
+        target, loss = find_transform(transform).forward(values), "absolute"
     else:
         classes = np.unique(y)
         target, loss = (y[:, None] == classes).astype(np.float64), "cross_entropy"
@@ -279,7 +280,7 @@ def _errors(
     outputs = apply(network, data)[:, held]
     if task == "regression":
         value = outputs.mean(axis=0)
-        miss = np.abs((10.0**value if transform == "log10" else value) - values[held])
+        miss = np.abs(find_transform(transform).inverse(value) - values[held])
         scale = np.nanstd(values, axis=0)
         return np.nanmean(miss / np.where(scale > 0, scale, 1.0), axis=1) if values.shape[1] > 1 else miss[:, 0]
     exp = np.exp(outputs - outputs.max(axis=2, keepdims=True))

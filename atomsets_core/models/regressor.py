@@ -15,7 +15,7 @@ from atomsets_core.models.ensemble import AtomSetsEnsemble, out_of_fold
 from atomsets_core.models.folds import group_folds
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.training import apply
-from atomsets_core.transforms import FloatArray, listed_transforms, transform_targets
+from atomsets_core.transforms import NONE, FloatArray, listed_transforms, transform_targets
 
 RECIPE_VERSION = 2
 """Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
@@ -26,10 +26,10 @@ class Prediction:
     """Predictions for n structures; with several targets the arrays marked * are (n, targets).
 
     Attributes:
-        value: (n,)* in the unit of the target; with log10 the median.
+        value: (n,)* in the unit of the target; on a scale other than that of the values the median.
         lower: (n,)* lower end of the interval, unit of the target.
         upper: (n,)* upper end of the interval, unit of the target.
-        mean: (n,)* on the scale the model works on (log10 of the target where the transform says so).
+        mean: (n,)* on the scale the model works on, see `transforms`.
         std: (n,)* calibrated standard deviation on that scale.
         distance: (n,) to the nearest training structures in feature space.
         in_domain: (n,) bool, whether the distance is within the model's domain.
@@ -76,7 +76,8 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
             part of the rows a member may see, never the fold it leaves out.
         validation_share: of the formulas a member may see, watched with `patience`.
         mixed_precision: bfloat16 products, for GPUs.
-        transform: "none" or "log10", applied to the target before anything else; with several targets also one each.
+        transform: one of `transforms.TRANSFORMS`, applied to the target before anything else; with several targets
+            also one each.
         coverage: of the intervals.
         auto_limits: of features="auto", see `recipe.choose`.
         seed: of folds, initial weights and order.
@@ -117,7 +118,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         patience: int | None = None,
         validation_share: float = 0.1,
         mixed_precision: bool = False,
-        transform: str | Sequence[str] = "none",
+        transform: str | Sequence[str] = NONE.name,
         coverage: float = 0.9,
         auto_limits: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -170,8 +171,8 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
                 ones; rows of one formula belong in one fold.
 
         Raises:
-            ValueError: labels that are not finite (or positive under log10), lengths that differ, too few rows,
-                structures the parent can't take, folds that are no numbers from 0.
+            ValueError: labels that are not finite or that the transform doesn't accept, lengths that differ, too few
+                rows, structures the parent can't take, folds that are no numbers from 0.
         """
         target = transform_targets(y, self.transform)
         features = self._prepare(X, self._for_choice(np.asarray(y)), len(target))
@@ -202,16 +203,16 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
     def predict(self, X: Any, return_std: bool = False) -> FloatArray | tuple[FloatArray, FloatArray]:
         """Predictions in the unit of the target; with `return_std` also their standard deviations in that unit.
 
-        (n,) where the model was trained on one target given as (n,), else (n, targets). With log10 the prediction is
-        the median and the standard deviation is to first order, ln(10) x median x deviation in decades.
+        (n,) where the model was trained on one target given as (n,), else (n, targets). On a scale other
+        than that of the values the prediction is the median, and the standard deviation is to first order that on the
+        scale times the slope there, e.g. ln(10) x median x deviation in decades.
         """
         result = self.predict_distribution(X)
         if not return_std:
             return result.value
         value, std = np.atleast_2d(result.value.T).T, np.atleast_2d(result.std.T).T.copy()
-        for column, transform in enumerate(listed_transforms(self.options_.transform, value.shape[1])):
-            if transform == "log10":
-                std[:, column] *= np.log(10.0) * value[:, column]
+        for column, scale in enumerate(listed_transforms(self.options_.transform, value.shape[1])):
+            std[:, column] *= scale.slope(value[:, column])
         return result.value, std.reshape(result.std.shape)
 
     def predict_distribution(self, X: Any) -> Prediction:
@@ -297,8 +298,8 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         return Prediction(value, lower, upper, mean, std, distance, distance <= self.domain_.threshold)
 
     def _inverse(self, x: FloatArray) -> FloatArray:
-        transforms = listed_transforms(self.options_.transform, x.shape[1])
-        return np.stack([10.0 ** x[:, k] if t == "log10" else x[:, k] for k, t in enumerate(transforms)], axis=1)
+        scales = listed_transforms(self.options_.transform, x.shape[1])
+        return np.stack([scale.inverse(x[:, k]) for k, scale in enumerate(scales)], axis=1)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         coverage = [float(x) if np.isfinite(x) else None for x in np.atleast_1d(self.coverage_)]

@@ -3,6 +3,7 @@ from .change_words import change_sentences as change_sentences
 from .change_words import markdown as markdown
 from .change_words import model_rows as model_rows
 from .change_words import models_table as models_table
+from .columns import artifact_rows as artifact_rows
 from .discovery import shown as shown
 from .discovery import write_discovery_report as write_discovery_report
 from .discovery_words import choice_sentence as choice_sentence

@@ -34,7 +34,7 @@ class Share:
     Attributes:
         symbol: of the element.
         n_sites: sites it has in the cell.
-        text: the share in words: a factor under log10, else a difference in the unit.
+        text: the share in words: a factor on a logarithmic scale, else a difference on the model's scale.
         width: of its bar, percent of the largest on the card.
         raises: whether it raises the prediction.
     """
@@ -88,7 +88,6 @@ def card(results: Results, number_: int, row: dict[str, Any], about: Mapping[str
     """The card of one candidate, from its row of the shortlist and its evidence."""
     drawn = drawing.draw(np.array(about["lattice"]), about["numbers"], np.array(about["frac"]))
     threshold = float(results.summary["model"]["domain_threshold"])
-    base = 10 ** about["base"] if results.is_log else about["base"]
     formula = quote(str(row["formula"]), safe="")
     colors = {symbol: drawing.color(symbol) for symbol in dict.fromkeys(drawn.symbol)}
     return Card(
@@ -99,7 +98,7 @@ def card(results: Results, number_: int, row: dict[str, Any], about: Mapping[str
         legend=drawing.legend(drawn),
         cell=_cell(np.array(about["lattice"]), len(about["numbers"])),
         neighbours=list(about["neighbours"]),
-        base=with_unit(number(base), results.unit),
+        base=_base(results, float(about["base"])),
         shares=shares(results, about),
         remoteness=min(200.0, 100 * float(row["distance"]) / threshold) if pd.notna(row["distance"]) else 0.0,
         links=[(name, address.format(formula)) for name, address in SEARCHES],
@@ -107,7 +106,7 @@ def card(results: Results, number_: int, row: dict[str, Any], about: Mapping[str
 
 
 def shares(results: Results, about: Mapping[str, Any]) -> list[Share]:
-    """What each element adds to the prediction, the largest first; under log10 as factors that multiply."""
+    """What each element adds to the prediction, the largest first; on a logarithmic scale as factors that multiply."""
     sums: dict[str, list[float]] = {}
     for z, share in zip(about["numbers"], about["sites"], strict=True):
         sums.setdefault(Element.from_Z(int(z)).symbol, []).append(float(share))
@@ -119,10 +118,19 @@ def shares(results: Results, about: Mapping[str, Any]) -> list[Share]:
     ]
 
 
+def _base(results: Results, value: float) -> str:
+    """What the shares are counted from, such that with them it comes to the prediction."""
+    scale = results.transform
+    if scale.logarithmic:
+        return with_unit(number(scale.inverse(value)), results.unit)
+    return with_unit(number(value), scale.of(results.unit))
+
+
 def _amount(results: Results, value: float) -> str:
-    if results.is_log:
-        return f"\N{MULTIPLICATION SIGN} {number(10**value)}"
-    return with_unit(f"{'+' if value >= 0 else ''}{number(value)}", results.unit)
+    scale = results.transform
+    if scale.logarithmic:
+        return f"\N{MULTIPLICATION SIGN} {number(scale.inverse(value) / scale.inverse(0.0))}"
+    return with_unit(f"{'+' if value >= 0 else ''}{number(value)}", scale.of(results.unit))
 
 
 def _cell(lattice: np.ndarray, n_atoms: int) -> str:

@@ -24,6 +24,7 @@ from atomsets_core.report.markup import citation
 from atomsets_core.report.page import PLOTLY, asset
 from atomsets_core.report.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, to_json
 from atomsets_core.storage import Store
+from atomsets_core.transforms import find_transform
 
 LINES = ((BLUE, "solid"), (ORANGE, "dash"), (GREEN, "dashdot"), (PURPLE, "longdash"))
 SHOWN = (
@@ -141,7 +142,7 @@ def parity(result: dict[str, Any], told: dict[str, Any]) -> Figure:
             marker={"color": color, "size": 6, "symbol": symbol, "opacity": 0.8},
             text=[f for f, c in zip(found["formula"], chosen, strict=True) if c],
         )  # fmt: skip
-    label = f"log10 {told['target']}" if result["asked"]["transform"] == "log10" else told["target"]
+    label = find_transform(result["asked"]["transform"]).of(told["target"])
     figure.update_xaxes(title=f"{label}, true", range=ends)
     figure.update_yaxes(title=f"{label}, predicted", range=ends)
     return Figure(

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from atomsets_core.discovery import CHOSEN
+from atomsets_core.discovery import CHOSEN, find_acquisition
 from atomsets_core.report.words import NONE, counted, minus, number, percent
-
-ACQUISITION_WORDS = {
-    "mean": "the prediction alone",
-    "ucb": "the prediction plus its uncertainty",
-    "ei": "the expected improvement",
-    "probability": "the probability of beating the best known value",
-}
+from atomsets_core.transforms import find_transform
 
 
 def table_header(result: Mapping[str, Any]) -> tuple[str, ...]:
     """Column names for `table_rows`."""
     asked = result["asked"]
-    unit = f"log10 {asked['unit']}".strip() if asked["transform"] == "log10" else asked["unit"]
+    unit = find_transform(asked["transform"]).of(asked["unit"])
     errors = f" ({unit})" if unit else ""
     return (
         "head", "seeds", "R-precision", "best acquisition", "error outside" + errors, "error inside", "bias outside",
@@ -107,7 +101,7 @@ def choice_sentence(told: Mapping[str, Any]) -> str:
     chosen = [c for c in told["chosen"] if c]
     counts: dict[str, int] = {}
     for choice in chosen:
-        name = f"{choice['head']} by {ACQUISITION_WORDS[choice['acquisition']]}"
+        name = f"{choice['head']} by {find_acquisition(choice['acquisition']).words}"
         counts[name] = counts.get(name, 0) + 1
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     return "; ".join(f"{name} ({n} of {len(chosen)})" for name, n in ranked)

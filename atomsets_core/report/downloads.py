@@ -19,26 +19,11 @@ from pymatgen.core import Element, Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
 from atomsets_core.report import methods
+from atomsets_core.report.columns import download_columns
 from atomsets_core.report.results import Results
 
 MOST_BYTES = 600_000
 """Size of the zip of CIFs in the page at most."""
-
-COLUMNS = (
-    "rank",
-    "material_id",
-    "formula",
-    "predicted",
-    "lower",
-    "upper",
-    "std",
-    "e_above_hull",
-    "in_domain",
-    "distance",
-    "score",
-    "n_atoms",
-    "remark",
-)
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
@@ -65,9 +50,7 @@ def downloads(results: Results) -> list[Download]:
     name = safe_name(results.summary["campaign"])
     made = []
     if len(results.shortlist):
-        table = results.shortlist[[c for c in COLUMNS if c in results.shortlist]].to_csv(
-            index=False, float_format="%.6g"
-        )
+        table = results.shortlist[download_columns(results.shortlist)].to_csv(index=False, float_format="%.6g")
         made.append(Download("Shortlist (CSV)", f"{name}-shortlist.csv", data_uri("text/csv", table.encode()), ""))
     structures = [results.evidence[m] for m in results.shortlist["material_id"] if m in results.evidence]
     if structures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from atomsets_core.report.plotting import (
     Figure,
     axis,
     axis_range,
+    even_ticks,
     faint,
     hover_unit,
     label,
@@ -53,7 +53,9 @@ def figures(results: Results) -> list[Figure]:
 def parity(results: Results) -> Figure:
     """Training values against their out-of-fold predictions."""
     rows, left_out = thin(results.out_of_fold)
-    ends = axis_range(np.concatenate([rows[c].to_numpy(np.float64) for c in ("value", "predicted")]), results.is_log)
+    ends = axis_range(
+        np.concatenate([rows[c].to_numpy(np.float64) for c in ("value", "predicted")]), results.transform.logarithmic
+    )
     figure = go.Figure()
     figure.add_scatter(
         x=ends, y=ends, mode="lines", line={"color": GREY, "width": 1}, name="predicted = true", hoverinfo="skip"
@@ -65,7 +67,7 @@ def parity(results: Results) -> Figure:
     ):
         if chosen.any():
             figure.add_scatter(**_parity_points(rows[chosen], results.unit, color), name=name, marker_symbol=symbol)
-    both = axis(ends, results.is_log)
+    both = axis(ends, results.transform.logarithmic)
     figure.update_xaxes(title=label(results, "in the training data"), **both)
     figure.update_yaxes(title=label(results, "predicted out of fold"), **both)
     coverage = results.summary["model"]["coverage"]
@@ -103,7 +105,7 @@ def calibration(results: Results) -> Figure:
     rows = results.out_of_fold
     model = results.summary["model"]
     value = rows["value"].to_numpy(np.float64)
-    truth = np.log10(value) if results.is_log else value
+    truth = results.transform.forward(value)
     wide = np.abs(truth - rows["mean"].to_numpy(np.float64)) / rows["std"].to_numpy(np.float64)
     asked = np.linspace(0.02, 0.98, 49)
     inside = rows["in_domain"].to_numpy(dtype=bool)
@@ -148,14 +150,15 @@ def calibration(results: Results) -> Figure:
 def plane(results: Results, points: pd.DataFrame, explained: Sequence[float]) -> Figure:
     """Training structures and candidates in feature space, coloured by value."""
     values = points["value"].to_numpy(np.float64)
-    shown = np.log10(values) if results.is_log else values
+    scale = results.transform
+    shown = scale.forward(values)
     ends = [float(end) for end in np.quantile(shown, [0.01, 0.99])]
     known, chosen = (points[name].to_numpy(dtype=bool) for name in ("trained", "shortlist"))
     figure = go.Figure()
     bar: dict[str, Any] = {"title": {"text": label(results), "side": "right"}, "thickness": 12, "len": 0.9, "y": 0.55}
-    if results.is_log:
-        marks = ticks(10 ** ends[0], 10 ** ends[1])
-        bar |= {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [f"{mark:g}" for mark in marks]}
+    if not scale.plain:
+        marks = (ticks if scale.logarithmic else even_ticks)(*(float(scale.inverse(end)) for end in ends))
+        bar |= {"tickvals": [float(scale.forward(mark)) for mark in marks], "ticktext": [f"{mark:g}" for mark in marks]}
     for rows, name, style in (
         (known, "training", {"symbol": "circle-open", "size": 5, "opacity": 0.7}),
         (~known & ~chosen, "candidates", {"symbol": "circle", "size": 5, "opacity": 0.7}),
@@ -259,8 +262,8 @@ def hull(results: Results) -> Figure:
             "%{x:.4~f} eV/atom above hull<extra></extra>",
         )
     figure.update_xaxes(title="energy above hull (eV/atom)")
-    ends = axis_range(known["predicted"].to_numpy(np.float64), results.is_log)
-    figure.update_yaxes(title=label(results, "predicted"), **axis(ends, results.is_log))
+    ends = axis_range(known["predicted"].to_numpy(np.float64), results.transform.logarithmic)
+    figure.update_yaxes(title=label(results, "predicted"), **axis(ends, results.transform.logarithmic))
     missing = len(results.ranking) - len(known)
     return Figure(
         "hull",
@@ -275,9 +278,10 @@ def distributions(results: Results) -> Figure:
     """Training values and predictions for candidates, as step histograms of the same bins."""
     values = results.out_of_fold["value"].to_numpy(np.float64)
     predicted = results.ranking["predicted"].to_numpy(np.float64)
-    ends = axis_range(np.concatenate([values, predicted]), results.is_log)
+    ends = axis_range(np.concatenate([values, predicted]), results.transform.logarithmic)
     low, high = ends
-    edges = np.geomspace(low, high, 41) if results.is_log else np.linspace(low, high, 41)
+    of_what = " of the logarithm" if results.transform.logarithmic else ""
+    edges = np.geomspace(low, high, 41) if results.transform.logarithmic else np.linspace(low, high, 41)
     figure = go.Figure()
     for data, name, color, dash in (
         (values, "training values", GREY, "solid"),
@@ -306,13 +310,13 @@ def distributions(results: Results) -> Figure:
         f"predicted %{{x:.4~g}}{hover_unit(results.unit)}<extra></extra>",
         cliponaxis=False,
     )
-    figure.update_xaxes(title=label(results), **axis(ends, results.is_log))
+    figure.update_xaxes(title=label(results), **axis(ends, results.transform.logarithmic))
     figure.update_yaxes(title="share of each set (%)", rangemode="tozero")
     return Figure(
         "distributions",
         "What was learned from, what is predicted",
-        f"Share of each set in equal steps{' of the logarithm' if results.is_log else ''}. Training values span "
-        f"{number(values.min())} to {with_unit(number(values.max()), results.unit)}, predictions "
-        f"{number(predicted.min())} to {with_unit(number(predicted.max()), results.unit)}.",
+        f"Share of each set in equal steps{of_what}. Training values span {number(values.min())} to "
+        f"{with_unit(number(values.max()), results.unit)}, predictions {number(predicted.min())} to "
+        f"{with_unit(number(predicted.max()), results.unit)}.",
         to_json(figure),
     )

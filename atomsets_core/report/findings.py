@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atomsets_core.discovery import MEAN, find_acquisition
 from atomsets_core.report import methods
 from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import NAMES, FloatArray, Results
@@ -21,13 +22,6 @@ NO_BETTER = (
     "Warning: where the answer is known, this ranking was no better than a blind choice. Don't spend calculations on "
     "its order; more values, or features that know more of this property, may help."
 )
-
-ACQUISITION_WORDS = {
-    "mean": "the prediction alone",
-    "ucb": "the prediction plus a part of its uncertainty",
-    "ei": "the expected improvement over the best known value",
-    "probability": "the probability of beating the best known value",
-}
 
 
 @dataclass(frozen=True)
@@ -69,8 +63,11 @@ def best_inside(results: Results) -> pd.Series | None:
 
 
 def error_in_words(results: Results, value: float) -> str:
-    """An error on the model's scale, as a percentage under log10 and in the unit otherwise."""
-    return factor(value) if results.is_log else with_unit(number(abs(value)), results.unit)
+    """An error on the model's scale, as a percentage or factor where the scale is logarithmic."""
+    scale = results.transform
+    if scale.logarithmic:
+        return factor(scale.factor(value))
+    return with_unit(number(abs(value)), scale.of(results.unit))
 
 
 def tiles(results: Results) -> list[Tile]:
@@ -154,7 +151,7 @@ def _unlike(results: Results) -> str:
 def _typical_error(results: Results) -> Finding:
     summary, model = results.summary, results.summary["model"]
     details = [f"mean absolute error {with_unit(number(model['mae']), scale_name(summary))}"]
-    if results.is_log:
+    if not results.transform.plain:
         details.append(f"{with_unit(number(model['mae_in_unit']), results.unit)} in the unit of the target")
     details += [f"R² {number(model['r2'])}", f"rank correlation {number(model['spearman'])}"]
     return Finding(
@@ -192,8 +189,9 @@ def _intervals(results: Results) -> Finding:
 
 def _errors(results: Results) -> FloatArray:
     """(n_train,) absolute errors of the out-of-fold predictions, on the model's scale."""
-    truth, predicted = (results.out_of_fold[name].to_numpy(dtype=np.float64) for name in ("value", "predicted"))
-    return np.abs(np.log10(predicted / truth) if results.is_log else predicted - truth)
+    values = (results.out_of_fold[name].to_numpy(dtype=np.float64) for name in ("value", "predicted"))
+    truth, predicted = (results.transform.forward(each) for each in values)
+    return np.abs(predicted - truth)
 
 
 def _beyond(results: Results) -> Finding:
@@ -236,7 +234,7 @@ def _choice(results: Results) -> Finding | None:
         if name != choice["head"]
     ]
     text = (
-        f"{choice['head']}, ranked by {ACQUISITION_WORDS[choice['acquisition']]}, found "
+        f"{choice['head']}, ranked by {find_acquisition(choice['acquisition']).words}, found "
         f"{percent(choice['r_precision'])} of the hidden best"
         f"{f' (at best: {listed(others)})' if others else ''}. So this campaign uses it. Of models that find as many "
         f"as the best, noise aside, the one with the smallest error outside is taken. Blind picking finds "
@@ -246,16 +244,16 @@ def _choice(results: Results) -> Finding | None:
 
 
 def _bias(results: Results, own: dict[str, Any]) -> str:
-    bias, scale = own["bias_outside"], scale_name(results.summary)
+    bias, scale, transform = own["bias_outside"], scale_name(results.summary), results.transform
     if bias is None:
         return ""
-    if results.is_log:
-        size = percent(abs(10**bias - 1), 1)
+    if transform.logarithmic:
+        size = percent(abs(transform.inverse(bias) / transform.inverse(0.0) - 1), 1)
     else:
-        values = np.sort(results.out_of_fold["value"].to_numpy(dtype=np.float64))
+        values = np.sort(transform.forward(results.out_of_fold["value"].to_numpy(dtype=np.float64)))
         k = results.summary["discovery"]["n_hidden"]
         hidden = float(np.mean(values[:k] if results.goal == "minimize" else values[-k:]))
-        size = f"{abs(bias / hidden):.1%} of their mean" if hidden else with_unit(number(abs(bias)), results.unit)
+        size = f"{abs(bias / hidden):.1%} of their mean" if hidden else error_in_words(results, bias)
     return (
         f"It {'under' if bias < 0 else 'over'}estimates the hidden values by {size} on average "
         f"({number(bias)} {scale}); its error there is {number(own['mae_outside'])} {scale}, against "
@@ -333,7 +331,7 @@ def _shortlist(results: Results) -> Finding | None:
 def _lifted(results: Results) -> str:
     """Which shortlisted candidates owe their place to their uncertainty."""
     objective = results.summary["settings"]["objective"]
-    if objective["acquisition"] == "mean" or (objective["acquisition"] == "ucb" and not objective["kappa"]):
+    if find_acquisition(objective["acquisition"], objective["kappa"]) is MEAN:
         return ""
     alone = pd.Series(-results.utility(), index=results.ranking.index).rank(method="min").loc[results.shortlist.index]
     lifted = alone[alone > results.shortlist["rank"].max()].sort_values(ascending=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from atomsets_core.discovery import find_acquisition
 from atomsets_core.parents import About, Reference, about_parent
 from atomsets_core.report.words import counted, listed, number, percent, with_unit
+from atomsets_core.transforms import find_transform
 
 ATOMSETS = Reference(
     key="chen2021",
@@ -98,34 +100,33 @@ def wanted(summary: Mapping[str, Any]) -> str:
 def acquisition(summary: Mapping[str, Any]) -> str:
     """How candidates were scored."""
     objective = summary["settings"]["objective"]
-    scale = f"log10 {summary['target']}" if summary["transform"] == "log10" else summary["target"]
-    if objective["acquisition"] == "ei":
-        reference = "the wanted value" if objective["goal"] == "exceed" else "the best training value"
-        return f"expected improvement of {scale} over {reference}"
-    if objective["acquisition"] == "probability":
-        beyond = f"the probability of a {scale} beyond the best training value"
-        return f"the probability of {wanted(summary)}" if objective["goal"] in ("window", "exceed") else beyond
-    mean = {
+    scale = find_transform(summary["transform"]).of(summary["target"])
+    goal, beyond = objective["goal"], f"a {scale} beyond the best training value"
+    utility = {
         "maximize": scale,
         "minimize": f"minus {scale}",
         "target": f"minus the distance of {scale} to the wanted one",
         "window": f"minus the distance of {scale} to the window",
         "exceed": f"{scale} above the wanted value",
     }
-    if objective["acquisition"] == "mean" or not objective["kappa"]:
-        return f"{mean[objective['goal']]}, as predicted"
-    weight = f"{objective['kappa']:g} \N{MULTIPLICATION SIGN} " if objective["kappa"] != 1 else ""
-    return f"{mean[objective['goal']]} as predicted, plus {weight}its standard deviation"
+    return find_acquisition(objective["acquisition"], objective["kappa"]).formula.format(
+        utility=utility[goal],
+        quantity=scale,
+        reference="the wanted value" if goal == "exceed" else "the best training value",
+        better=wanted(summary) if goal in ("window", "exceed") else beyond,
+        weight=f"{objective['kappa']:g} \N{MULTIPLICATION SIGN} " if objective["kappa"] != 1 else "",
+    )
 
 
 def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The campaign's settings, as name and sentence."""
     settings = summary["settings"]
     model, objective, check = settings["model"], settings["objective"], settings["discovery"]
+    scale = find_transform(summary["transform"])
     quantity = summary["target"] + (f" in {summary['unit']}" if summary["unit"] else "")
     rows = [
         ("Wanted", wanted(summary)),
-        ("Learned from", f"{quantity}{', as log10' if summary['transform'] == 'log10' else ''}"),
+        ("Learned from", quantity if scale.plain else f"{quantity}, as {scale.called}"),
         ("Candidates", "; ".join(filters(summary)) or "all, without a filter"),
         ("Score", acquisition(summary)),
         (
@@ -160,7 +161,7 @@ def paragraph(summary: Mapping[str, Any]) -> str:
     model, objective = settings["model"], settings["objective"]
     training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
     made_by = listed([named(about) for about in parents(summary)])
-    scale = f"log10({summary['target']})" if summary["transform"] == "log10" else summary["target"]
+    scale = find_transform(summary["transform"]).applied_to(summary["target"])
     conditions = filters(summary)
     widths = {part: "-".join(map(str, model[part])) or "none" for part in ("phi", "rho")}
     text = [

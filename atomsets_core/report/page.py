@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from atomsets_core.campaigns import REPORT
-from atomsets_core.report import findings, methods, periodic
+from atomsets_core.report import columns, findings, methods, periodic
 from atomsets_core.report.candidate_cards import cards
 from atomsets_core.report.changes import changes as changes_of
 from atomsets_core.report.downloads import downloads
@@ -75,30 +75,33 @@ def render(results: Results, changes: dict[str, Any] | None = None) -> str:
         "citation": citation,
         "thousands": lambda value: f"{value:,}",
     }
+    environment.globals |= {"interval": columns.interval, "badge": columns.badge}
     return environment.get_template("page.html").render(**_content(results), changes=changes)
 
 
 def _content(results: Results) -> dict[str, Any]:
     """What the template shows."""
     summary, shortlist = results.summary, results.shortlist
-    inside = findings.best_inside(results)
+    inside, candidates = findings.best_inside(results), cards(results)
     return {
         "summary": summary,
         "finished": _date(summary["finished"]),
         "unit": results.unit,
         "goal": results.goal,
         "scale": scale_name(summary),
+        "transform": results.transform,
         "question": findings.question(results),
         "tiles": findings.tiles(results),
         "trust": findings.trust(results),
         "asked": methods.asked(summary),
         "sources": {name: (methods.source_name(summary, name), about) for name, about in summary["sources"].items()},
-        "shortlist": shortlist.to_dict("records"),
+        "shortlist": columns.page_table(
+            summary, shortlist, results.ranking, [card.row["material_id"] for card in candidates]
+        ),
         "answer": shortlist.iloc[: 1 + NAMED_AFTER_FIRST].to_dict("records"),
         "best_inside": None if inside is None else inside.to_dict(),
         "has_hull": results.has_hull,
-        "has_remarks": _has_remarks(shortlist),
-        "cards": cards(results),
+        "cards": candidates,
         "downloads": downloads(results),
         "figures": figures(results),
         "tables": periodic.tables(results.element_counts(), len(results.ranking), len(shortlist)),
@@ -149,10 +152,6 @@ def _provenance(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "Done in this run": [(name.replace("_", " "), f"{n:,}") for name, n in summary["done"].items()],
         "Files and digests": digests,
     }
-
-
-def _has_remarks(rows: pd.DataFrame) -> bool:
-    return bool(rows["remark"].fillna("").ne("").any())
 
 
 def _date(text: str) -> str:

@@ -66,10 +66,10 @@ def thin(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return rows.iloc[kept], f" {len(kept):,} of {len(rows):,} are shown."
 
 
-def axis_range(values: FloatArray, is_log: bool) -> list[float]:
+def axis_range(values: FloatArray, logarithmic: bool) -> list[float]:
     """Both ends of an axis that holds the values with a margin."""
     low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 10.0)
-    if is_log:
+    if logarithmic:
         margin = 10 ** max(0.03 * math.log10(high / low), 0.02)
         return [low / margin, high * margin]
     margin = 0.03 * (high - low) or 0.5
@@ -83,15 +83,25 @@ def ticks(low: float, high: float) -> list[float]:
     return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
 
 
+def even_ticks(low: float, high: float) -> list[float]:
+    """Some five round numbers at equal distances from low to high."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / 5
+    step = 10.0 ** math.floor(math.log10(rough))
+    step *= next(times for times in (1, 2, 5, 10) if times * step >= rough)
+    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
 def to_json(figure: go.Figure) -> Markup:
     """Plotly JSON for a script element; the same figure gives the same text."""
     figure.update_layout(template="none")
     return script_json(str(figure.to_json(engine="json")))
 
 
-def axis(ends: Sequence[float], is_log: bool) -> dict[str, Any]:
+def axis(ends: Sequence[float], logarithmic: bool) -> dict[str, Any]:
     """Range and type of an axis."""
-    if not is_log:
+    if not logarithmic:
         return {"range": list(ends)}
     values = ticks(*ends)
     return {

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from pymatgen.core import Element
 
 from atomsets_core.campaigns import EVIDENCE, FAILURES, MAP, OUT_OF_FOLD, RANKING, SUMMARY
+from atomsets_core.report.columns import COLUMNS
 from atomsets_core.storage import StorageError, Store
+from atomsets_core.transforms import Transform, find_transform
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -26,7 +28,7 @@ FLAGS, TEXTS = ("in_domain", "shortlist"), ("material_id", "formula", "remark", 
 NUMBERS = ("rank", "predicted", "e_above_hull", *FLAGS)
 """Columns of the ranking that are read of every candidate."""
 
-WHOLE = ("material_id", "formula", "std", "lower", "upper", "score", "distance", "n_atoms", "remark", "structure_hash")
+WHOLE = (*(column.name for column in COLUMNS if column.name not in NUMBERS), "structure_hash")
 """Those that are read of the shortlist beside them."""
 
 NAMES = ("material_id", "formula", "predicted", "e_above_hull")
@@ -74,9 +76,9 @@ class Results:
         return str(self.summary["unit"])
 
     @property
-    def is_log(self) -> bool:
-        """Whether the model works on log10 of the target."""
-        return bool(self.summary["transform"] == "log10")
+    def transform(self) -> Transform:
+        """To the scale the model works on."""
+        return find_transform(self.summary["transform"])
 
     @cached_property
     def has_hull(self) -> bool:
@@ -99,7 +101,7 @@ class Results:
         ends = np.array(
             [asked["low"], asked["high"]] if self.goal == "window" else [asked["value"]] * 2, dtype=np.float64
         )
-        y, (low, high) = (np.log10(predicted), np.log10(ends)) if self.is_log else (predicted, ends)
+        y, (low, high) = self.transform.forward(predicted), self.transform.forward(ends)
         return -np.maximum(np.maximum(low - y, y - high), 0.0)
 
     def beyond_training(self) -> npt.NDArray[np.bool_]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from atomsets_core.transforms import find_transform
+
 NONE = "\N{EN DASH}"
 """Stands where there is no number."""
 
@@ -52,17 +54,14 @@ def with_unit(value: str, unit: str) -> str:
     return f"{value} {unit}".strip()
 
 
-def factor(decades: float) -> str:
-    """An error on the log10 scale as what it is in the unit: a percentage, or a factor where it is large."""
-    ratio = 10 ** abs(decades)
+def factor(ratio: float) -> str:
+    """How many times too large or small a prediction is: a percentage, or a factor where it is large."""
     return f"{ratio - 1:.1%}" if ratio < 1.5 else f"a factor of {number(ratio)}"
 
 
 def scale_name(summary: Mapping[str, Any]) -> str:
     """The unit errors are given in."""
-    if summary["transform"] == "log10":
-        return f"log10 {summary['unit']}".strip()
-    return str(summary["unit"] or "unit of the target")
+    return find_transform(summary["transform"]).of(summary["unit"]) or "unit of the target"
 
 
 def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.structures import Refusal
+from atomsets_core.transforms import find_transform
 
 
 def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
@@ -18,14 +19,16 @@ def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt
     Args:
         pulled: n structures and their columns.
         target: column of the labels.
-        transform: "none", or "log10", which needs positive values.
+        transform: of the target, which says what values it accepts.
 
     Returns:
         (n,) bool which can be used, and the refusals.
 
     Raises:
         SourceError: there is no such column, or not one usable label in it.
+        ValueError: an unknown transform.
     """
+    scale = find_transform(transform)
     if target not in pulled.columns:
         numeric = list(pulled.columns.select_dtypes("number").columns)
         raise SourceError(
@@ -35,7 +38,7 @@ def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt
     values = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     missing = raw.isna().to_numpy()
     refused = []
-    usable = np.isfinite(values) & ((values > 0) | (transform != "log10"))
+    usable = np.isfinite(values) & scale.accepts(values)
     for row in np.flatnonzero(~usable):
         value = raw.iloc[row]
         if missing[row]:
@@ -45,7 +48,7 @@ def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt
         elif np.isinf(values[row]):
             reason = f"{target} is infinite"
         else:
-            reason = f"{target} is {values[row]:g}: log10 needs a positive value"
+            reason = f"{target} is {values[row]:g}: {scale.name} needs a {scale.needed} value"
         refused.append(
             Refusal(str(pulled.structures.material_id[row]), "label", reason, str(pulled.structures.hashes[row]))
         )

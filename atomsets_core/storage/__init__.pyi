@@ -22,5 +22,4 @@ from .store import StorageError as StorageError
 from .store import Store as Store
 from .units import STRUCTURE as STRUCTURE
 from .units import prediction_units as prediction_units
-from .units import scale_of as scale_of
 from .units import with_units as with_units

@@ -12,19 +12,13 @@ STRUCTURE = {"lattice": "Angstrom", "frac": "lattice vectors", "occupancy": "1",
 NONE = "1"
 
 
-def scale_of(unit: str, transform: str) -> str:
-    """Unit of the scale that a model works on, e.g. "log10(GPa)"."""
-    return f"log10({unit or NONE})" if transform == "log10" else unit
-
-
-def prediction_units(unit: str, transform: str) -> dict[str, str]:
+def prediction_units(unit: str, *, scale: str) -> dict[str, str]:
     """Column -> unit for labels, predictions and rankings.
 
     Args:
         unit: of the target.
-        transform: of the target.
+        scale: unit of the scale that the model works on, e.g. "log10(GPa)" (see `transforms.Transform.applied_to`).
     """
-    scale = scale_of(unit, transform)
     return {
         **dict.fromkeys(("value", "predicted", "lower", "upper"), unit),
         **dict.fromkeys(("mean", "std", "score"), scale),

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from atomsets_core.discovery import ACQUISITIONS, KINDS, UCB, takers
 from atomsets_core.models import ACTIVATIONS, POOLINGS
 from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
 from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
+from atomsets_core.transforms import NONE, TRANSFORMS, purposes
 from atomsets_flows.campaign.base import Range, Section
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
@@ -69,7 +71,7 @@ class Training(Section):
     id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
     target: str = Field(description="Column of the values.")
     unit: str = Field("", description="Unit of the values, shown wherever they are.")
-    transform: Literal["none", "log10"] = Field("none", description="log10 for positive values that span decades.")
+    transform: Literal[tuple(TRANSFORMS)] = Field(NONE.name, description=f"{purposes()}.")  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _query_fits(self) -> Training:
@@ -157,12 +159,12 @@ class Objective(Section):
     value: float | None = Field(None, description="For the goals target and exceed, in the unit of the property.")
     low: float | None = Field(None, description="Lower end, for the goal window, in the unit of the property.")
     high: float | None = Field(None, description="Upper end, for the goal window, in the unit of the property.")
-    acquisition: Literal["auto", "ucb", "mean", "ei", "probability"] = Field(
+    acquisition: Literal[("auto", *KINDS)] = Field(  # type: ignore[valid-type]
         "auto",
-        description="ucb: prediction + kappa std; mean: prediction alone; ei: expected improvement; probability: of "
-        "beating the best training value; auto: the one that did best in the simulated discovery, ucb without one.",
+        description="; ".join(f"{kind}: {ACQUISITIONS[kind].words}" for kind in KINDS)
+        + f"; auto: the one that did best in the simulated discovery, {UCB.name} without one.",
     )
-    kappa: Annotated[float, Field(ge=0)] = Field(0.5, description="Weight of the uncertainty in ucb.")
+    kappa: Annotated[float, Field(ge=0)] = Field(0.5, description=f"Weight of the uncertainty in {UCB.name}.")
     shortlist: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="Candidates on the shortlist.")
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.2, description="0: the best scores; 1: as unlike each other as can be. Always one a formula."
@@ -181,10 +183,8 @@ class Objective(Section):
             raise ValueError("the goal window needs low and high, low the smaller")
         if self.goal != "window" and (self.low is not None or self.high is not None):
             raise ValueError("low and high go with the goal window")
-        if self.goal == "target" and self.acquisition in ("ei", "probability"):
-            raise ValueError("the goal target takes the acquisition ucb or mean")
-        if self.goal == "window" and self.acquisition == "ei":
-            raise ValueError("the goal window takes the acquisition ucb, mean or probability")
+        if self.acquisition in ACQUISITIONS and self.goal in ACQUISITIONS[self.acquisition].refuses:
+            raise ValueError(f"the goal {self.goal} takes the acquisition {takers(self.goal, KINDS)}")
         return self
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from atomsets_core.transforms import NONE, find_transform, purposes
 from atomsets_flows.commands.terminal import Bars, check_writable, console, fail, peak_memory, tell_refused
 from atomsets_flows.server import quiet_warnings
 
@@ -30,7 +31,7 @@ def train(
     task: Annotated[str, typer.Option(help="regression or classification.")] = "regression",
     labels: Annotated[str | None, typer.Option(help="CSV with the values, for structures that come alone.")] = None,
     unit: Annotated[str, typer.Option(help="Unit of the values.")] = "",
-    transform: Annotated[str, typer.Option(help="none, or log10 for positive values over decades.")] = "none",
+    transform: Annotated[str, typer.Option(help=f"{NONE.name}, or {purposes()}.")] = NONE.name,
     seed: Annotated[int, typer.Option(help="Of folds, initial weights and order.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other parameter of the estimator, e.g. members=5.")
@@ -75,7 +76,7 @@ def train(
         model = TASKS[task](features, seed=seed, **_parameters(TASKS[task], set_ or []))
         if isinstance(model, AtomSetsRegressor):
             model.set_params(transform=transform)
-        elif transform != "none":
+        elif not find_transform(transform).plain:
             fail(2, "--transform is for regression")
         check_writable(folder)
         with Bars() as bars, TemporaryDirectory(prefix="atomsets-") as scratch:
@@ -129,7 +130,8 @@ def _parameters(kind: type, items: list[str]) -> dict[str, Any]:
 
 def _told(about: dict[str, Any], unit: str, transform: str) -> list[str]:
     """The scores as lines."""
-    scale = "decades" if transform == "log10" else unit or "unit of the target"
+    asked = find_transform(transform)
+    scale = asked.step or asked.of(unit) or "unit of the target"
     lines = []
     for title, scores in (("out of fold", about["scores_out_of_fold"]), ("held out", about.get("held_out"))):
         if not scores:

@@ -25,7 +25,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
 from atomsets_core.discovery import (
+    ACQUISITIONS,
     CHOSEN,
+    UCB,
     average,
     choices,
     lead,
@@ -43,19 +45,16 @@ from atomsets_core.parents import load_parent
 from atomsets_core.report import write_discovery_report
 from atomsets_core.sources import SourceError, pull, usable_labels
 from atomsets_core.storage import Store
+from atomsets_core.transforms import LOG10
 from atomsets_flows.campaign import Cluster
 from atomsets_flows.runs.progress import Stage, note
 from atomsets_tasks import answer_one, connect, featurize_rows, search_one, start_local
 
 SEARCHES = (
     ("random", "none"),
-    ("mean", "none"),
-    ("ucb", "none"),
-    ("ei", "none"),
-    ("probability", "none"),
-    ("thompson", "none"),
-    ("ucb", "k-centre"),
-    ("ucb", "determinantal"),
+    *((kind, "none") for kind in ACQUISITIONS),
+    (UCB.name, "k-centre"),
+    (UCB.name, "determinantal"),
 )
 """Acquisition and diversity of each search that is played."""
 
@@ -72,7 +71,7 @@ class SearchOptions(BaseModel):
     n_start: int = Field(100, ge=10, description="Rows known at the start, from the worse half.")
     batch: int = Field(25, ge=1, description="Rows chosen at a time.")
     rounds: int = Field(20, ge=1, description="Batches.")
-    kappa: float = Field(1.0, ge=0, description="Weight of the uncertainty in ucb.")
+    kappa: float = Field(1.0, ge=0, description=f"Weight of the uncertainty in {UCB.name}.")
 
 
 class Asked(BaseModel):
@@ -85,7 +84,7 @@ class Asked(BaseModel):
     id_column: str = "material_id"
     targets: list[str] = Field(default_factory=lambda: ["K_VRH", "G_VRH"])
     unit: str = "GPa"
-    transform: str = "log10"
+    transform: str = LOG10.name
     goal: str = "maximize"
     quantile: float = Field(0.1, gt=0, le=0.5)
     pool_share: float = Field(0.2, gt=0, lt=1)

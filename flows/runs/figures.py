@@ -13,6 +13,7 @@ import pandas as pd
 
 from atomsets_core.campaigns import OUT_OF_FOLD
 from atomsets_core.storage import Store
+from atomsets_core.transforms import find_transform
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 64, 18, 14, 44
 BLUE, GREY, INK = "#2563eb", "#9ca3af", "#111827"
@@ -22,7 +23,7 @@ POINTS = 1500
 
 def of_run(store: Store, summary: Mapping[str, Any], chosen: pd.DataFrame) -> list[str]:
     """Markdown of the figures of a run: the shortlist with its intervals, and predicted against known values."""
-    logarithmic = summary["transform"] == "log10"
+    logarithmic = find_transform(summary["transform"]).logarithmic
     name = f"{summary['target']}, {summary['unit']}" if summary["unit"] else summary["target"]
     rows = chosen.head(25)[["formula", "predicted", "lower", "upper"]].to_dict("records")
     known = store.read_table(f"{summary['model']['folder']}/{OUT_OF_FOLD}", ["value", "predicted"]).to_pandas()

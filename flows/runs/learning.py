@@ -11,7 +11,7 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from atomsets_core.campaigns import discovery_name, model_files, model_folder
-from atomsets_core.discovery import KINDS, choose, recipes, summarize
+from atomsets_core.discovery import KINDS, UCB, choose, recipes, summarize
 from atomsets_core.features import FeatureStore
 from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.storage import Store, sound
@@ -95,7 +95,7 @@ class Learning:
         kinds = list(KINDS) if kind == "auto" else [kind]
         found = choose([self.store.read_json(name) for name in self.discoveries], heads, kinds)
         if found is None:
-            return {"head": heads[0], "acquisition": "ucb" if kind == "auto" else kind}
+            return {"head": heads[0], "acquisition": UCB.name if kind == "auto" else kind}
         if not found["better_than_random"]:
             note(f"in the simulated discovery the ranking was no better than a blind choice ({found['head']})")
         return found

@@ -44,7 +44,7 @@ from atomsets_core.features import (
     write_queue,
 )
 from atomsets_core.jobs import Ranking, Selection, Wish, write_evidence
-from atomsets_core.report import write_report
+from atomsets_core.report import artifact_rows, write_report
 from atomsets_core.sources import Catalogue, PulledFile, ledger_table
 from atomsets_core.storage import (
     HashIndex,
@@ -60,6 +60,7 @@ from atomsets_core.storage import (
     with_units,
 )
 from atomsets_core.structures import Refusal
+from atomsets_core.transforms import find_transform
 from atomsets_flows.campaign import Campaign, needed, provided
 from atomsets_flows.runs import figures
 from atomsets_flows.runs.champions import Champions, definition
@@ -68,7 +69,7 @@ from atomsets_flows.runs.memory import WORK, Memory
 from atomsets_flows.runs.progress import Pulling, Stage, note, publish, slug
 from atomsets_flows.runs.states import NOTHING_NEW, WITH_FAILURES, ended
 from atomsets_flows.runs.status import recording
-from atomsets_flows.runs.summary import markdown, shortlist_rows, summarize_run
+from atomsets_flows.runs.summary import markdown, summarize_run
 from atomsets_flows.server import report_url
 from atomsets_tasks import (
     SchedulerLostError,
@@ -271,7 +272,8 @@ class CampaignRun:
                 "value": values,
             }
         )
-        units = prediction_units(self.campaign.training.unit, self.campaign.training.transform)
+        unit, scale = self.campaign.training.unit, find_transform(self.campaign.training.transform)
+        units = prediction_units(unit, scale=scale.applied_to(unit))
         self.store.write_table(LABELLED, with_units(table, units))
         seal(self.store, LABELLED)
         data = labels_digest(list(training.hashes), values.tolist())
@@ -382,7 +384,7 @@ class CampaignRun:
     def show(self, summary: Mapping[str, Any], ranking: Ranking) -> None:
         """Publish the shortlist, the summary and the report as artifacts."""
         name = slug(self.campaign.name)
-        rows = shortlist_rows(summary, ranking.shortlist)
+        rows = artifact_rows(summary, ranking.shortlist)
         publish(create_table_artifact, rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
         url = report_url(self.store)
         text = markdown(

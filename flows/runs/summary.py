@@ -23,9 +23,9 @@ from atomsets_core.jobs import Ranking, Selection
 from atomsets_core.models import CONFIG, mean_absolute_error, r_squared, root_mean_squared_error, spearman
 from atomsets_core.parents import about_parent, carrier_versions
 from atomsets_core.report import discovery_header, discovery_rows, scale_name
-from atomsets_core.storage import Store, prediction_units, scale_of
+from atomsets_core.storage import Store, prediction_units
 from atomsets_core.structures import Refusal
-from atomsets_core.transforms import transform_target
+from atomsets_core.transforms import find_transform, transform_target
 from atomsets_flows.campaign import Campaign
 
 PACKAGES = (
@@ -110,9 +110,9 @@ def summarize_run(
 
 def units(unit: str, transform: str) -> dict[str, str]:
     """Units of the numbers of this file and of the columns of ranking.csv, which has no place for them."""
-    scale = scale_of(unit, transform)
+    scale = find_transform(transform).applied_to(unit)
     return {
-        **prediction_units(unit, transform),
+        **prediction_units(unit, scale=scale),
         **dict.fromkeys(("mae", "rmse", "mae_outside", "mae_inside", "bias_outside"), scale),
         **dict.fromkeys(("mae_in_unit", "value_min", "value_max"), unit),
         "seconds": "s",
@@ -168,7 +168,7 @@ def count(
 
 
 def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
-    """Errors of the out-of-fold predictions, on the model's scale (decades under log10) and in the target's unit."""
+    """Errors of the out-of-fold predictions, on the model's scale and in the target's unit."""
     truth, predicted = out_of_fold["value"].to_numpy(), out_of_fold["predicted"].to_numpy()
     on_scale, mean = transform_target(truth, transform), out_of_fold["mean"].to_numpy()
     return {
@@ -193,27 +193,6 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
         f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
         f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
     ]
-
-
-def shortlist_rows(summary: Mapping[str, Any], chosen: pd.DataFrame) -> list[dict[str, Any]]:
-    """The shortlist as the table artifact shows it: few columns, short numbers; the whole of it is in ranking.csv."""
-    unit, coverage = summary["unit"] or summary["target"], f"{summary['model']['coverage']:.0%} interval"
-    rows = []
-    for row in chosen.to_dict("records"):
-        shown = {
-            "rank": int(row["rank"]),
-            "material": row["material_id"],
-            "formula": row["formula"],
-            unit: float(f"{row['predicted']:.4g}"),
-            coverage: f"{row['lower']:.3g} to {row['upper']:.3g}",
-            "domain": "inside" if row["in_domain"] else "outside",
-        }
-        if np.isfinite(row["e_above_hull"]):
-            shown["eV above hull"] = round(float(row["e_above_hull"]), 3)
-        if isinstance(row.get("remark"), str) and row["remark"]:
-            shown["remark"] = row["remark"]
-        rows.append(shown)
-    return rows
 
 
 def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from atomsets_core.discovery.acquisition import acquisition
+from atomsets_core.discovery.acquisition import (
+    ACQUISITIONS,
+    KINDS,
+    UCB,
+    Acquisition,
+    acquisition,
+    find_acquisition,
+    takers,
+)
+from atomsets_core.discovery.objectives import GOALS
 from atomsets_core.discovery.shortlist import choose_batch, diverse_shortlist
+from atomsets_core.report import methods
+from tests.spelling import spelled, spelled_in
 
 MEAN = np.array([0.0, 1.0, 2.0, -1.0])
 STD = np.array([2.0, 0.5, 0.1, 1.0])
@@ -51,14 +64,14 @@ def test_a_doubtful_candidate_is_never_worse_under_ucb_and_ei():
     ("options", "message"),
     [
         ({"goal": "best"}, "no goal 'best'; there are maximize, minimize, target"),
-        ({"kind": "pi"}, "no acquisition 'pi'; there are ucb, mean, ei"),
+        ({"kind": "pi"}, "no acquisition 'pi'; there are mean, ucb, ei"),
         ({"kind": "ei"}, "needs the best training value"),
         ({"kind": "probability"}, "needs the best training value"),
         ({"kind": "thompson"}, "needs a random generator"),
         ({"goal": "window"}, "the goal window needs a low and a high end"),
         ({"goal": "window", "window": (1.0, 0.0)}, "the window from 1 to 0 is empty"),
         ({"goal": "target"}, "the goals target and exceed need a value"),
-        ({"goal": "target", "kind": "ei", "target": 1.0, "best": 0.0}, "acquisition ucb, mean or thompson"),
+        ({"goal": "target", "kind": "ei", "target": 1.0, "best": 0.0}, "acquisition mean, ucb or thompson"),
     ],
 )
 def test_what_is_missing_is_named(options: dict, message: str):
@@ -185,3 +198,88 @@ def test_a_batch_has_its_size_also_among_twins(diversity: str):
     assert sorted(choose_batch(score, np.zeros((30, 2)), 50, diversity)) == list(range(30))
     with pytest.raises(ValueError, match="no diversity 'much'"):
         choose_batch(score, np.zeros((30, 2)), 8, "much")
+
+
+OPTIMIST = Acquisition(
+    "optimist",
+    lambda asked: asked.optimistic(3.0),
+    words="the best that can be hoped for",
+    formula="{utility} as hoped for",
+    refuses=("window",),
+)
+"""An entry that somebody might add."""
+
+FIELDS = {"value": 30.0, "low": 10.0, "high": 40.0, "kappa": 0.5}
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("atomsets_core.discovery.acquisition")
+    monkeypatch.setattr(module, "ACQUISITIONS", {**ACQUISITIONS, OPTIMIST.name: OPTIMIST})
+
+
+def told(kind: str, goal: str, **changed: float) -> str:
+    objective = {**FIELDS, "goal": goal, "acquisition": kind, **changed}
+    return methods.acquisition(
+        {"settings": {"objective": objective}, "transform": "log10", "target": "K {VRH}", "unit": "GPa"}
+    )
+
+
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("kind", [*ACQUISITIONS, OPTIMIST.name])
+@pytest.mark.usefixtures("added")
+def test_an_entry_of_the_table_scores_and_is_told_for_every_goal_it_takes(kind: str, goal: str):
+    wanted = {"target": {"target": 2.0}, "exceed": {"target": 2.0}, "window": {"window": (1.0, 2.0)}}.get(goal, {})
+    options = {"goal": goal, "kind": kind, "best": 2.0, "random": np.random.default_rng(0), **wanted}
+    if goal in find_acquisition(kind).refuses:
+        with pytest.raises(ValueError, match=f"the goal '{goal}' takes the acquisition mean, ucb"):
+            acquisition(MEAN, STD, **options)
+        return
+    assert np.isfinite(acquisition(MEAN, STD, **options)).all()
+    sentence = told(kind, goal)
+    assert "K {VRH}" in sentence
+    assert "{u" not in sentence
+    assert find_acquisition(kind).words
+
+
+def test_a_paper_says_what_was_done():
+    assert told("ei", "maximize") == "expected improvement of log10 K {VRH} over the best training value"
+    assert told("ei", "exceed") == "expected improvement of log10 K {VRH} over the wanted value"
+    assert told("probability", "minimize") == "the probability of a log10 K {VRH} beyond the best training value"
+    assert told("probability", "exceed") == "the probability of a K {VRH} above 30.0 GPa"
+    plain = "minus the distance of log10 K {VRH} to the wanted one"
+    assert told("mean", "target") == told("ucb", "target", kappa=0.0) == f"{plain}, as predicted"
+    assert told("ucb", "target") == f"{plain} as predicted, plus 0.5 \N{MULTIPLICATION SIGN} its standard deviation"
+    assert told("ucb", "target", kappa=1.0) == f"{plain} as predicted, plus its standard deviation"
+
+
+def test_those_that_are_compared_come_in_their_order():
+    assert KINDS == ("ei", "ucb", "mean", "probability")
+    assert len({kind.preference for kind in ACQUISITIONS.values()}) == len(KINDS) + 1
+    assert takers("target", KINDS) == "ucb or mean"
+    assert takers("window") == "mean, ucb, probability or thompson"
+
+
+def test_no_weight_of_the_uncertainty_leaves_the_prediction_alone():
+    assert find_acquisition(UCB.name, 0.0) is ACQUISITIONS["mean"]
+    assert find_acquisition(UCB.name, 0.1) is UCB
+    assert find_acquisition("ei", 0.0).name == "ei"
+
+
+ABOUT, EVERYDAY = "acquisition|[Kk]ind|KIND", ("mean", "probability")
+
+
+def test_names_are_spelled_in_the_table_alone():
+    assert spelled(ACQUISITIONS, ABOUT, "atomsets_core/discovery/acquisition.py", everyday=EVERYDAY) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def search(kind: str = 'mean'): pass",
+        "help = 'weight of ucb'",
+        "if asked['acquisition'] == 'probability': pass",
+    ],
+)
+def test_a_name_spelled_elsewhere_would_be_seen(code: str):
+    assert list(spelled_in(code, ACQUISITIONS, ABOUT, EVERYDAY))

@@ -552,8 +552,8 @@ def test_numbers_keep_their_significant_digits():
     assert [number(x) for x in (319.78, 0.038211, 1234567.0, 0.0)] == ["320", "0.0382", "1,234,567", "0"]
     assert [number(x) for x in (-0.0283, 2.5e-9)] == ["\N{MINUS SIGN}0.0283", "2.50e\N{MINUS SIGN}09"]
     assert [number(x) for x in (None, float("nan"))] == ["\N{EN DASH}"] * 2
-    assert factor(0.0382) == "9.2%"
-    assert factor(1.0) == "a factor of 10.0"
+    assert factor(10**0.0382) == "9.2%"
+    assert factor(10.0) == "a factor of 10.0"
 
 
 def test_small_errors_are_not_rounded_away_in_the_discovery_table():

@@ -2,6 +2,8 @@
 
 import pytest
 
+from atomsets_core.discovery.acquisition import KINDS
+from atomsets_core.transforms import TRANSFORMS
 from atomsets_flows.campaign.base import CampaignError
 from atomsets_flows.campaign.reading import read_campaign
 from atomsets_flows.campaign.sections import Campaign
@@ -66,6 +68,15 @@ def test_overrides_are_toml_or_text(file):
             "objective.goal=up",
             "objective.goal: Input should be 'maximize', 'minimize', 'target', 'window' or 'exceed' (it is 'up')",
         ),
+        ("training.transform=ln", "training.transform: Input should be 'none' or 'log10' (it is 'ln')"),
+        (
+            "objective.acquisition=pi",
+            "objective.acquisition: Input should be 'auto', 'ei', 'ucb', 'mean' or 'probability' (it is 'pi')",
+        ),
+        (
+            "objective={goal='target', value=1, acquisition='ei'}",
+            "objective: the goal target takes the acquisition ucb or mean",
+        ),
         ("objective.goal=target", "objective: value goes with the goals target and exceed, and these need it"),
         ("model.epochs=ten", "model.epochs: Input should be a valid integer"),
         ("model.members=2", "model: members = 2 is less than folds = 5: each fold needs one at least"),
@@ -107,6 +118,12 @@ def test_broken_files_are_named(tmp_path, text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CampaignError, match=r"nowhere\.toml: there is no such campaign file"):
         read_campaign(tmp_path / "nowhere.toml")
+
+
+def test_choices_are_those_of_their_tables():
+    sections = Campaign.model_json_schema()["$defs"]
+    assert sections["Training"]["properties"]["transform"]["enum"] == list(TRANSFORMS)
+    assert sections["Objective"]["properties"]["acquisition"]["enum"] == ["auto", *KINDS]
 
 
 def test_every_option_is_explained():
