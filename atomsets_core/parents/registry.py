@@ -49,17 +49,9 @@ def register_parent(name: str, loader: Callable[[str], Parent]) -> None:
     load_parent.cache_clear()
 
 
-_FINDERS: list[tuple[Callable[[str], bool], Callable[[str, str], Parent]]] = [(is_parent_folder, load_folder)]
-
-
-def register_finder(found: Callable[[str], bool], loader: Callable[[str, str], Parent]) -> None:
-    """Make `load_parent(name)` call `loader(name, device)` for names that `found` says are of its kind: paths."""
-    _FINDERS.append((found, loader))
-
-
 def is_parent(name: str) -> bool:
     """Whether `load_parent` knows this name or path; the package behind one may still be missing."""
-    return name in parent_names() or any(found(name) for found, _ in _FINDERS)
+    return name in parent_names() or is_parent_folder(name)
 
 
 @lru_cache(maxsize=8)
@@ -75,9 +67,8 @@ def load_parent(name: str, device: str = "cpu") -> Parent:
             return loaders[name](device)
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         return entry.load()(device)
-    for found, loader in _FINDERS:
-        if found(name):
-            return loader(name, device)
+    if is_parent_folder(name):
+        return load_folder(name, device)
     raise ValueError(
         f"no parent named {name!r}; there are {', '.join(parent_names())}, and folders made by `atomsets train-parent`"
     )
