@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -132,8 +131,3 @@ def elements(formulas: pa.ChunkedArray) -> Counter[str]:
         for symbol in set(ELEMENT.findall(pair["values"].as_py())):
             found[symbol] += n
     return found
-
-
-def trend(history: Sequence[dict[str, Any]], name: str) -> list[tuple[int, float]]:
-    """Run number and a number of each line of the history that has it, for a figure."""
-    return [(line["run"], line[name]) for line in history if line.get(name) is not None]

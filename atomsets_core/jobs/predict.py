@@ -73,13 +73,6 @@ def stored_predictions(store: Store, model: Model, targets: tuple[str, ...] = ()
         yield _table(model, block, targets)
 
 
-def predict_on(pulled: Pulled, model: Model, targets: tuple[str, ...] = ()) -> Block:
-    """All of `predictions` at once."""
-    blocks = list(predictions(pulled, model, targets=targets))
-    frame = pd.concat([frame for frame, _ in blocks if len(frame)] or [blocks[0][0]], ignore_index=True)
-    return frame, [refusal for _, refused in blocks for refusal in refused]
-
-
 def _table(model: Model, features: AnyFeatures, targets: tuple[str, ...]) -> Block:
     columns: dict[str, Any] = {"material_id": features.material_id, "formula": features.formula}
     result: Prediction | ClassPrediction

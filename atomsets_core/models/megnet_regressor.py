@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -12,7 +11,6 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 from pymatgen.core import Element, Structure
-from safetensors import SafetensorError
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
@@ -22,6 +20,7 @@ from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.graph_network import MEGNetNetwork, without_head
 from atomsets_core.models.networks.graph_set import RESOLUTION, GraphSet, build_graphs
 from atomsets_core.models.networks.graph_training import History, NetworkOptions, apply_network, train_network
+from atomsets_core.models.saved_models import read_arrays
 from atomsets_core.parents import (
     BLOCKS,
     CUTOFF,
@@ -32,7 +31,7 @@ from atomsets_core.parents import (
     read_weights,
     resolve_device,
 )
-from atomsets_core.storage import StorageError, Store, check_header
+from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import IntArray, Structures, as_structures
 from atomsets_core.transforms import NONE, find_transform, transform_target
 
@@ -343,8 +342,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
             data = store.read(f"{folder}/{ARRAYS}")
             if "tensors" in config and hashlib.sha256(data).hexdigest() != config["tensors"]["sha256"]:
                 raise ValueError(f"the sha256 of {ARRAYS} is not the one in {CONFIG}")
-            check_header(data)
-            arrays = safetensors.torch.load(data)
+            arrays = read_arrays(data, where)
             model = cls(**config["parameters"])
             model.cutoff_, model.n_train_ = float(config["cutoff"]), int(config["n_train"])
             model.target_mean_, model.target_scale_ = float(config["target_mean"]), float(config["target_scale"])
@@ -354,7 +352,7 @@ class MEGNetRegressor(RegressorMixin, BaseEstimator):
                 network = MEGNetNetwork()
                 network.load_state_dict({f"weights.{name}": arrays[f"{member}/{name}"] for name in network.weights})
                 model.networks_.append(network.requires_grad_(False).to(device))
-        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise StorageError(f"{where}: the model is damaged ({error}); train it again") from error
         model.histories_ = [History(best_epoch=epoch) for epoch in config["best_epochs"]]
         return model

@@ -23,7 +23,7 @@ from atomsets_core.models.domain import Domain
 from atomsets_core.models.file_names import ARRAYS, CONFIG
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
 from atomsets_core.models.recipe import Choice
-from atomsets_core.storage import StorageError, Store, check_header
+from atomsets_core.storage import StorageError, Store
 
 FORMAT_VERSION = 2
 """Version of the files of a saved model. Version 1 (one target, regression, no checksums) is still read."""
@@ -158,15 +158,33 @@ def read_model(store: Store, folder: str, kind: str, build: Build) -> tuple[Save
     data = store.read(f"{folder}/{ARRAYS}")
     if expected and hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise StorageError(f"{where}: the model is damaged: the sha256 of {ARRAYS} is not the one in {CONFIG}")
+    tensors = read_arrays(data, where)
     try:
         if config["format_version"] == 1:
             config = _from_version_1(config)
-        check_header(data)
-        tensors = safetensors.torch.load(data)
         network = _network(config, tensors, build)
         return _saved(config, tensors), network
-    except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{where}: the model is damaged ({error}); train it again") from error
+
+
+def read_arrays(data: bytes, where: str) -> dict[str, Tensor]:
+    """The arrays of a model's safetensors file, each no larger than the bytes of it that are there.
+
+    Args:
+        data: the file.
+        where: its folder, for the message.
+
+    Raises:
+        StorageError: the file is damaged: cut off, or its header announces something else than it holds.
+    """
+    try:
+        arrays: dict[str, Tensor] = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise StorageError(
+            f"{where}: the model is damaged: {ARRAYS} can't be read ({error}); train it again"
+        ) from error
+    return arrays
 
 
 def _network(config: Mapping[str, Any], tensors: Mapping[str, Tensor], build: Build) -> AtomSetsNetwork:

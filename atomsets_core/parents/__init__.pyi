@@ -36,7 +36,6 @@ from .registry import carrier_versions as carrier_versions
 from .registry import is_parent as is_parent
 from .registry import load_parent as load_parent
 from .registry import parent_names as parent_names
-from .registry import register_finder as register_finder
 from .registry import register_parent as register_parent
 from .trained import is_parent_folder as is_parent_folder
 from .trained import load_folder as load_folder

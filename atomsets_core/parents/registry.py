@@ -67,26 +67,9 @@ def register_parent(name: str, loader: Callable[[str], Parent], about: About | N
     load_parent.cache_clear()
 
 
-Finder = tuple[Callable[[str], bool], Callable[[str, str], Parent], Callable[[str], About]]
-
-_FINDERS: list[Finder] = [(is_parent_folder, load_folder, about_folder)]
-
-
-def register_finder(
-    found: Callable[[str], bool],
-    loader: Callable[[str, str], Parent],
-    about: Callable[[str], About] = unknown,
-) -> None:
-    """Make `load_parent(name)` call `loader(name, device)` for names that `found` says are of its kind: paths.
-
-    `about(name)` says what such a parent is.
-    """
-    _FINDERS.append((found, loader, about))
-
-
 def is_parent(name: str) -> bool:
     """Whether `load_parent` knows this name or path; the package behind one may still be missing."""
-    return name in parent_names() or any(found(name) for found, _, _ in _FINDERS)
+    return name in parent_names() or is_parent_folder(name)
 
 
 @lru_cache(maxsize=8)
@@ -102,9 +85,8 @@ def load_parent(name: str, device: str = "cpu") -> Parent:
             return entries[name][1](device)
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         return entry.load()(device)
-    for found, loader, _ in _FINDERS:
-        if found(name):
-            return loader(name, device)
+    if is_parent_folder(name):
+        return load_folder(name, device)
     raise ValueError(
         f"no parent named {name!r}; there are {', '.join(parent_names())}, and folders made by `atomsets train-parent`"
     )
@@ -129,12 +111,11 @@ def about_parent(name: str) -> About:
             return _said_by(entry.load()) or unknown(name)
         except (ImportError, AttributeError):
             return unknown(name)
-    for found, _, tell in _FINDERS:
-        if found(name):
-            try:
-                return tell(name)
-            except StorageError:
-                return unknown(name)
+    if is_parent_folder(name):
+        try:
+            return about_folder(name)
+        except StorageError:
+            return unknown(name)
     return unknown(name)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,12 @@ from safetensors import SafetensorError
 from atomsets_core.parents.about import About
 from atomsets_core.parents.megnet.parent import LEVELS, REFERENCE, MEGNet
 from atomsets_core.parents.megnet.weights import Weights, weight_shapes
-from atomsets_core.storage import StorageError, Store, check_header
+from atomsets_core.storage import StorageError, Store
 
 WEIGHTS, CARD = "parent.safetensors", "parent.json"
 NEEDED = {"format_version", "kind", "digest", "sha256", "cutoff", "elements"}
+"""What a card says at least."""
+
 FORMAT_VERSION = 1
 """Version of the files of a saved parent."""
 
@@ -60,9 +61,7 @@ def read_card(store: Store) -> dict[str, Any]:
     """
     card = store.read_json(CARD)
     where = store.url(CARD)
-    if not isinstance(card, dict) or not {"format_version", "kind", "digest", "sha256", "cutoff", "elements"} <= set(
-        card
-    ):
+    if not isinstance(card, dict) or not set(card) >= NEEDED:
         raise StorageError(f"{where} is not the card of a parent")
     if card["format_version"] != FORMAT_VERSION or card["kind"] != "megnet":
         raise StorageError(
@@ -88,9 +87,8 @@ def read_parent(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if hashlib.sha256(data).hexdigest() != card["sha256"]:
         raise StorageError(f"{where} is damaged: it is not the file that {CARD} describes; train the parent again")
     try:
-        check_header(data)
         weights = safetensors.numpy.load(data)
-    except (SafetensorError, json.JSONDecodeError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise StorageError(f"{where} is damaged ({error}); train the parent again") from error
     if {name: value.shape for name, value in weights.items()} != weight_shapes():
         raise StorageError(f"{where} is damaged: it doesn't hold the weights of a MEGNet; train the parent again")

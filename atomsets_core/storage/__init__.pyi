@@ -14,7 +14,6 @@ from .object_store import SCHEME as SCHEME
 from .parquet_probe import probe_content as probe_content
 from .parquet_probe import probe_file as probe_file
 from .size_limits import check_arrays as check_arrays
-from .size_limits import check_header as check_header
 from .size_limits import check_parquet as check_parquet
 from .size_limits import read_parquet as read_parquet
 from .store import BusyError as BusyError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -10,12 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
+from atomsets_core.models.networks.checkpoints import Checkpoint, Progress, pack, signature_of, unpack
 from atomsets_core.models.networks.graph_network import MEGNetNetwork
 from atomsets_core.models.networks.graph_set import GraphSet
 from atomsets_core.structures import IntArray
@@ -167,16 +164,9 @@ class _Run:
         self.at, self.total = 0, 0.0
         self.order: IntArray = np.empty(0, dtype=np.int64)
         self.kept: dict[str, Tensor] = {}
-        self.fingerprint = self._fingerprint()
-
-    def _fingerprint(self) -> Tensor:
-        """Digest of all that decides how the training ends; a checkpoint of another training is not gone on from."""
-        digest = hashlib.sha256(repr(self.options).encode())
-        for values in (self.rows, self.validation, self.target.cpu().numpy(), *self.graphs.structure_hash):
-            digest.update(values.encode() if isinstance(values, str) else np.ascontiguousarray(values).tobytes())
-        for value in self.network.weights.values():
-            digest.update(value.detach().cpu().numpy().tobytes())
-        return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+        self.signature = signature_of(
+            options, (rows, validation, self.target, *graphs.structure_hash, *network.weights.values())
+        )
 
     def wants_more(self) -> bool:
         """Whether another step is due."""
@@ -230,40 +220,25 @@ class _Run:
             self.network.weights[name].copy_(value)
 
     def state(self) -> bytes:
-        """Everything that another process needs to go on, as safetensors."""
-        tensors = {f"network.{name}": value.detach() for name, value in self.network.weights.items()}
-        for name, parameter in self.network.weights.items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
-        tensors |= {f"kept.{name}": value for name, value in self.kept.items()}
-        tensors["losses"] = torch.tensor(self.history.losses, dtype=torch.float64)
-        tensors["validation"] = torch.tensor(self.history.validation, dtype=torch.float64)
-        tensors["place"] = torch.tensor([self.history.best_epoch, self.at])
-        tensors["total"] = torch.tensor(self.total, dtype=torch.float64)
-        tensors["seconds"] = torch.tensor(self.history.seconds, dtype=torch.float64)
-        tensors["fingerprint"] = self.fingerprint
-        return safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
+        """Everything that another process needs to go on."""
+        place = {
+            "losses": torch.tensor(self.history.losses, dtype=torch.float64),
+            "validation": torch.tensor(self.history.validation, dtype=torch.float64),
+            "epoch": torch.tensor([self.history.best_epoch, self.at]),
+            "total": torch.tensor(self.total, dtype=torch.float64),
+            "seconds": torch.tensor(self.history.seconds, dtype=torch.float64),
+        }
+        return pack(dict(self.network.weights.items()), self.optimizer, self.kept, place, self.signature)
 
-    @torch.no_grad()
     def restore(self, saved: bytes) -> None:
         """Go on from `state`; from the start where it is damaged or of another training."""
-        try:
-            tensors = {name: value.to(self.device) for name, value in safetensors.torch.load(saved).items()}
-        except safetensors.SafetensorError:
-            return
-        if not torch.equal(tensors.pop("fingerprint", torch.empty(0)).cpu(), self.fingerprint):
-            return
-        for name, parameter in self.network.weights.items():
-            parameter.copy_(tensors[f"network.{name}"])
-            prefix = f"optimizer.{name}."
-            found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            if found:
-                self.optimizer.state[parameter] = found
-        self.kept = {key.removeprefix("kept."): value for key, value in tensors.items() if key.startswith("kept.")}
-        best_epoch, self.at = tensors["place"].tolist()
-        self.total = float(tensors["total"])
-        seconds = float(tensors.get("seconds", 0.0))
-        self.history = History(tensors["losses"].tolist(), tensors["validation"].tolist(), best_epoch, seconds)
+        found = unpack(saved, dict(self.network.weights.items()), self.optimizer, self.signature)
+        if found is not None:
+            self.kept, place = found
+            best_epoch, self.at = place["epoch"].tolist()
+            self.total = float(place["total"])
+            losses, validation = place["losses"].tolist(), place["validation"].tolist()
+            self.history = History(losses, validation, best_epoch, float(place["seconds"]))
 
 
 def _schedule(x: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,11 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
+from atomsets_core.models.networks.checkpoints import Checkpoint, Progress, pack, signature_of, unpack
 from atomsets_core.models.networks.set_network import AtomSetsNetwork, MemberLinear, Standardize
 from atomsets_core.models.networks.training_data import BLOCK, GATHERED, Cut, TrainingData
 from atomsets_core.structures import IntArray
@@ -199,10 +197,9 @@ def train(
         raise ValueError(f"no loss {options.loss!r}; there are {', '.join(LOSSES)}")
     set_scales(network, data, y, used, scale_target=options.loss not in CLASSIFYING)
     run = _Training(network, data, y, used, options, validation)
-    if checkpoint:
-        run.sign()
-        if saved := checkpoint.load():
-            run.restore(saved)
+    signature = run.signature() if checkpoint else b""
+    if checkpoint and (saved := checkpoint.load()):
+        run.restore(saved, signature)
     kept = time.monotonic()
     while run.wants_more():
         loss = run.epoch()
@@ -212,7 +209,7 @@ def train(
             progress(run.done, options.epochs, loss)
         due = run.done % options.checkpoint_every == 0 or time.monotonic() - kept > CHECKPOINT_SECONDS
         if checkpoint and due and run.wants_more():
-            checkpoint.save(run.state())
+            checkpoint.save(run.state(signature))
             kept = time.monotonic()
     run.finish()
     return run.losses
@@ -248,7 +245,6 @@ class _Training:
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
         self.micro = _fitting(network, data, options.batch_size, self.device)
-        self.signature = torch.zeros(16, dtype=torch.uint8)
         self.losses: list[float] = []
         self.best = torch.full((network.members,), math.inf, device=self.device)
         self.best_epoch = 0
@@ -349,46 +345,27 @@ class _Training:
                 value.copy_(self.kept[name])
         self.network.eval()
 
-    def sign(self) -> None:
-        """Name this training by what decides its result, so that it never goes on from another's checkpoint."""
-        digest = hashlib.blake2b(repr(self.options).encode(), digest_size=16)
-        data = (self.data.sites, self.data.weights, self.data.structure)
-        for tensor in (*data, *self.network.parameters(), self.target, self.weight):
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
-        digest.update(np.ascontiguousarray(self.data.offsets).data)
-        self.signature = torch.from_numpy(np.frombuffer(digest.digest(), dtype=np.uint8).copy())
+    def signature(self) -> bytes:
+        """Of this training, see `signature_of`."""
+        data = (self.data.sites, self.data.weights, self.data.structure, self.data.offsets)
+        return signature_of(self.options, (*data, *self.network.parameters(), self.target, self.weight))
 
-    def state(self) -> bytes:
-        """Everything that another process needs to go on, as safetensors."""
-        tensors = {f"network.{name}": value.detach() for name, value in self.network.named_parameters()}
-        for name, parameter in self.network.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{name}.{key}"] = value
-        tensors.update({f"kept.{name}": value for name, value in self.kept.items()})
-        tensors["best"] = self.best
-        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        tensors["best_epoch"] = torch.tensor(self.best_epoch)
-        tensors["signature"] = self.signature
-        return safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
+    def state(self, signature: bytes) -> bytes:
+        """Everything that another process needs to go on."""
+        place = {
+            "best": self.best,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "best_epoch": torch.tensor(self.best_epoch),
+        }
+        return pack(dict(self.network.named_parameters()), self.optimizer, self.kept, place, signature)
 
-    @torch.no_grad()
-    def restore(self, saved: bytes) -> None:
+    def restore(self, saved: bytes, signature: bytes) -> None:
         """Go on from `state`; from the start where it is damaged or of another training."""
-        try:
-            tensors = {name: value.to(self.device) for name, value in safetensors.torch.load(saved).items()}
-        except safetensors.SafetensorError:
-            return
-        if "signature" not in tensors or not torch.equal(tensors["signature"].cpu(), self.signature):
-            return
-        for name, parameter in self.network.named_parameters():
-            parameter.copy_(tensors[f"network.{name}"])
-            prefix = f"optimizer.{name}."
-            self.optimizer.state[parameter] = {
-                key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
-            }
-        self.kept = {k.removeprefix("kept."): value for k, value in tensors.items() if k.startswith("kept.")}
-        self.best, self.best_epoch = tensors["best"], int(tensors["best_epoch"])
-        self.losses = tensors["losses"].tolist()
+        found = unpack(saved, dict(self.network.named_parameters()), self.optimizer, signature)
+        if found is not None:
+            self.kept, place = found
+            self.best, self.best_epoch = place["best"], int(place["best_epoch"])
+            self.losses = place["losses"].tolist()
 
 
 def _fitting(network: AtomSetsNetwork, data: TrainingData, batch_size: int, device: torch.device) -> int:

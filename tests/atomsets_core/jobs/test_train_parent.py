@@ -1,5 +1,6 @@
 """A parent trained here is a parent: saved, found by its path, used by AtomSets, and the same after a kill."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -176,6 +177,10 @@ def test_elements_it_never_saw_are_flagged(made):
     [
         (lambda f: (f / "parent.safetensors").unlink(), "does not exist"),
         (lambda f: (f / "parent.safetensors").write_bytes(b"x" * 100), "damaged: it is not the file"),
+        (
+            lambda f: exchange(f, (f / "parent.safetensors").read_bytes()[:-4]),
+            r"parent\.safetensors is damaged \(.*covered",
+        ),
         (lambda f: (f / "parent.json").write_text("{"), "not JSON"),
         (lambda f: (f / "parent.json").write_text("{}"), "not the card of a parent"),
         (lambda f: edit(f, format_version=7), "format 7 can't be read"),
@@ -186,6 +191,11 @@ def test_a_damaged_parent_is_refused(made, tmp_path, damage, message):
     damage(folder)
     with pytest.raises(StorageError, match=message):
         load_folder(str(folder))
+
+
+def exchange(folder, weights):
+    (folder / "parent.safetensors").write_bytes(weights)
+    edit(folder, sha256=hashlib.sha256(weights).hexdigest())
 
 
 def edit(folder, **change):

@@ -203,6 +203,9 @@ def test_save_and_load(tmp_path, graphs, labelled):
     (tmp_path / "m/model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(StorageError, match="damaged"):
         MEGNetRegressor.load(store, "m")
+    (tmp_path / "m/model.json").write_text(json.dumps({k: v for k, v in config.items() if k != "tensors"}))
+    with pytest.raises(StorageError, match=r"model\.safetensors can't be read"):
+        MEGNetRegressor.load(store, "m")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from atomsets_core.models.classifier import AtomSetsClassifier
 from atomsets_core.models.regressor import AtomSetsRegressor
-from atomsets_core.models.saved_models import FORMAT_VERSION, read_config
+from atomsets_core.models.saved_models import FORMAT_VERSION, read_arrays, read_config
 from atomsets_core.models.trained import load_model
 from atomsets_core.storage.store import StorageError, Store
 
@@ -138,6 +138,51 @@ def test_options_that_do_not_fit_the_arrays_are_refused_without_allocating(data,
         load(store)
 
 
+def announced(header: dict, data: bytes = b"1234") -> bytes:
+    """A safetensors file that says this of what follows."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def array(shape: list[int], start: int, stop: int, kind: str = "F32") -> dict:
+    return {"dtype": kind, "shape": shape, "data_offsets": [start, stop]}
+
+
+GOOD = announced({"a": array([1], 0, 4)})
+DAMAGED = {
+    "empty": b"",
+    "less than a length": GOOD[:7],
+    "header cut off": GOOD[:20],
+    "header of an exabyte": struct.pack("<Q", 1 << 60) + b"{}",
+    "header larger than allowed": struct.pack("<Q", 100_000_001) + b"{}",
+    "header that is no JSON": struct.pack("<Q", 2) + b"{x",
+    "header nested without end": struct.pack("<Q", 100_000) + b"[" * 100_000,
+    "data cut off": GOOD[:-1],
+    "data too long": GOOD + b"\0",
+    "shape too large": announced({"a": array([1 << 40], 0, 4)}),
+    "shape beyond all numbers": announced({"a": array([1 << 40, 1 << 40], 0, 4)}),
+    "negative shape": announced({"a": array([-1], 0, 4)}),
+    "empty but huge": announced({"a": array([0, 1 << 62, 1 << 62], 0, 0)}, b""),
+    "offset too large": announced({"a": array([1], 0, 1 << 50)}),
+    "negative offset": announced({"a": array([1], -4, 0)}),
+    "end before start": announced({"a": array([1], 4, 0)}),
+    "arrays on each other": announced({"a": array([2], 0, 8), "b": array([2], 4, 12)}, bytes(12)),
+    "the same bytes twice": announced({"a": array([1], 0, 4), "b": array([1], 0, 4)}),
+    "a hole": announced({"a": array([1], 0, 4), "b": array([1], 8, 12)}, bytes(12)),
+    "a hole before all": announced({"a": array([1], 4, 8)}, bytes(8)),
+    "unknown numbers": announced({"a": array([1], 0, 4, "Q32")}),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_arrays_that_are_not_what_the_file_announces_are_refused(data, tmp_path, content):
+    assert read_arrays(GOOD, "here")["a"].shape == (1,)
+    store = version_1(data, tmp_path, lambda config: config)
+    store.write("model.safetensors", content)
+    with pytest.raises(StorageError, match=r"the model is damaged: model\.safetensors can't be read"):
+        load(store)
+
+
 def test_arrays_that_lie_about_their_size_are_refused(data, tmp_path):
     store = version_1(data, tmp_path, lambda config: config)
     whole = store.read("model.safetensors")
@@ -145,12 +190,8 @@ def test_arrays_that_lie_about_their_size_are_refused(data, tmp_path):
     header = json.loads(whole[8 : 8 + length])
     name = next(name for name in header if name.startswith("network.out.weight"))
     header[name]["shape"][0] *= 1000
-    text = json.dumps(header).encode()
-    store.write("model.safetensors", struct.pack("<Q", len(text)) + text + whole[8 + length :])
-    with pytest.raises(StorageError, match=f"{name} is not what its shape says"):
-        load(store)
-    store.write("model.safetensors", struct.pack("<Q", 2**60) + whole[8:])
-    with pytest.raises(StorageError, match="cut off"):
+    store.write("model.safetensors", announced(header, whole[8 + length :]))
+    with pytest.raises(StorageError, match=r"model\.safetensors can't be read .*invalid shape"):
         load(store)
 
 
