@@ -117,8 +117,8 @@ def bibtex(references: Sequence[Mapping[str, Any]]) -> str:
     entries, keys = [], set()
     for source in references:
         fields = dict(source.get("bibtex") or {"note": source["citation"]})
-        kind = fields.pop("entry", "article" if "journal" in fields else "misc")
-        key = base = fields.pop("key", "") or _key(source)
+        kind = _word(fields.pop("entry", "")) or ("article" if "journal" in fields else "misc")
+        key = base = _word(fields.pop("key", "")) or _key(source)
         letters = iter("bcdefghijklmnopqrstuvwxyz")
         while key in keys:
             key = base + next(letters)
@@ -135,6 +135,11 @@ def _key(source: Mapping[str, Any]) -> str:
     text = unicodedata.normalize("NFKD", str(source["citation"])).encode("ascii", "ignore").decode()
     names, years = re.findall(r"[A-Z][a-z]{2,}", text.partition(",")[0]), re.findall(r"\((\d{4})\)", text)
     return (names[-1].lower() if names else "reference") + (years[-1] if years else "")
+
+
+def _word(text: object) -> str:
+    """The letters and digits of a text."""
+    return re.sub(r"[^A-Za-z0-9]", "", str(text))
 
 
 def _tex(text: str) -> str:

@@ -9,8 +9,10 @@ from pymatgen.core import Lattice, Structure
 from atomsets_core.features.making import featurize_into
 from atomsets_core.features.stored import FeatureStore
 from atomsets_core.jobs import benchmark
-from atomsets_core.jobs.benchmark import VARIANTS, lacking, run_fold, score, specifications
+from atomsets_core.jobs.benchmark import VARIANTS, available, lacking, run_fold, score, specifications
 from atomsets_core.models import recipe
+from atomsets_core.parents import chgnet
+from atomsets_core.parents.registry import about_parent, load_parent
 from atomsets_core.sources.matbench import TASKS, Dataset
 from atomsets_core.storage.store import Store
 from atomsets_core.structures.batch import Structures
@@ -100,12 +102,15 @@ def test_rows_of_compositions_that_no_parent_saw_are_scored_by_themselves(monkey
     data = dataset(False)
     monkeypatch.setattr(benchmark, "load_dataset", lambda *_: data)
     found = run_fold("task", "", "", "auto", 0, 0)
+    assert about_parent("megnet").package in found["versions"]
     test = data.folds[0][1]
     new = ~benchmark.load_composition().has_seen(benchmark.as_compositions(list(data.inputs[test])))
     assert 0 < found["n_unseen"] == new.sum() < len(test)
     predicted = np.array(list(found["predictions"].values()))
     assert found["scores_unseen"] == score(data.task, data.y[test][new], predicted[new])
-    assert run_fold("task", "", "", "random-forest", 0, 0)["n_unseen"] == 0
+    forest = run_fold("task", "", "", "random-forest", 0, 0)
+    assert forest["n_unseen"] == 0
+    assert "maml" not in forest["versions"], "it has no parent"
 
 
 def of_structures(elastic) -> Dataset:
@@ -132,6 +137,18 @@ def test_only_structures_that_no_shard_knows_are_lacking(elastic, tmp_path):
     # The first was refused, which is known now.
     assert lacking(data, one).tolist() == [False] * 10 + [True] * 20
     assert lacking(data, two).all()
+
+
+def test_what_can_not_be_used_is_named_with_the_package_that_is_missing(monkeypatch):
+    load_parent("megnet")
+    load_parent.cache_clear()
+    chgnet.read_weights.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    usable, missing = available(["megnet:V0+V1", "chgnet:site"])
+    about = about_parent("chgnet")
+    assert usable == ("megnet:V0+V1",)
+    assert list(missing) == ["chgnet:site"]
+    assert f"the package {about.package}, which is not installed: pip install {about.install}" in missing["chgnet:site"]
 
 
 @pytest.mark.parametrize("variant", ["megnet-scratch", "MLP-v"])

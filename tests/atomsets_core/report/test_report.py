@@ -493,9 +493,11 @@ def test_references_become_bibtex_that_nothing_can_break():
         {"citation": "A. Müller, X (2020)", "doi": "10.1234/a_b"},
         {"citation": "B. Müller, Y {50%} & z\\end (2020)"},
         {"citation": "nobody"},
+        {"citation": "C. C (2020)", "bibtex": {"entry": "misc{x}", "key": "c 20,}20", "title": "C"}},
     ]
     text = bibtex(sources)
     assert re.findall(r"@misc\{(\w+),", text) == ["muller2020", "muller2020b", "reference"]
+    assert "@miscx{c2020,\n  title = {C}\n}" in text
     assert r"Y 50\% \& zend (2020)" in text
     assert text.count("{") == text.count("}")
 

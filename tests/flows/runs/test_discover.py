@@ -12,6 +12,7 @@ from pymatgen.core import Lattice, Structure
 
 from atomsets_core.discovery.simulate import CHOSEN
 from atomsets_core.jobs import discover as work
+from atomsets_core.parents.registry import about_parent
 from atomsets_core.report.discovery import write_discovery_report
 from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.embedded import load_elastic
@@ -71,6 +72,19 @@ def test_the_report_says_what_the_numbers_say(finished):
         assert f"{row['r_precision']:.3f}" in page
     for name in ("plot-hits-K_VRH", "plot-parity-K_VRH", "plot-search-K_VRH"):
         assert f'id="{name}"' in page
+    assert result["asked"]["parents"] == ["megnet"]
+    assert about_parent("megnet").overlap in page
+    assert about_parent("megnet").references[0].doi in page
+    assert "10.1038/s41524-021-00639-w" in page
+
+
+def test_a_result_that_says_no_parents_has_a_report_too(finished, tmp_path):
+    store = Store(tmp_path)
+    result = json.loads((finished[0] / "discovery.json").read_text())
+    del result["asked"]["parents"]
+    store.write_json("discovery.json", result)
+    write_discovery_report(store)
+    assert "10.1038/s41524-021-00639-w" in (tmp_path / "report.html").read_text()
 
 
 def test_the_report_of_a_file_that_says_nothing_of_itself(finished, tmp_path):
