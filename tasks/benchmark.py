@@ -15,7 +15,7 @@ from atomsets_tasks.retries import RETRY
 
 @task(task_run_name="features of {features.parent} {start} to {stop}", cache_policy=NO_CACHE, **RETRY)
 def prepare(name: str, data: str, features: FeatureStore, start: int, stop: int) -> dict[str, float]:
-    """See `atomsets_core.jobs.benchmark.prepare`."""
+    """Make features of a stretch of rows, on a worker; see `atomsets_core.jobs.benchmark.prepare`."""
     return client.run(jobs.prepare, name, data, features, start, stop)
 
 

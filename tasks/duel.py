@@ -17,7 +17,7 @@ from atomsets_tasks.retries import RETRY
 
 @task(task_run_name="{champion} against {challenger} on frozen folds", cache_policy=NO_CACHE, **RETRY)
 def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenger: str, name: str) -> dict[str, Any]:
-    """See `atomsets_core.jobs.duel.duel_on_folds`."""
+    """Compare two models on frozen folds, on a worker; see `atomsets_core.jobs.duel.duel_on_folds`."""
     return client.run(jobs.duel_on_folds, store, features, champion, challenger, name, heavy=True)
 
 
@@ -31,5 +31,5 @@ def simulate_champion(
     seed: int,
     name: str,
 ) -> dict[str, Any]:
-    """See `atomsets_core.jobs.duel.simulate_champion`."""
+    """Try the champion's recipe on today's labels; see `atomsets_core.jobs.duel.simulate_champion`."""
     return client.run(jobs.simulate_champion, store, features, parameters, champion, options, seed, name, heavy=True)

@@ -18,7 +18,7 @@ from atomsets_tasks.retries import RETRY
 def predict_shard(
     number: int, total: int, store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str
 ) -> dict[str, Any]:
-    """See `atomsets_core.jobs.predict.predict_shard`."""
+    """Predict for the structures of one shard; see `atomsets_core.jobs.predict.predict_shard`."""
     done = client.run(jobs.predict_shard, store, features, entry, folder, name, heavy=True, priority=1)
     get_run_logger().info("shard %d of %d: %d predictions in %.1f s", number, total, done["rows"], done["seconds"])
     return done

@@ -24,7 +24,7 @@ def train_model(
     about: Mapping[str, Any],
     frozen: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """See `atomsets_core.jobs.train.train_model`."""
+    """Train the ensemble on a worker; see `atomsets_core.jobs.train.train_model`."""
     done = client.run(jobs.train_model, store, features, parameters, folder, about, frozen, heavy=True, priority=2)
     get_run_logger().info("trained on %d structures in %.0f s (%s)", done["n_train"], done["seconds"], done["device"])
     return done
@@ -39,7 +39,7 @@ def simulate_discovery(
     seed: int,
     name: str,
 ) -> dict[str, Any]:
-    """See `atomsets_core.jobs.simulate.simulate_seed`."""
+    """Play one simulated discovery on a worker; see `atomsets_core.jobs.simulate.simulate_seed`."""
     done = client.run(jobs.simulate_seed, store, features, parameters, options, seed, name, heavy=True)
     get_run_logger().info("simulated discovery %d in %.0f s", seed, done["seconds"])
     return done

@@ -129,11 +129,11 @@ CHECKPOINT = "checkpoint.safetensors"
 """A training that isn't finished; gone when it is."""
 
 MODEL_FILES = (CONFIG, ARRAYS, OUT_OF_FOLD)
-"""Of a trained model, those that must be there and sound."""
+"""Files of a trained model that must be there and sound."""
 
 
 def model_folder(key: str) -> str:
-    """Of a model, by 16 hex digits from everything it depends on."""
+    """Folder of a model, by 16 hex digits from everything it depends on."""
     return f"{MODELS}/{key}"
 
 
@@ -148,7 +148,7 @@ def discovery_name(key: str, seed: int) -> str:
 
 
 def predictions_folder(model: str) -> str:
-    """Of the predictions that a model made; `model` is its folder."""
+    """Folder of the predictions that a model made; `model` is its folder."""
     return f"predictions/{model.partition('/')[2]}"
 
 

@@ -97,7 +97,7 @@ def _expected_improvement(asked: Question) -> FloatArray:
 
 
 def _probability(asked: Question) -> FloatArray:
-    """Of being better than the best value (Kushner, J. Basic Eng. 86, 97 (1964)), or within the window."""
+    """Probability of being better than the best value (Kushner, J. Basic Eng. 86, 97 (1964)), or within the window."""
     low, high = asked.objective.low, asked.objective.high
     if low is not None and high is not None:
         return norm.cdf((high - asked.mean) / asked.spread) - norm.cdf((low - asked.mean) / asked.spread)

@@ -175,6 +175,9 @@ def read_arrays(data: bytes, where: str) -> dict[str, Tensor]:
         data: the file.
         where: its folder, for the message.
 
+    Returns:
+        name -> tensor of the shape, e.g. (n, width), and dtype it was saved with.
+
     Raises:
         StorageError: the file is damaged: cut off, or its header announces something else than it holds.
     """

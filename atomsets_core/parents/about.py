@@ -129,7 +129,7 @@ def levels_about(
 
 
 def unknown(name: str) -> About:
-    """Of a parent that says nothing of itself."""
+    """Stands for a parent that says nothing of itself."""
     return About(
         title=name,
         described=f"the parent {name}",

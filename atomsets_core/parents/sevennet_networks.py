@@ -33,7 +33,7 @@ CUTOFF_ON = 4.5
 """Angstrom, where the XPLOR switching function begins to take the bonds to zero."""
 
 POWER = 6
-"""Of the polynomial that takes the bonds to zero in newer networks."""
+"""Exponent p of the polynomial that takes the bonds to zero in newer networks."""
 
 SCALARS = 128
 """Numbers of degree 0 that an atom has."""
@@ -104,7 +104,7 @@ class Network:
         weights: file in the package.
         channels: vectors of degree 0, 1, ... that an atom has.
         version: that the checkpoint says of itself, and cutoff_function.
-        switch: (lengths) -> (lengths) what takes the bonds to zero at the cutoff.
+        switch: (n,) lengths in Angstrom -> (n,) factors that take the bonds to zero at the cutoff.
     """
 
     name: str

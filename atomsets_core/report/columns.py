@@ -16,7 +16,7 @@ from atomsets_core.storage import prediction_units
 from atomsets_core.transforms import find_transform
 
 Row = Mapping[str, Any]
-"""Of the shortlist; on the page with "card", the number of its card, or None."""
+"""One row of the shortlist; on the page with "card", the number of its card, or None."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def headings(summary: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Heading:
-    """Of a column of the page: the words, how it is sorted, and what is shown over it."""
+    """What stands over a column of the page: the words, how it is sorted, and what is shown over it."""
 
     name: str
     kind: str
@@ -155,7 +155,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of the page: its class, what it is sorted by (None: what stands in it), and what stands in it."""
+    """One cell of the page: its class, what it is sorted by (None: what stands in it), and what stands in it."""
 
     css: str
     value: Any
@@ -164,7 +164,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """Of the page: number of the card of a candidate, whether it is inside the domain, and its cells."""
+    """One line of the page: number of the card of a candidate, whether it is inside the domain, and its cells."""
 
     card: int | None
     inside: bool

@@ -55,7 +55,7 @@ TOLERANCES = Tolerances()
 """Those that hold everywhere."""
 
 _MIRRORED = {78: 76, 95: 91, 96: 92, 145: 144, 153: 151, 154: 152, 170: 169, 172: 171, 179: 178, 181: 180, 213: 212}
-"""Of each pair of space groups that are mirror images of each other the second, to the first."""
+"""Second -> first of each pair of space groups that are mirror images of each other."""
 
 
 @dataclass(frozen=True)

@@ -346,7 +346,7 @@ class _Training:
         self.network.eval()
 
     def signature(self) -> bytes:
-        """Of this training, see `signature_of`."""
+        """Digest of all that decides how this training ends, see `signature_of`."""
         data = (self.data.sites, self.data.weights, self.data.structure, self.data.offsets)
         return signature_of(self.options, (*data, *self.network.parameters(), self.target, self.weight))
 
