@@ -23,7 +23,7 @@ class Transform:
         inverse: on the scale -> in the unit of the target. Takes every real number and never decreases: the ends of
             intervals go through it, wherever they lie.
         slope: values in the unit of the target -> how much they change for a small step on the scale, divided by it.
-        accepts: (n,) values -> (n,) bool, which of the finite ones can be learned; what it says of others doesn't count.
+        accepts: (n,) values -> (n,) bool, which finite ones can be learned; what it says of others doesn't count.
         needed: what a value must be beside finite, as an adjective, e.g. "positive".
         purpose: what it is for, after its name, e.g. "for positive values that span decades".
         called: what stands before a unit or a target on this scale, e.g. "log10"; empty where it is that of the values.

@@ -108,8 +108,8 @@ def unpack(
     """Give network and optimizer back what `pack` took of them.
 
     Returns:
-        `kept` and `place` as they were given, tensors of any shape and dtype, e.g. (n,), on the network's device; None, and nothing is changed, where the file is
-        damaged or of another training.
+        `kept` and `place` as they were given, tensors of any shape and dtype, e.g. (n,), on the network's device; None,
+        and nothing is changed, where the file is damaged or of another training.
     """
     device = next(iter(parameters.values())).device
     try:
