@@ -76,7 +76,7 @@ def test_compiled_extremes_are_those_of_torch(largest, transposed, monkeypatch):
         (torch.where(found.isfinite(), found, 0.0) * weight).sum().backward()
         return found.detach(), inputs.grad
 
-    assert fused_layers.compiled_module("extreme_kernel") is not None
+    assert fused_layers.compiled_module("models.networks.extreme_kernel") is not None
     compiled = both()
     monkeypatch.setattr(fused_layers, "compiled_module", lambda _: None)
     plain = both()

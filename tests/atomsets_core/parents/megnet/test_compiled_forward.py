@@ -105,7 +105,7 @@ def test_without_numba_torch_and_pymatgen_do_the_work(megnet, sample, monkeypatc
     compiled_module.cache_clear()
     try:
         assert compiled_forward(read_weights()) is None
-        assert compiled_module("neighbour_kernel") is None
+        assert compiled_module("structures.neighbour_kernel") is None
         fallback = MEGNet(read_weights())
         assert not fallback.compiled
         assert_same(fallback.featurize(few), expected)
