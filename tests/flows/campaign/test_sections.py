@@ -168,7 +168,7 @@ def test_each_kind_is_started_with_its_options(file, monkeypatch):
     asked = {}
     for kind in ("local", "slurm", "kubernetes"):
         monkeypatch.setattr(
-            f"atomsets_tasks.clusters.start_{kind}", lambda *a, kind=kind, **b: asked.update({kind: (a, b)})
+            f"atomsets_flows.campaign.cluster.start_{kind}", lambda *a, kind=kind, **b: asked.update({kind: (a, b)})
         )
     common = ["cluster.workers=8", "cluster.memory_per_worker=3GB"]
     read_campaign(file, common).cluster.start()
