@@ -67,10 +67,12 @@ def names_in(text: str) -> Iterator[str]:
 
 def spelled(text: str) -> set[str]:
     """Which of the names a file spells."""
+    plain = text.replace("\\.", ".")
+    names, folders = ([name for name in some if name in plain] for some in (NAMES, FOLDERS))
     found = set()
-    for string in names_in(text):
-        found |= {name for name in NAMES if re.search(rf"(^|[/*|(]){re.escape(name)}($|[/|)])", string)}
-        found |= {folder for folder in FOLDERS if re.match(rf"\(?{folder}", string)}
+    for string in names_in(text) if names or folders else ():
+        found |= {name for name in names if re.search(rf"(^|[/*|(]){re.escape(name)}($|[/|)])", string)}
+        found |= {folder for folder in folders if string.startswith(folder)}
     return found
 
 

@@ -14,7 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from typer.testing import CliRunner
 
-from atomsets_core.campaigns.last_run import CONFRONTED, read_changes, read_standing
+from atomsets_core.campaigns.last_run import read_changes, read_standing
+from atomsets_core.campaigns.layout import CONFRONTED
 from atomsets_core.campaigns.model_registry import read_registry
 from atomsets_core.storage.store import Store
 from atomsets_flows.campaign.sections import Campaign
