@@ -144,13 +144,15 @@ def _defined(text: str) -> set[str]:
 
 
 def stray_tests(root: Path) -> list[str]:
-    """Tests that lie neither beside their file's path nor are known to be of a whole room."""
+    """Tests that are neither of a file at their path (test_FILE.py, test_FILE_PART.py) nor of a whole room."""
     found = []
     for folder in house.FOLDERS.values():
         for test in sorted((root / "tests" / folder).rglob("test_*.py")):
             path = test.relative_to(root)
-            file = root / Path(*path.parts[1:-1]) / path.name.removeprefix("test_")
-            if not file.is_file() and str(path) not in TOGETHER:
+            subject = path.stem.removeprefix("test_").split("_")
+            names = ["_".join(subject[:n]) + ".py" for n in range(1, len(subject) + 1)]
+            here = root / Path(*path.parts[1:-1])
+            if not any((here / name).is_file() for name in names) and str(path) not in TOGETHER:
                 found.append(str(path))
     return found
 

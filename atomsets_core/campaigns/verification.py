@@ -1,6 +1,6 @@
 """Every file of a campaign against what it was written with, and what is missing between them.
 
-Results are checked against their checksums (`storage/checksums.py`), feature shards against the manifest, models by
+Results are checked against their checksums (`storage/store.py`), feature shards against the manifest, models by
 loading them, and the whole against its own numbers: every structure that is ranked has features and a prediction, and
 the counts of the summary are those of the files.
 """

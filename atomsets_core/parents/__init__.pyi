@@ -7,6 +7,7 @@ from .base import Parent as Parent
 from .base import element_levels as element_levels
 from .base import featurize_batches as featurize_batches
 from .base import in_torch as in_torch
+from .base import resolve_device as resolve_device
 from .base import split_levels as split_levels
 from .base import weights_digest as weights_digest
 from .composition import FILE as FILE
@@ -17,7 +18,6 @@ from .composition import VOLUME as VOLUME
 from .composition import CompositionNetwork as CompositionNetwork
 from .composition import keys_of as keys_of
 from .composition import load_composition as load_composition
-from .device import resolve_device as resolve_device
 from .features import Features as Features
 from .features import Float32Array as Float32Array
 from .features import joint_digest as joint_digest

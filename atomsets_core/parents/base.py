@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pymatgen.core import Element
 from torch import Tensor
 
@@ -231,3 +232,10 @@ def installed_file(package: str, path: str, install: str) -> Path:
     if not found:
         raise FileNotFoundError(f"the installed {package} carries no weights at {folder / path}")
     return found[0]
+
+
+def resolve_device(device: str) -> torch.device:
+    """A torch device; "auto" is the GPU where there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)

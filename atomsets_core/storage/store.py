@@ -1,4 +1,4 @@
-"""Files of a campaign, on a disk or in an object store: whole or not at all.
+"""Files of a campaign on a disk or in an object store: whole or not at all, with checksums, and columns with units.
 
 A local file is written to a temporary name in its folder, flushed to the disk and renamed; an object store puts an
 object in one step. Nobody ever sees half a file.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
 import posixpath
+import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -314,3 +316,123 @@ def _why(error: OSError) -> str:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
+
+
+STRUCTURE = {"lattice": "Angstrom", "frac": "lattice vectors", "occupancy": "1", "n_atoms": "1", "Z": "1"}
+"""Units of the columns of a structure; "1" is a pure number."""
+
+NONE = "1"
+
+
+def prediction_units(unit: str, *, scale: str) -> dict[str, str]:
+    """Column -> unit for labels, predictions and rankings.
+
+    Args:
+        unit: of the target.
+        scale: unit of the scale that the model works on, e.g. "log10(GPa)" (see `transforms.Transform.applied_to`).
+    """
+    return {
+        **dict.fromkeys(("value", "predicted", "lower", "upper"), unit),
+        **dict.fromkeys(("mean", "std", "score"), scale),
+        "distance": "standard deviations of the training features",
+        "e_above_hull": "eV/atom",
+        "n_atoms": NONE,
+    }
+
+
+def with_units(table: pa.Table, units: Mapping[str, str]) -> pa.Table:
+    """The table with the units of those of its columns that have one."""
+    metadata = {f"unit:{name}": units[name] for name in table.column_names if name in units}
+    kept = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    return table.replace_schema_metadata({**kept, **metadata})
+
+
+def units_of(table: pa.Table | pa.Schema) -> dict[str, str]:
+    """Column -> unit, as far as the table says."""
+    schema = table.schema if isinstance(table, pa.Table) else table
+    found = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return {key.removeprefix("unit:"): value for key, value in found.items() if key.startswith("unit:")}
+
+
+FOLDER = "checksums"
+
+ENDING = ".sha256"
+
+_LINE = re.compile(rb"([0-9a-f]{64})  (.+)\n")
+
+_PIECE = 1 << 20
+
+_LONGEST = 4096
+"""Bytes of a checksum file beyond which it is none."""
+
+
+def seal(store: Store, *names: str) -> None:
+    """Write the checksums of files that are there.
+
+    Raises:
+        StorageError: one of them is not, or the checksum can't be written.
+    """
+    for name in names:
+        store.write(_place(name), f"{digest_of(store, name)}  {name}\n".encode())
+
+
+def unseal(store: Store, *names: str) -> None:
+    """Take the checksums away: the files will be written anew."""
+    for name in names:
+        store.remove(_place(name))
+
+
+def fault(store: Store, name: str) -> str:
+    """What is wrong with a result; "" where it is what was written."""
+    if not store.exists(name):
+        return "is gone" if store.exists(_place(name)) else "is not there"
+    try:
+        expected = _expected(store, name)
+    except StorageError:
+        return "has no checksum: the run that wrote it was stopped, or it was put there by somebody else"
+    if expected is None:
+        return f"can't be checked: {_place(name)} is damaged"
+    try:
+        found = digest_of(store, name)
+    except StorageError as error:
+        return str(error)
+    return "" if found == expected else "is damaged or was changed: its sha256 is not the one it was written with"
+
+
+def sound(store: Store, name: str) -> bool:
+    """Whether a result is there and what was written."""
+    return not fault(store, name)
+
+
+def digest_of(store: Store, name: str) -> str:
+    """sha256 of a file, read in pieces.
+
+    Raises:
+        StorageError: it can't be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with store.open(name) as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+    except OSError as error:
+        raise StorageError(f"{store.url(name)} can't be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def sealed(store: Store) -> list[str]:
+    """Names of all results that have a checksum, sorted."""
+    prefix = len(FOLDER) + 1
+    return [name[prefix : -len(ENDING)] for name in store.all_names(FOLDER) if name.endswith(ENDING)]
+
+
+def _place(name: str) -> str:
+    return f"{FOLDER}/{name}{ENDING}"
+
+
+def _expected(store: Store, name: str) -> str | None:
+    """The digest that stands in the checksum file; None where that is damaged."""
+    if store.size(_place(name)) > _LONGEST:
+        return None
+    match = _LINE.fullmatch(store.read(_place(name)))
+    return match[1].decode() if match and match[2] == name.encode() else None

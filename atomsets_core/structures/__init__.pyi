@@ -1,3 +1,4 @@
+from .batch import LARGEST_ATOMIC_NUMBER as LARGEST_ATOMIC_NUMBER
 from .batch import STRUCTURE_COLUMNS as STRUCTURE_COLUMNS
 from .batch import FloatArray as FloatArray
 from .batch import IntArray as IntArray
@@ -15,16 +16,15 @@ from .equivalent_sites import MergedSites as MergedSites
 from .equivalent_sites import count_unlike_bonds as count_unlike_bonds
 from .equivalent_sites import merge_alike as merge_alike
 from .equivalent_sites import merge_sites as merge_sites
-from .formulas import LARGEST_ATOMIC_NUMBER as LARGEST_ATOMIC_NUMBER
 from .graphs import CrystalGraphs as CrystalGraphs
 from .graphs import graph_batches as graph_batches
 from .graphs import neighbours as neighbours
 from .reading import as_structures as as_structures
 from .reading import from_arrow as from_arrow
 from .reading import from_pymatgen as from_pymatgen
+from .reading import validate as validate
 from .same_crystal import TOLERANCES as TOLERANCES
 from .same_crystal import CrystalsByFormula as CrystalsByFormula
 from .same_crystal import KnownCrystals as KnownCrystals
 from .same_crystal import prepare as prepare
 from .same_crystal import same_crystal as same_crystal
-from .validation import validate as validate

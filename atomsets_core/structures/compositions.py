@@ -17,8 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from pymatgen.core import Composition, Element, Structure
 
-from atomsets_core.structures.batch import IntArray, Refusal, Structures, list_array, ragged_rows
-from atomsets_core.structures.formulas import LARGEST_ATOMIC_NUMBER, formula_of
+from atomsets_core.structures.batch import (
+    LARGEST_ATOMIC_NUMBER,
+    IntArray,
+    Refusal,
+    Structures,
+    formula_of,
+    list_array,
+    ragged_rows,
+)
 
 Formula = str | Composition | Structure
 """What a composition can be made of."""

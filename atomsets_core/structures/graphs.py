@@ -12,7 +12,7 @@ from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from atomsets_core.compiled import compiled_module
 from atomsets_core.structures.batch import FloatArray, IntArray, Refusal, Structures, ragged_rows
-from atomsets_core.structures.validation import partial_occupancy
+from atomsets_core.structures.reading import partial_occupancy
 
 SELF_TOLERANCE = 1e-8
 """Angstrom: an atom is its own neighbour only through another image, farther than this."""

@@ -14,8 +14,7 @@ import pytest
 
 from atomsets_core.campaigns.verification import verify
 from atomsets_core.features import specification
-from atomsets_core.storage.store import StorageError, Store
-from atomsets_core.storage.units import units_of
+from atomsets_core.storage.store import StorageError, Store, units_of
 from tests.faults.damage import FILES, KINDS, Damages
 from tests.faults.kills import Kills
 from tests.faults.mini import differences

@@ -61,7 +61,7 @@ class Format:
 
 
 ZIP = "zip"
-"""The kind of an archive: what is in it is read, see `atomsets_core.sources.files.listing.list_zip`."""
+"""The kind of an archive: what is in it is read, see `atomsets_core.sources.files.reading.list_zip`."""
 
 
 def kind_and_stem(name: str) -> tuple[str, str]:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from atomsets_core.features.shards import read_shard, shard_key, write_shard
 from atomsets_core.storage.store import Store
 from atomsets_core.structures.batch import Structures
-from atomsets_core.structures.reading import lattice_vectors
-from atomsets_core.structures.validation import validate
+from atomsets_core.structures.reading import lattice_vectors, validate
 
 LEVELS = ("V0", "V1", "V3", "v")
 SOME = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -20,7 +20,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.sources.base import Pulled, SourceError
-from atomsets_core.sources.files import contents, listing
+from atomsets_core.sources.files import contents, reading
 from atomsets_core.sources.files.reading import read_path
 from atomsets_core.structures.reading import from_pymatgen
 
@@ -445,7 +445,7 @@ def test_encrypted_lying_and_huge_zip_members_are_refused(tmp_path, monkeypatch)
 
 
 def test_all_members_together_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(listing, "LARGEST_ARCHIVE", 3 * len(cif(nacl())))
+    monkeypatch.setattr(reading, "LARGEST_ARCHIVE", 3 * len(cif(nacl())))
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for i in range(5):
             archive.writestr(f"{i}.cif", cif(nacl()))

@@ -14,8 +14,7 @@ from atomsets_core.campaigns.verification import sweep, verify
 from atomsets_core.features.shards import folder, shard_key, write_shard
 from atomsets_core.features.stored import FeatureStore
 from atomsets_core.parents.features import Features
-from atomsets_core.storage import checksums
-from atomsets_core.storage.store import StorageError, Store
+from atomsets_core.storage.store import StorageError, Store, fault, seal, sealed, sound, unseal
 
 NAME = "predictions/m/k.parquet"
 
@@ -38,30 +37,30 @@ def test_a_sealed_file_is_sound_until_anything_happens_to_it(store: Store):
     content = bytes(range(256))
     for change in (lambda c: c[:-1], lambda c: c + b"x", lambda _: b"", lambda c: bytes([c[0] ^ 1]) + c[1:]):
         store.write(NAME, content)
-        assert "has no checksum" in checksums.fault(store, NAME)
-        checksums.seal(store, NAME)
-        assert checksums.sound(store, NAME)
-        assert checksums.sealed(store) == [NAME]
+        assert "has no checksum" in fault(store, NAME)
+        seal(store, NAME)
+        assert sound(store, NAME)
+        assert sealed(store) == [NAME]
         store.write(NAME, change(content))
-        assert "is damaged or was changed" in checksums.fault(store, NAME)
-        checksums.unseal(store, NAME)
+        assert "is damaged or was changed" in fault(store, NAME)
+        unseal(store, NAME)
     store.write(NAME, content)
-    checksums.seal(store, NAME)
+    seal(store, NAME)
     store.remove(NAME)
-    assert checksums.fault(store, NAME) == "is gone"
+    assert fault(store, NAME) == "is gone"
 
 
 @pytest.mark.parametrize("text", [b"", b"x", b"0" * 64 + b"  other\n", b"0" * 5000, b"0" * 63 + b"  " + NAME.encode()])
 def test_a_damaged_checksum_is_no_checksum(store: Store, text: bytes):
     store.write(NAME, b"1")
     store.write(f"checksums/{NAME}.sha256", text)
-    assert "can't be checked" in checksums.fault(store, NAME)
+    assert "can't be checked" in fault(store, NAME)
 
 
 def test_checksums_are_those_of_sha256sum(tmp_path: Path):
     store = Store(tmp_path)
     store.write(NAME, b"123")
-    checksums.seal(store, NAME)
+    seal(store, NAME)
     command = ["sha256sum", "--check", f"checksums/{NAME}.sha256"]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
     store.write(NAME, b"124")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atomsets_core.models.networks import fused_layers
-from atomsets_core.models.networks.fused_layers import extreme, share_of_sites, standardized_layer, sum_sites
+from atomsets_core.models.networks import set_network
+from atomsets_core.models.networks.set_network import extreme, share_of_sites, standardized_layer, sum_sites
 
 
 def grads(result, *inputs):
@@ -76,9 +76,9 @@ def test_compiled_extremes_are_those_of_torch(largest, transposed, monkeypatch):
         (torch.where(found.isfinite(), found, 0.0) * weight).sum().backward()
         return found.detach(), inputs.grad
 
-    assert fused_layers.compiled_module("models.networks.extreme_kernel") is not None
+    assert set_network.compiled_module("models.networks.extreme_kernel") is not None
     compiled = both()
-    monkeypatch.setattr(fused_layers, "compiled_module", lambda _: None)
+    monkeypatch.setattr(set_network, "compiled_module", lambda _: None)
     plain = both()
     torch.testing.assert_close(compiled[0], plain[0], rtol=0, atol=0)
     torch.testing.assert_close(compiled[1], plain[1], rtol=0, atol=0)

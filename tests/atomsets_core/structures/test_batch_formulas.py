@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition, Element
 
-from atomsets_core.structures.batch import Structures
-from atomsets_core.structures.formulas import formula_of, reduced_formula
+from atomsets_core.structures.batch import Structures, formula_of, reduced_formula
 
 
 def of(numbers):

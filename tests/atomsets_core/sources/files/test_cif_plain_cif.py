@@ -9,8 +9,7 @@ import pytest
 
 from atomsets_core.sources.embedded import load_elastic, load_flla
 from atomsets_core.sources.entries import Entry, pulled_from_entries
-from atomsets_core.sources.files.cif import parsed_by_pymatgen
-from atomsets_core.sources.files.plain_cif import read_plain
+from atomsets_core.sources.files.cif import parsed_by_pymatgen, read_plain
 
 
 def block(structure, **options) -> str:

@@ -1,0 +1,207 @@
+"""The stages of a screening, each as a Prefect task: pull, select, featurize, train, predict, rank.
+
+The work itself is in `atomsets_core.jobs`; here it gets its name, its retries and its place on the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from atomsets_core import jobs
+from atomsets_core.campaigns import PAGES, ahead_name, provenance_name, structures_name
+from atomsets_core.features import FeatureStore, ShardEntry
+from atomsets_core.jobs import Ranking, Selection, Wish
+from atomsets_core.sources import (
+    MATERIALS_PROJECT,
+    Catalogue,
+    MaterialsQuery,
+    PulledFile,
+    Watcher,
+    deduplicate_file,
+    pull_into,
+)
+from atomsets_core.storage import Store
+from atomsets_tasks import client
+from atomsets_tasks.isolate import ShardJob, make_shard
+from atomsets_tasks.retries import RETRY
+
+
+@task(task_run_name="pull {dataset} from {source}", cache_policy=NO_CACHE)
+def pull_source(
+    dataset: str,
+    source: str,
+    labels: str | None,
+    id_column: str,
+    store: Store,
+    query: MaterialsQuery | None = None,
+    watch: Watcher | None = None,
+    options: Mapping[str, Any] | None = None,
+    same: Sequence[str] = ("id",),
+    prefer: str | None = None,
+) -> PulledFile:
+    """Read a source and keep what it gave as structures/<dataset>.parquet.
+
+    Pages of a database lie in structures/pages until the next pull, which fetches only what is missing or has changed.
+    The files of a folder or zip are parsed by the workers of the cluster, where there is one.
+
+    Args:
+        dataset: "training" or "candidates".
+        source: see `atomsets_core.sources.pull.pull`.
+        labels: CSV of labels that are joined to the structures.
+        id_column: column of identifiers.
+        store: of the campaign.
+        query: of the Materials Project.
+        watch: is told how far it is.
+        options: further arguments of `pull`.
+        same: what makes two entries one, see `deduplicate`.
+        prefer: column by which one of them is kept: that with the lowest value.
+    """
+    more = dict(options or {})
+    if source != MATERIALS_PROJECT and client.connected():
+        more["fan_out"] = client.fan_out
+    pulled = pull_into(
+        store,
+        structures_name(dataset),
+        source,
+        labels=labels,
+        id_column=id_column,
+        query=query,
+        watch=watch,
+        pages=PAGES,
+        options=more,
+    )
+    kept = deduplicate_file(store, pulled, same, prefer=prefer)
+    if kept.provenance != pulled.provenance:
+        store.write_json(provenance_name(dataset), kept.provenance)
+    get_run_logger().info(
+        "%s: %d structures, %d entries refused, from %s", dataset, kept.structures, len(kept.refused), source
+    )
+    return kept
+
+
+@task(task_run_name="pull {dataset} from the Materials Project", cache_policy=NO_CACHE)
+def refresh(dataset: str, store: Store, query: MaterialsQuery | None, watch: Watcher | None = None) -> dict[str, Any]:
+    """Fetch what is new or has changed into structures/pages, where the campaign's own pull finds it.
+
+    Args:
+        dataset: "training" or "candidates".
+        store: of the campaign.
+        query: of the campaign, so that its pages are the same ones.
+        watch: is told how far it is.
+
+    Returns:
+        Counts of the pull, with the version of the database.
+    """
+    # The file that the last screening was made from stays as it is: what it ranked is compared with it.
+    target = ahead_name(dataset)
+    try:
+        pulled = pull_into(store, target, MATERIALS_PROJECT, query=query, watch=watch, pages=PAGES)
+    finally:
+        store.remove(target)
+        store.remove(target.removesuffix(".parquet") + ".json")
+    version = pulled.provenance.get("db_version")
+    get_run_logger().info(
+        "%s: %d structures in version %s; %d new, %d changed, %d fetched",
+        dataset, pulled.structures, version,
+        *(pulled.counts.get(name, 0) for name in ("new", "changed", "fetched")),
+    )  # fmt: skip
+    return {"structures": pulled.structures, "db_version": version, **pulled.counts}
+
+
+@task(task_run_name="select", cache_policy=NO_CACHE)
+def select(
+    store: Store,
+    training: PulledFile,
+    candidates: PulledFile,
+    target: str,
+    transform: str,
+    bounds: Mapping[str, tuple[float | None, float | None]],
+    exclude_elements: Sequence[str],
+    only_elements: Sequence[str],
+    exclude_seen: bool,
+) -> Selection:
+    """Say which labels and candidates are used; see `atomsets_core.jobs.select`."""
+    chosen = jobs.select(
+        store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen
+    )
+    get_run_logger().info(
+        "%d labels to learn from, %d candidates to rank, %d filtered out",
+        len(chosen.training),
+        len(chosen.candidates),
+        sum(chosen.filtered.values()),
+    )
+    return chosen
+
+
+@task(task_run_name="featurize shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
+def featurize_shard(number: int, total: int, job: ShardJob) -> dict[str, Any]:
+    """Make one shard of features, on a worker; see `atomsets_tasks.isolate.make_shard`."""
+    done = make_shard(job)
+    logger = get_run_logger()
+    logger.info(
+        "shard %d of %d: %d structures, %d sites in %.1f s, %d refused",
+        number, total, done["rows"], done["sites"], done["seconds"], done["refused"],
+    )  # fmt: skip
+    for reason, n in done["poison"].items():
+        logger.warning("shard %d of %d: %d structures left out: %s", number, total, n, reason)
+    return done
+
+
+@task(task_run_name="train {folder}", cache_policy=NO_CACHE, **RETRY)
+def train_model(
+    store: Store,
+    features: FeatureStore,
+    parameters: Mapping[str, Any],
+    folder: str,
+    about: Mapping[str, Any],
+    frozen: tuple[str, str] | None = None,
+) -> dict[str, Any]:
+    """Train the ensemble on a worker; see `atomsets_core.jobs.train.train_model`."""
+    done = client.run(jobs.train_model, store, features, parameters, folder, about, frozen, heavy=True, priority=2)
+    get_run_logger().info("trained on %d structures in %.0f s (%s)", done["n_train"], done["seconds"], done["device"])
+    return done
+
+
+@task(task_run_name="simulate discovery, seed {seed}", cache_policy=NO_CACHE, **RETRY)
+def simulate_discovery(
+    store: Store,
+    features: FeatureStore,
+    parameters: Mapping[str, Any],
+    options: Mapping[str, Any],
+    seed: int,
+    name: str,
+) -> dict[str, Any]:
+    """Play one simulated discovery on a worker; see `atomsets_core.jobs.simulate.simulate_seed`."""
+    done = client.run(jobs.simulate_seed, store, features, parameters, options, seed, name, heavy=True)
+    get_run_logger().info("simulated discovery %d in %.0f s", seed, done["seconds"])
+    return done
+
+
+@task(task_run_name="predict shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
+def predict_shard(
+    number: int, total: int, store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str
+) -> dict[str, Any]:
+    """Predict for the structures of one shard; see `atomsets_core.jobs.predict.predict_shard`."""
+    done = client.run(jobs.predict_shard, store, features, entry, folder, name, heavy=True, priority=1)
+    get_run_logger().info("shard %d of %d: %d predictions in %.1f s", number, total, done["rows"], done["seconds"])
+    return done
+
+
+@task(task_run_name="rank", cache_policy=NO_CACHE)
+def rank(
+    store: Store,
+    predictions: Sequence[str],
+    candidates: Catalogue,
+    wish: Wish,
+    transform: str,
+    unit: str,
+    features: FeatureStore,
+) -> Ranking:
+    """Rank all candidates and write the results; see `atomsets_core.jobs.rank`."""
+    done = jobs.rank(store, predictions, candidates, wish, transform, unit, features)
+    get_run_logger().info("ranked %d candidates, first is %s", done.n_ranked, done.first)
+    return done
