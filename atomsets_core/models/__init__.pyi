@@ -35,6 +35,7 @@ from .metrics import spearman as spearman
 from .networks.checkpoints import Checkpoint as Checkpoint
 from .networks.checkpoints import Progress as Progress
 from .networks.checkpoints import StoredCheckpoint as StoredCheckpoint
+from .networks.graph_network import MEGNetNetwork as MEGNetNetwork
 from .networks.graph_set import GraphSet as GraphSet
 from .networks.graph_set import build_graphs as build_graphs
 from .networks.set_network import ACTIVATIONS as ACTIVATIONS
