@@ -1,4 +1,4 @@
-"""Make a shard whatever its structures do: one that kills its worker, hangs or breaks the parent is found and left out.
+"""Make a shard whatever its structures do: what kills its worker, hangs or breaks the parent is found by halving.
 
 The shard is cut in half, and the halves again, until what fails is a single structure, which is then refused with the
 reason. Everything beside it lies in smaller shards with keys of their own, the same ones whenever it happens again.

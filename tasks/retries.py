@@ -1,4 +1,4 @@
-"""When a failed task is worth another try."""
+"""When a failed task is worth another try, how often, and after how long."""
 
 from __future__ import annotations
 

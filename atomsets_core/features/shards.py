@@ -1,4 +1,4 @@
-"""Feature shards: Parquet files of a few hundred structures, the unit of work, retry, sharing and resume.
+"""Feature shards: Parquet files of a few hundred structures, their columns, codec and manifest; the unit of work.
 
 A feature store holds, in a folder for each parent, `<key>.parquet` and its manifest entry `<key>.json`. The entry is
 written only after the shard is safely on the disk and carries its sha256, its size, its rows and the structures the

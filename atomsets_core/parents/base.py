@@ -1,4 +1,4 @@
-"""The protocol of a parent network, and the book-keeping that all of them share.
+"""The protocol of a parent network, and what all share: elements and occupancies refused, batches, levels by element.
 
 A network of your own needs only the protocol; the functions at the end of the file save it the book-keeping.
 """

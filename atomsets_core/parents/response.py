@@ -323,8 +323,8 @@ def about_response(base: About) -> About:
             STRUCTURE_LEVELS,
             {
                 "spring": "frequencies, 1/cm, with which the atom would swing alone along its three axes",
-                "elastic": "log10 of bulk and shear modulus with clamped ions (GPa), principal stresses (GPa), log10 "
-                "of the volume of an atom (Å³)",
+                "elastic": "decadic logarithms of bulk and shear modulus with clamped ions (GPa), principal stresses "
+                "(GPa), decadic logarithm of the volume of an atom (Å³)",
             },
             of_elements=(),
         ),

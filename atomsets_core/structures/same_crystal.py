@@ -1,4 +1,4 @@
-"""Whether two structures are the same crystal, whatever cell and order of atoms they are written in.
+"""Whether two structures are the same crystal, whatever cell they are written in: the matcher and its tolerances.
 
 One rule for all who ask (duplicates of a source, candidates that the training data hold, substituted candidates): the
 same reduced formula, the same space group, about the same volume an atom, and primitive cells that pymatgen's

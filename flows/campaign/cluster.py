@@ -1,4 +1,4 @@
-"""The section of the campaign file that says where the work is done."""
+"""The section of the campaign file on the cluster: its kind, workers, memory, and how long a shard may take."""
 
 from __future__ import annotations
 

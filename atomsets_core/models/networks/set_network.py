@@ -1,4 +1,4 @@
-"""AtomSets networks: rho(pool(phi(x_i), w_i)) over the sites of a structure, several independent members at once.
+"""AtomSets networks and their poolings: rho(pool(phi(x_i), w_i)) over sites, several independent members at once.
 
 Chen & Ong, npj Comput. Mater. 7, 173 (2021). Every parameter has a leading member dimension, so that an ensemble is
 trained and applied as one batched network; members share nothing but the input. Batches are ragged: sites lie one after
