@@ -264,7 +264,7 @@ def test_a_run_that_is_cut_off_at_its_end_is_made_again_and_counts_once(world, s
         raise RuntimeError("the machine was switched off")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(memory.memory, "remember", cut_off)
+        patched.setattr(memory, "remember", cut_off)
         with pytest.raises(RuntimeError, match="switched off"):
             world.screen()
     assert read_standing(world.store).run == line["run"]
