@@ -19,8 +19,16 @@ import numpy as np
 import requests
 from pymatgen.core import Element
 
-from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
-from atomsets_core.sources.entries import Crystal, Entry, one_line, pulled_from_entries, reason_of
+from atomsets_core.sources.base import (
+    Crystal,
+    Entry,
+    Pulled,
+    SourceError,
+    one_line,
+    pulled_from_entries,
+    reason_of,
+    without_duplicates,
+)
 from atomsets_core.structures import Refusal
 
 STRUCTURE_FIELDS = (

@@ -1,22 +1,51 @@
-"""Everything a source holds, by its address; the table of which kinds of sources there are."""
+"""Everything a source holds, by its address: in memory, into a file of a store, or block by block.
+
+Only Parquet with columns lattice, Z and frac can be read in blocks, so that a file of any size takes the memory of one
+block; any other source is read whole and then cut.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from atomsets_core.sources.base import Pulled, SourceError
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atomsets_core.sources.base import ID_NAMES, Pulled, PulledFile, SourceError, Watcher
+from atomsets_core.sources.catalogue import OWN, Catalogue, write_catalogue
 from atomsets_core.sources.embedded import load_dataset
+from atomsets_core.sources.files.formats import PARQUET
 from atomsets_core.sources.files.formula_tables import read_compositions
 from atomsets_core.sources.files.parallel import FanOut, Processes
 from atomsets_core.sources.files.reading import read_path
+from atomsets_core.sources.materials_project.pull import pull_materials_project
+from atomsets_core.sources.materials_project.query import MaterialsQuery
 from atomsets_core.sources.optimade import pull_optimade
+from atomsets_core.storage import Digests, Store, check_parquet, position, probe_file, sha256_of
+from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, empty_structures, from_arrow
 
 if TYPE_CHECKING:
     from atomsets_core.sources.substitution import Options
 
 MATERIALS_PROJECT = "mp"
+
+BLOCK = 2048
+"""Entries in a block."""
+
+NEVER_WHOLE = 1 << 60
+"""Bytes that a table may take which is never in memory as a whole."""
+
+MADE = ("material_id", "structure_hash", "n_atoms", "formula")
+"""Columns that are made of the structures, whatever a file says."""
+
+ROW_GROUP = 4096
+"""Structures in a part of a file that can be read by itself."""
 
 
 def pull(
@@ -78,3 +107,209 @@ def pull(
         with Processes(workers) as processes:
             return read_path(source, id_column=id_column, labels=labels, fan_out=processes)
     return read_path(source, id_column=id_column, labels=labels, fan_out=fan_out)
+
+
+def pull_into(
+    store: Store,
+    target: str,
+    source: str,
+    *,
+    labels: str | Path | None = None,
+    id_column: str = "material_id",
+    query: MaterialsQuery | None = None,
+    watch: Watcher | None = None,
+    pages: str = "pages",
+    options: Mapping[str, Any] | None = None,
+) -> PulledFile:
+    """Everything a source holds, as a Parquet file with its provenance as JSON beside it.
+
+    Args:
+        store: of the file.
+        target: name of the file, ending in .parquet.
+        source: as in `pull`, or "mp": the Materials Project, which never is in memory as a whole.
+        labels: as in `pull`.
+        id_column: as in `pull`.
+        query: of the Materials Project; all of it without one.
+        watch: is told how far a pull is.
+        pages: folder of the store for what has come of a pull that isn't finished.
+        options: further arguments of `pull`.
+
+    Raises:
+        SourceError: the source can't be read at all.
+        StorageError: the file can't be written.
+    """
+    if source == MATERIALS_PROJECT:
+        if labels:
+            raise SourceError("labels go with files; for the Materials Project name the numbers in query.fields")
+        return pull_materials_project(query or MaterialsQuery(), store, target, watch, pages)
+    if query is not None:
+        raise SourceError(f"a query goes with the source {MATERIALS_PROJECT!r}, not with {source!r}")
+    if labels is None and is_table(source):
+        return copy_table(store, target, source, id_column)
+    pulled = pull(source, labels=labels, id_column=id_column, **(options or {}))
+    store.write_table(target, pulled.to_arrow(), row_group_size=ROW_GROUP)
+    store.write_json(target.removesuffix(".parquet") + ".json", pulled.provenance)
+    return PulledFile(target, len(pulled.structures), pulled.refused, pulled.provenance, {})
+
+
+def open_source(source: str, scratch: Store, **options: Any) -> Pulled[Any]:
+    """What `pull` gives; of a Parquet file with columns lattice, Z and frac the structures stay in a file.
+
+    Args:
+        source: see `pull`.
+        scratch: where that file may be written.
+        options: further arguments of `pull`.
+
+    Returns:
+        `structures` is a `Catalogue` for such a file.
+
+    Raises:
+        SourceError: see `pull`.
+    """
+    if options.get("labels") is not None or not is_table(source):
+        return pull(source, **options)
+    file = copy_table(scratch, "structures.parquet", source, options.get("id_column", "material_id"))
+    catalogue = Catalogue.open(scratch, file.name)
+    columns = catalogue.columns(name for name in catalogue.schema.names if name not in OWN)
+    return Pulled(catalogue, columns, file.refused, file.provenance)
+
+
+def copy_table(store: Store, target: str, source: str, id_column: str) -> PulledFile:
+    """What `pull` reads of a Parquet file with columns lattice, Z and frac, written as `pull_into` writes it.
+
+    Raises:
+        SourceError: the columns don't hold structures, or there are no rows.
+        StorageError: the file can't be written.
+    """
+    n_seen, blocks = read_blocks(source, id_column, columns=True)
+    if not n_seen:
+        raise SourceError(f"{source}: it holds no structures")
+    mixed = "occupancy" in pq.read_schema(source).names
+    refused: list[Refusal] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for block in blocks:
+            refused.extend(block.refused)
+            table = block.structures.to_arrow(occupancy=mixed)
+            for column, values in zip(block.columns.schema, block.columns.columns, strict=True):
+                table = table.append_column(column, values)
+            yield table
+
+    n = write_catalogue(store, target, tables())
+    place = Path(source)
+    provenance = {"name": place.name, "path": source, "files": 1, "sha256": sha256_of(place)}
+    store.write_json(target.removesuffix(".parquet") + ".json", provenance)
+    return PulledFile(target, n, refused, provenance, {})
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some entries of a source, in its order.
+
+    Attributes:
+        structures: those that could be read.
+        refused: one row for each other one.
+        columns: further columns of those that could be read; none unless they were asked for.
+    """
+
+    structures: Structures
+    refused: list[Refusal]
+    columns: pa.Table = field(default_factory=lambda: pa.table({}))
+
+
+@dataclass
+class Seen:
+    """Which texts came before: 16 bytes each, in sorted arrays of which each is longer than twice the next.
+
+    So there are no more arrays than the logarithm of the texts, and remembering n texts takes n log n steps.
+
+    Attributes:
+        known: (k,) ascending digests each.
+    """
+
+    known: list[Digests] = field(default_factory=list)
+
+    def new(self, texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+        """(n,) whether each text comes for the first time; remembers them all."""
+        keys = np.array([hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts], dtype="S16")
+        out = np.zeros(len(keys), dtype=bool)
+        own, first = np.unique(keys, return_index=True)
+        for known in self.known:
+            fresh = position(own, known) < 0
+            own, first = own[fresh], first[fresh]
+        out[first] = True
+        self.known.append(own)
+        while len(self.known) > 1 and len(self.known[-2]) <= 2 * len(self.known[-1]):
+            self.known[-2:] = [np.sort(np.concatenate(self.known[-2:]))]
+        return out
+
+
+def read_blocks(
+    source: str, id_column: str = "material_id", size: int = BLOCK, columns: bool = False
+) -> tuple[int, Iterator[Block]]:
+    """A source in blocks; an identifier that came before is refused, as `pull` does.
+
+    Args:
+        source: see `pull`.
+        id_column: of identifiers.
+        size: entries in a block.
+        columns: hand over the columns beside the structures too; of a table alone, see `is_table`.
+
+    Returns:
+        Number of entries the source holds, and its blocks.
+
+    Raises:
+        SourceError: the source can't be read at all.
+    """
+    if is_table(source):
+        # buffered, since whoever wrote it may have put everything into one part
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+        try:
+            most = check_parquet(file, Path(source).stat().st_size, largest=NEVER_WHOLE)
+        except ValueError as error:
+            raise SourceError(f"{source}: {error}") from error
+        return file.metadata.num_rows, _table_blocks(file, id_column, min(size, most), columns)
+    pulled = pull(source, id_column=id_column)
+    return pulled.n_seen, _cut(pulled.structures, pulled.refused, size)
+
+
+def is_table(source: str) -> bool:
+    """Whether the source is a Parquet file with structure columns; a damaged one is left to `pull` to describe."""
+    path = Path(source)
+    if path.suffix.lower() not in PARQUET.suffixes or not path.is_file():
+        return False
+    try:
+        probe_file(path)
+        return set(STRUCTURE_COLUMNS) <= set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
+def _table_blocks(file: pq.ParquetFile, id_column: str, size: int, with_columns: bool) -> Iterator[Block]:
+    names = file.schema_arrow.names
+    used = next((name for name in (id_column, *ID_NAMES) if name in names), "")
+    own = [name for name in (*STRUCTURE_COLUMNS, "occupancy") if name in names]
+    other = [name for name in names if name not in {*own, used, *MADE}] if with_columns else []
+    seen, first = Seen(), 0
+    for batch in file.iter_batches(size, columns=[*([used] if used else []), *own, *other]):
+        present = batch.column(used).to_pylist() if used else [None] * len(batch)
+        ids = [str(first + i) if name is None else str(name) for i, name in enumerate(present)]
+        first += len(batch)
+        columns = {name: batch.column(name) for name in own}
+        try:
+            structures, rows, refused = from_arrow(pa.table({"material_id": pa.array(ids, pa.string()), **columns}))
+        except (ValueError, pa.ArrowException) as error:
+            raise SourceError(f"lattice, Z and frac must be lists of numbers: {error}") from error
+        new = seen.new(structures.material_id)
+        repeated = [
+            Refusal(str(name), "pull", "duplicate id: an earlier entry has it too, and that one was kept")
+            for name in structures.material_id[~new]
+        ]
+        beside = pa.Table.from_batches([batch.select(other)]).take(rows[new]) if other else pa.table({})
+        yield Block(structures.take(np.flatnonzero(new)), [*refused, *repeated], beside)
+
+
+def _cut(structures: Structures, refused: list[Refusal], size: int) -> Iterator[Block]:
+    yield Block(empty_structures(), refused)
+    for start in range(0, len(structures), size):
+        yield Block(structures.take(np.arange(start, min(start + size, len(structures)))), [])

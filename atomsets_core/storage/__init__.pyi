@@ -9,6 +9,8 @@ from .parquet_probe import probe_content as probe_content
 from .parquet_probe import probe_file as probe_file
 from .size_limits import check_arrays as check_arrays
 from .size_limits import check_parquet as check_parquet
+from .size_limits import file_content as file_content
+from .size_limits import most_of_member as most_of_member
 from .size_limits import read_parquet as read_parquet
 from .store import FOLDER as FOLDER
 from .store import STRUCTURE as STRUCTURE
@@ -19,6 +21,7 @@ from .store import fault as fault
 from .store import prediction_units as prediction_units
 from .store import seal as seal
 from .store import sealed as sealed
+from .store import sha256_of as sha256_of
 from .store import sound as sound
 from .store import unseal as unseal
 from .store import with_units as with_units

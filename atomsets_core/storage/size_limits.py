@@ -1,17 +1,29 @@
 """Files from elsewhere take no more memory than a file of theirs reasonably holds; what would take more is refused.
 
-A Parquet file of some kilobytes can announce billions of equal values, a JSON file arrays of any size. What a file says
-of itself is checked before anything is allocated, and what then comes is counted. Files of safetensors need no check
-here: their library compares what they announce with what they hold before it allocates anything.
+A zip of some kilobytes can decompress to terabytes, a Parquet file of that size announce billions of equal values, a
+JSON file arrays of any size. What a file says of itself is checked before anything is allocated, and what then comes is
+counted. Files of safetensors need no check here: their library compares what they announce with what they hold before
+it allocates anything.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
+import zipfile
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+LARGEST_FILE = 4_000_000_000
+"""Bytes of a file on the disk, decompressed."""
+
+LARGEST_MEMBER = 200_000_000
+"""Bytes of one zip member, decompressed."""
 
 LARGEST_TABLE = 8_000_000_000
 """Bytes of a table in memory."""
@@ -25,7 +37,65 @@ ALWAYS_ALLOWED = 16_000_000
 LARGEST_PIECE = 1_000_000_000
 """Bytes that the texts of the rows read at once can take at worst."""
 
+_PIECE = 1 << 16
+
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
+
+
+def file_content(path: Path, member: str = "") -> bytes:
+    """The bytes of a file, or of a member of the zip that it is; decompressed where the name ends in .gz.
+
+    Raises:
+        ValueError: there are more of them than the limits allow, or the zip member can't be read.
+        OSError: the file can't be read.
+    """
+    if member:
+        return _member_content(_archive(path, path.stat().st_mtime_ns), member)
+    size = path.stat().st_size
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path) as stream:
+            return _bounded(stream, size, LARGEST_FILE)
+    if size > LARGEST_FILE:
+        raise ValueError(f"it is larger than {LARGEST_FILE // 1_000_000} MB: split it")
+    return path.read_bytes()
+
+
+@lru_cache(maxsize=2)
+def _archive(path: Path, _mtime: int) -> zipfile.ZipFile:
+    # kept open: reading the table of contents anew for each of 100,000 members takes hours
+    return zipfile.ZipFile(path)
+
+
+def _member_content(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Bytes of a member, never more than the limits whatever its header says."""
+    member = archive.getinfo(name)
+    if member.flag_bits & 1:
+        raise ValueError("it is encrypted: pack it again without a password")
+    # the other methods of zipfile decompress a whole piece at once, however large it gets
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("its compression isn't read: pack it with plain deflate")
+    with archive.open(member) as stream:
+        if name.lower().endswith(".gz"):
+            with gzip.open(stream) as inner:
+                return _bounded(inner, member.compress_size, LARGEST_MEMBER)
+        return _bounded(stream, member.compress_size, LARGEST_MEMBER)
+
+
+def _bounded(stream: Any, compressed: int, largest: int) -> bytes:
+    pieces = io.BytesIO()
+    while piece := stream.read(_PIECE):
+        pieces.write(piece)
+        size = pieces.tell()
+        if size > largest:
+            raise ValueError(f"it decompresses to more than {largest // 1_000_000} MB")
+        if size > ALWAYS_ALLOWED and size > LARGEST_RATIO * compressed:
+            raise ValueError(f"it decompresses to more than {LARGEST_RATIO} times its size, as no structures do")
+    return pieces.getvalue()
+
+
+def most_of_member(member: zipfile.ZipInfo) -> int:
+    """Bytes that a member of a zip can give: no more than its header states, nor than its compression allows."""
+    return min(member.file_size, LARGEST_RATIO * member.compress_size + ALWAYS_ALLOWED)
 
 
 def check_parquet(file: pq.ParquetFile, size: int, largest: int | None = None) -> int:

@@ -404,6 +404,12 @@ def sound(store: Store, name: str) -> bool:
     return not fault(store, name)
 
 
+def sha256_of(path: Path) -> str:
+    """Digest of a file on the disk, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def digest_of(store: Store, name: str) -> str:
     """sha256 of a file, read in pieces.
 

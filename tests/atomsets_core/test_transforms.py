@@ -11,7 +11,7 @@ from atomsets_core.models.recipe import TRIED
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.report.methods import asked
 from atomsets_core.sources.base import Pulled
-from atomsets_core.sources.labels import usable_labels
+from atomsets_core.sources.selection import usable_labels
 from atomsets_core.storage.store import Store
 from atomsets_core.transforms import (
     LOG10,

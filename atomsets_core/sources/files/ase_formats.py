@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from atomsets_core.sources.base import SourceError
-from atomsets_core.sources.entries import Crystal, Entry, default_id, reason_of, split_id
-from atomsets_core.sources.files.contents import StructureFile
+from atomsets_core.sources.base import Crystal, Entry, SourceError, StructureFile, default_id, reason_of, split_id
 from atomsets_core.storage import check_arrays
 from atomsets_core.structures import Refusal
 

@@ -23,7 +23,7 @@ from pymatgen.core.operations import SymmOp
 from pymatgen.io.cif import CifParser
 from scipy.spatial import cKDTree
 
-from atomsets_core.sources.entries import Crystal, Entry, default_id, reason_of
+from atomsets_core.sources.base import Crystal, Entry, default_id, reason_of
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
 _BLOCK = re.compile(r"^[ \t]*data_", re.MULTILINE | re.IGNORECASE)

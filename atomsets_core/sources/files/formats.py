@@ -21,11 +21,21 @@ import pyarrow as pa
 from pymatgen.core import Element, Structure
 from pymatgen.io.vasp import Poscar
 
-from atomsets_core.sources.base import Pulled, SourceError, pulled_from_arrow
-from atomsets_core.sources.entries import ID_NAMES, Crystal, Entry, default_id, pulled_from_entries, reason_of, split_id
+from atomsets_core.sources.base import (
+    ID_NAMES,
+    Crystal,
+    Entry,
+    Pulled,
+    SourceError,
+    StructureFile,
+    default_id,
+    pulled_from_arrow,
+    pulled_from_entries,
+    reason_of,
+    split_id,
+)
 from atomsets_core.sources.files.ase_formats import ase_rows, read_ase_database, read_xyz
 from atomsets_core.sources.files.cif import read_cif
-from atomsets_core.sources.files.contents import StructureFile
 from atomsets_core.storage import check_arrays, probe_content, probe_file, read_parquet
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 

@@ -11,11 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
-from atomsets_core.sources.entries import ID_NAMES, default_id, reason_of, with_numbers
-from atomsets_core.sources.files.contents import sha256_of
+from atomsets_core.sources.base import (
+    ID_NAMES,
+    Pulled,
+    SourceError,
+    default_id,
+    reason_of,
+    with_numbers,
+    without_duplicates,
+)
 from atomsets_core.sources.files.formats import CSV, FILE_COLUMNS, JSON, PARQUET, file_on_disk, kind_and_stem, read_csv
-from atomsets_core.storage import probe_content, probe_file, read_parquet
+from atomsets_core.storage import probe_content, probe_file, read_parquet, sha256_of
 from atomsets_core.structures import Compositions, from_formulas
 
 FORMULA_NAMES = ("formula", "composition")

@@ -9,8 +9,7 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
-from atomsets_core.sources.base import Pulled, SourceError
-from atomsets_core.sources.entries import ID_NAMES, with_numbers
+from atomsets_core.sources.base import ID_NAMES, Pulled, SourceError, with_numbers
 from atomsets_core.sources.files.formats import FILE_COLUMNS, FORMATS, kind_and_stem
 from atomsets_core.structures import Refusal
 

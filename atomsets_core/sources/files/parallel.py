@@ -20,10 +20,9 @@ from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
-from atomsets_core.sources.base import Pulled, SourceError
-from atomsets_core.sources.entries import Entry, pulled_from_entries, reason_of
-from atomsets_core.sources.files.contents import StructureFile, sha256_of
+from atomsets_core.sources.base import Entry, Pulled, SourceError, StructureFile, pulled_from_entries, reason_of
 from atomsets_core.sources.files.formats import read_file
+from atomsets_core.storage import sha256_of
 from atomsets_core.structures import Refusal, Structures
 
 FILE = "\0file"

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
-from atomsets_core.sources.base import Pulled, SourceError, without_duplicates
-from atomsets_core.sources.entries import one_line, pulled_from_entries, reason_of, with_numbers
-from atomsets_core.sources.files.contents import ALWAYS_ALLOWED, LARGEST_RATIO, StructureFile, sha256_of, sha256_of_all
+from atomsets_core.sources.base import (
+    Pulled,
+    SourceError,
+    StructureFile,
+    one_line,
+    pulled_from_entries,
+    reason_of,
+    with_numbers,
+    without_duplicates,
+)
 from atomsets_core.sources.files.formats import (
     CSV,
     KNOWN,
@@ -28,6 +36,7 @@ from atomsets_core.sources.files.formats import (
 )
 from atomsets_core.sources.files.label_tables import join_labels
 from atomsets_core.sources.files.parallel import FILE, FanOut, parse_all
+from atomsets_core.storage import most_of_member, sha256_of
 from atomsets_core.structures import Refusal
 
 
@@ -127,11 +136,30 @@ def _read_collection(
         pulled = join_labels(pulled, names, table, own_labels.name, id_column)
         provenance["labels"] = own_labels.name
         read.append(own_labels)
-    provenance["sha256"] = sha256_of_all(read, parsed.digests) if place.is_dir() else sha256_of(place)
+    provenance["sha256"] = _sha256_of_all(read, parsed.digests) if place.is_dir() else sha256_of(place)
     ignored = len(listing.ignored) + len(tables) - (own_labels is not None)
     if ignored:
         provenance["ignored"] = ignored
     return replace(pulled, provenance=provenance | pulled.provenance)
+
+
+def _sha256_of_all(files: list[StructureFile], digests: Mapping[Path, str]) -> str:
+    """Digest of the sorted names and of the digest of each file; those in a zip count with the zip's.
+
+    Args:
+        files: that were read.
+        digests: as far as they are known.
+    """
+    digest = hashlib.sha256()
+    known = dict(digests)
+    for file in sorted(files, key=lambda file: file.name):
+        if file.path not in known:
+            try:
+                known[file.path] = sha256_of(file.path)
+            except OSError:  # refused already
+                known[file.path] = "unreadable"
+        digest.update(f"{file.name}\t{known[file.path]}\n".encode())
+    return digest.hexdigest()
 
 
 def _read_lone(file: StructureFile, place: Path, id_column: str, labels: str | Path | None) -> Pulled:
@@ -280,8 +308,7 @@ def list_zip(place: Path, prefix: str = "") -> Listing:
         elif not kind:
             listing.ignored.append(prefix + name)
         else:
-            # a member can't give more than its header states, nor more than its compression allows
-            total += min(member.file_size, LARGEST_RATIO * member.compress_size + ALWAYS_ALLOWED)
+            total += most_of_member(member)
             if total > LARGEST_ARCHIVE:
                 listing.refuse(
                     prefix + name,

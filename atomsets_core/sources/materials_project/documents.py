@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atomsets_core.sources.entries import reason_of
+from atomsets_core.sources.base import reason_of
 from atomsets_core.sources.materials_project.fields import Column
 from atomsets_core.structures import Refusal, Structures, empty_structures, validate
 

@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.sources.base import Pulled, SourceError
+from atomsets_core.sources.base import Entry, Pulled, SourceError, pulled_from_entries
 from atomsets_core.sources.deduplication import deduplicate, same_content
-from atomsets_core.sources.entries import Entry, pulled_from_entries
 from atomsets_core.structures.batch import Structures
 from atomsets_core.structures.same_crystal import Tolerances, same_crystal
 

@@ -13,9 +13,8 @@ from pymatgen.analysis.structure_prediction.volume_predictor import DLSVolumePre
 from pymatgen.core import Composition, Element, Lattice, Species, Structure
 
 from atomsets_core.sources import substitution
-from atomsets_core.sources.base import Pulled, SourceError
+from atomsets_core.sources.base import Entry, Pulled, SourceError, pulled_from_entries
 from atomsets_core.sources.embedded import load_flla
-from atomsets_core.sources.entries import Entry, pulled_from_entries
 from atomsets_core.sources.pull import pull
 from atomsets_core.sources.substitution import Options, assign_ions, contacts_of, substitute, substitutions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atomsets_core.sources.blocks import Seen
+from atomsets_core.sources.pull import Seen
 from atomsets_core.storage.memory import HashIndex, digests
 
 HASHES = ["00" * 16, "ff" * 16, "0a" + "00" * 15, "ff" * 16, "0a" * 15 + "00"]

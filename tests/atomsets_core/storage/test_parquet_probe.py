@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from atomsets_core.sources.base import SourceError
-from atomsets_core.sources.blocks import is_table
 from atomsets_core.sources.files.reading import read_path
-from atomsets_core.sources.pull import pull
+from atomsets_core.sources.pull import is_table, pull
 from atomsets_core.storage import parquet_probe
 from tests.fuzz.malformed import table
 

@@ -12,9 +12,8 @@ import pytest
 
 from atomsets_core.models.networks.checkpoints import StoredCheckpoint
 from atomsets_core.sources.base import SourceError
-from atomsets_core.sources.blocks import read_blocks
 from atomsets_core.sources.files.reading import read_path
-from atomsets_core.sources.pull import pull
+from atomsets_core.sources.pull import pull, read_blocks
 from atomsets_core.storage import size_limits
 from atomsets_core.storage.size_limits import check_arrays, read_parquet
 from atomsets_core.storage.store import LARGEST_JSON, StorageError, Store
@@ -68,9 +67,9 @@ def test_tables_come_back_as_pyarrow_reads_them(tmp_path):
 
 
 def test_compositions_are_not_decompressed_without_end(tmp_path, monkeypatch):
-    from atomsets_core.sources.files import contents
+    from atomsets_core.storage import size_limits
 
-    monkeypatch.setattr(contents, "ALWAYS_ALLOWED", 100_000)
+    monkeypatch.setattr(size_limits, "ALWAYS_ALLOWED", 100_000)
     (tmp_path / "f.csv.gz").write_bytes(gzip.compress(b"formula\n" + b"NaCl\n" * 1_000_000))
     with pytest.raises(SourceError, match="250 times"):
         pull(str(tmp_path / "f.csv.gz"), compositions=True)

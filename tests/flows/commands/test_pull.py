@@ -227,7 +227,7 @@ workers = 1
 def test_a_campaign_learns_from_and_ranks_the_materials_project(server, tmp_path, monkeypatch):
     from atomsets_core.campaigns.layout import PAGES
     from atomsets_core.sources.base import SourceUnavailableError
-    from atomsets_core.sources.tables import pull_into
+    from atomsets_core.sources.pull import pull_into
     from atomsets_core.storage.store import Store
     from atomsets_flows.runs.screen import screen
 

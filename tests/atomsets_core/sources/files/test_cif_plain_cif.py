@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
+from atomsets_core.sources.base import Entry, pulled_from_entries
 from atomsets_core.sources.embedded import load_elastic, load_flla
-from atomsets_core.sources.entries import Entry, pulled_from_entries
 from atomsets_core.sources.files.cif import parsed_by_pymatgen, read_plain
 
 

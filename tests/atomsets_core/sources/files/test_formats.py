@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.sources.base import Pulled
-from atomsets_core.sources.entries import pulled_from_entries
+from atomsets_core.sources.base import Pulled, pulled_from_entries
 from atomsets_core.sources.files.formats import (
     FORMATS,
     KNOWN,

@@ -9,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.operations import SymmOp
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from atomsets_core.sources.filters import already_seen
+from atomsets_core.sources.selection import already_seen
 from atomsets_core.structures.batch import empty_structures
 from atomsets_core.structures.reading import as_structures
 

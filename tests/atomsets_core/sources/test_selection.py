@@ -8,9 +8,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.sources.base import Pulled, SourceError
-from atomsets_core.sources.filters import filter_reasons
-from atomsets_core.sources.labels import usable_labels
 from atomsets_core.sources.ledger import LEDGER, ledger_table
+from atomsets_core.sources.selection import filter_reasons, usable_labels
 from atomsets_core.structures.batch import Refusal
 from atomsets_core.structures.reading import as_structures
 

@@ -7,8 +7,7 @@ import pytest
 
 from atomsets_core.features.queue import Intake
 from atomsets_core.features.shards import shard_key
-from atomsets_core.sources.blocks import read_blocks
-from atomsets_core.sources.pull import pull
+from atomsets_core.sources.pull import pull, read_blocks
 from atomsets_core.structures.batch import Structures
 
 
