@@ -4,6 +4,7 @@ from .acquisition import MEAN as MEAN
 from .acquisition import UCB as UCB
 from .acquisition import Acquisition as Acquisition
 from .acquisition import acquisition as acquisition
+from .acquisition import diverse_shortlist as diverse_shortlist
 from .acquisition import find_acquisition as find_acquisition
 from .acquisition import takers as takers
 from .check import discovery_check as discovery_check
@@ -35,7 +36,6 @@ from .sequential import Search as Search
 from .sequential import random_budget as random_budget
 from .sequential import search as search
 from .sequential import summarize_searches as summarize_searches
-from .shortlist import diverse_shortlist as diverse_shortlist
 from .simulate import CHOSEN as CHOSEN
 from .simulate import REFERENCES as REFERENCES
 from .simulate import Design as Design

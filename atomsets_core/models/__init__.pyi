@@ -2,14 +2,10 @@ from .attribution import contributions as contributions
 from .auto import AutoAtomSets as AutoAtomSets
 from .baselines import composition_statistics as composition_statistics
 from .baselines import random_forest as random_forest
-from .calibration import Calibrator as Calibrator
-from .calibration import calibrate as calibrate
-from .calibration import rows_needed as rows_needed
 from .checks import held_out_check as held_out_check
 from .checks import out_of_fold_scores as out_of_fold_scores
 from .classifier import AtomSetsClassifier as AtomSetsClassifier
 from .classifier import ClassPrediction as ClassPrediction
-from .domain import sampled_rows as sampled_rows
 from .ensemble import AUTO as AUTO
 from .ensemble import FEWEST as FEWEST
 from .file_names import ARRAYS as ARRAYS
@@ -43,9 +39,9 @@ from .networks.set_network import POOLINGS as POOLINGS
 from .networks.set_network import AtomSetsNetwork as AtomSetsNetwork
 from .networks.set_network import MemberLinear as MemberLinear
 from .networks.training import TrainingOptions as TrainingOptions
-from .networks.training import apply as apply
 from .networks.training import train as train
 from .networks.training_data import TrainingData as TrainingData
+from .networks.training_data import apply as apply
 from .recipe import BATCH_SIZE as BATCH_SIZE
 from .recipe import candidates_for as candidates_for
 from .recipe import gathered as gathered
@@ -58,3 +54,7 @@ from .trained import TASKS as TASKS
 from .trained import Model as Model
 from .trained import Trained as Trained
 from .trained import load_model as load_model
+from .trust import Calibrator as Calibrator
+from .trust import calibrate as calibrate
+from .trust import rows_needed as rows_needed
+from .trust import sampled_rows as sampled_rows

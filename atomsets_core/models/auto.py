@@ -33,7 +33,8 @@ from atomsets_core.models.baselines import composition_statistics
 from atomsets_core.models.folds import formula_groups
 from atomsets_core.models.networks.checkpoints import Progress
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
-from atomsets_core.models.networks.training import TrainingOptions, apply, train
+from atomsets_core.models.networks.training import TrainingOptions, train
+from atomsets_core.models.networks.training_data import apply
 from atomsets_core.models.recipe import (
     BATCH_SIZE,
     LEARNING_RATE,

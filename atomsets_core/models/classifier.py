@@ -16,7 +16,7 @@ from sklearn.utils import compute_class_weight
 from atomsets_core.models.ensemble import AtomSetsEnsemble, out_of_fold
 from atomsets_core.models.folds import formula_groups
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
-from atomsets_core.models.networks.training import apply
+from atomsets_core.models.networks.training_data import apply
 from atomsets_core.models.probabilities import (
     ProbabilityCalibrator,
     calibration_error,

@@ -18,14 +18,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
 from atomsets_core.features import AnyFeatures, Batch, FeatureSpec, as_batch, default_features, parse_features
-from atomsets_core.models.domain import Domain, domain_and_distances
 from atomsets_core.models.folds import formula_groups
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
-from atomsets_core.models.networks.training import TrainingOptions, apply, automatic_batch_size, train
-from atomsets_core.models.networks.training_data import TrainingData
+from atomsets_core.models.networks.training import TrainingOptions, automatic_batch_size, train
+from atomsets_core.models.networks.training_data import TrainingData, apply
 from atomsets_core.models.recipe import Choice, choose
 from atomsets_core.models.saved_models import SavedModel, read_model, write_model
+from atomsets_core.models.trust import Domain, domain_and_distances
 from atomsets_core.parents import Features, resolve_device
 from atomsets_core.storage import StorageError, Store
 

@@ -21,8 +21,8 @@ import torch
 from atomsets_core.features import AnyFeatures, FeatureSpec, as_batch, in_memory, parse_features
 from atomsets_core.models.folds import held_out
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
-from atomsets_core.models.networks.training import TrainingOptions, apply, train
-from atomsets_core.models.networks.training_data import TrainingData
+from atomsets_core.models.networks.training import TrainingOptions, train
+from atomsets_core.models.networks.training_data import TrainingData, apply
 from atomsets_core.parents import Features, load_parent
 from atomsets_core.structures import Compositions, IntArray, Structures
 from atomsets_core.transforms import NONE, TRANSFORMS, find_transform

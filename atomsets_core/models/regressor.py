@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
 
-from atomsets_core.models.calibration import Calibrator, calibrate, crossed_coverage, rows_needed
 from atomsets_core.models.ensemble import AtomSetsEnsemble, out_of_fold
 from atomsets_core.models.folds import group_folds
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
-from atomsets_core.models.networks.training import apply
+from atomsets_core.models.networks.training_data import apply
+from atomsets_core.models.trust import Calibrator, calibrate, crossed_coverage, rows_needed
 from atomsets_core.transforms import NONE, FloatArray, listed_transforms, transform_targets
 
 RECIPE_VERSION = 2

@@ -19,10 +19,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from atomsets_core.models.domain import Domain
 from atomsets_core.models.file_names import ARRAYS, CONFIG
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
 from atomsets_core.models.recipe import Choice
+from atomsets_core.models.trust import Domain
 from atomsets_core.storage import StorageError, Store
 
 FORMAT_VERSION = 2

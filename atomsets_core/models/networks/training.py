@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress, pack, signature_of, unpack
 from atomsets_core.models.networks.set_network import AtomSetsNetwork, MemberLinear, Standardize
-from atomsets_core.models.networks.training_data import BLOCK, GATHERED, Cut, TrainingData
+from atomsets_core.models.networks.training_data import BLOCK, Cut, TrainingData
 from atomsets_core.structures import IntArray
 
 FloatArray = npt.NDArray[np.float64]
@@ -393,19 +393,3 @@ def _warm_cosine(x: float) -> float:
     # Half a cosine from 1 to 0 (Loshchilov & Hutter, ICLR 2017), after a tenth of the steps in which AdamW has yet to
     # find the size of the gradients.
     return 0.5 * (1.0 + float(np.cos(np.pi * (x - 0.1) / 0.9)))
-
-
-@torch.inference_mode()
-def apply(network: AtomSetsNetwork, data: TrainingData, sites: int = GATHERED) -> npt.NDArray[np.float64]:
-    """(members, n, outputs) predictions in the units the network was trained on.
-
-    Args:
-        network: trained.
-        data: (n) structures.
-        sites: worked on at once; every member has hidden numbers for each.
-    """
-    device = network.out.weight.device
-    found = np.empty((network.members, len(data), network.out.bias.shape[2]))
-    for rows in data.runs(np.arange(len(data)), 1, sites):
-        found[:, rows] = network.predict(data.batch(rows, device)).cpu().double().numpy()
-    return found

@@ -1,4 +1,4 @@
-"""Features of many structures as a network learns from them: gathered block by block, merged, cut into batches.
+"""Features of many structures as a network takes them: gathered block by block, merged, cut into batches, predicted.
 
 Nothing here ever holds the features of all sites: blocks (of a batch in memory, or shards) come in one after the other,
 equivalent sites are merged within each structure, and only what is left is kept.
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from atomsets_core.models.networks.set_network import SetBatch
+from atomsets_core.models.networks.set_network import AtomSetsNetwork, SetBatch
 from atomsets_core.parents import Features
 from atomsets_core.structures import IntArray
 
@@ -226,6 +226,22 @@ class Cut:
         whole, sites = self.whole, slice(int(self.ends[start]), int(self.ends[stop]))
         owner = whole.owner[sites] - start if start else whole.owner[sites]
         return SetBatch(whole.sites[sites], whole.weights[sites], owner, whole.structure[start:stop])
+
+
+@torch.inference_mode()
+def apply(network: AtomSetsNetwork, data: TrainingData, sites: int = GATHERED) -> npt.NDArray[np.float64]:
+    """(members, n, outputs) predictions in the units the network was trained on.
+
+    Args:
+        network: trained.
+        data: (n) structures.
+        sites: worked on at once; every member has hidden numbers for each.
+    """
+    device = network.out.weight.device
+    found = np.empty((network.members, len(data), network.out.bias.shape[2]))
+    for rows in data.runs(np.arange(len(data)), 1, sites):
+        found[:, rows] = network.predict(data.batch(rows, device)).cpu().double().numpy()
+    return found
 
 
 def merge_equal(

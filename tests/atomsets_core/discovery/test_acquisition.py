@@ -15,11 +15,12 @@ from atomsets_core.discovery.acquisition import (
     UCB,
     Acquisition,
     acquisition,
+    choose_batch,
+    diverse_shortlist,
     find_acquisition,
     takers,
 )
 from atomsets_core.discovery.objectives import GOALS
-from atomsets_core.discovery.shortlist import choose_batch, diverse_shortlist
 from atomsets_core.report import methods
 from tests.spelling import spelled, spelled_in
 

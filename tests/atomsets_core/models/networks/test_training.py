@@ -8,12 +8,11 @@ from atomsets_core.models.networks.set_network import AtomSetsNetwork
 from atomsets_core.models.networks.training import (
     TrainingOptions,
     _Training,
-    apply,
     automatic_batch_size,
     structures_within,
     train,
 )
-from atomsets_core.models.networks.training_data import TrainingData
+from atomsets_core.models.networks.training_data import TrainingData, apply
 
 LEVELS = ("V0", "V1", "V2", "V3")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomsets_core.models.calibration import Calibrator, calibrate, crossed_coverage
-from atomsets_core.models.domain import domain_and_distances, fit_domain
+from atomsets_core.models.trust import Calibrator, calibrate, crossed_coverage, domain_and_distances, fit_domain
 
 
 def heteroscedastic(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +157,7 @@ def test_distances_to_a_sample_of_the_references_flag_alike(monkeypatch):
     points = (random.normal(size=(3000, 6)) ** 3).astype(np.float32)
     new = (random.normal(size=(2000, 6)) ** 3).astype(np.float32)
     exact, own = domain_and_distances(points)
-    monkeypatch.setattr("atomsets_core.models.domain.REFERENCES", 1000)
+    monkeypatch.setattr("atomsets_core.models.trust.REFERENCES", 1000)
     sampled, own_sampled = domain_and_distances(points)
     assert len(exact.reference) == len(own) == len(own_sampled) == 3000
     assert len(sampled.reference) == 1000
