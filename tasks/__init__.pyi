@@ -1,8 +1,10 @@
 from .benchmark import prepare as prepare
 from .benchmark import run_fold as run_fold
 from .client import SchedulerLostError as SchedulerLostError
+from .client import ShardJob as ShardJob
 from .client import connect as connect
 from .client import fan_out as fan_out
+from .client import make_shard as make_shard
 from .client import on_every_worker as on_every_worker
 from .client import workers as workers
 from .clusters import ClusterError as ClusterError
@@ -16,8 +18,6 @@ from .discover import search_one as search_one
 from .duel import duel_on_folds as duel_on_folds
 from .duel import simulate_champion as simulate_champion
 from .events import entered_top_ten as entered_top_ten
-from .isolate import ShardJob as ShardJob
-from .isolate import make_shard as make_shard
 from .retries import DELAYS as DELAYS
 from .retries import PASSING as PASSING
 from .stages import featurize_shard as featurize_shard

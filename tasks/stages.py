@@ -26,7 +26,7 @@ from atomsets_core.sources import (
 )
 from atomsets_core.storage import Store
 from atomsets_tasks import client
-from atomsets_tasks.isolate import ShardJob, make_shard
+from atomsets_tasks.client import ShardJob, make_shard
 from atomsets_tasks.retries import RETRY
 
 
@@ -139,7 +139,7 @@ def select(
 
 @task(task_run_name="featurize shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
 def featurize_shard(number: int, total: int, job: ShardJob) -> dict[str, Any]:
-    """Make one shard of features, on a worker; see `atomsets_tasks.isolate.make_shard`."""
+    """Make one shard of features, on a worker; see `atomsets_tasks.client.make_shard`."""
     done = make_shard(job)
     logger = get_run_logger()
     logger.info(
@@ -185,7 +185,7 @@ def simulate_discovery(
 def predict_shard(
     number: int, total: int, store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str
 ) -> dict[str, Any]:
-    """Predict for the structures of one shard; see `atomsets_core.jobs.predict.predict_shard`."""
+    """Predict for the structures of one shard; see `atomsets_core.jobs.shards.predict_shard`."""
     done = client.run(jobs.predict_shard, store, features, entry, folder, name, heavy=True, priority=1)
     get_run_logger().info("shard %d of %d: %d predictions in %.1f s", number, total, done["rows"], done["seconds"])
     return done

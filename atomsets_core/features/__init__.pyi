@@ -1,10 +1,8 @@
 from .making import SHARD_SIZE as SHARD_SIZE
 from .making import featurize as featurize
 from .making import featurize_into as featurize_into
-from .queue import Intake as Intake
-from .queue import read_queued as read_queued
-from .queue import write_queue as write_queue
 from .shards import SCHEMA_VERSION as SCHEMA_VERSION
+from .shards import Intake as Intake
 from .shards import Located as Located
 from .shards import ShardEntry as ShardEntry
 from .shards import counts_of as counts_of
@@ -13,9 +11,11 @@ from .shards import discard as discard
 from .shards import encodings as encodings
 from .shards import entries_in as entries_in
 from .shards import folder as folder
+from .shards import read_queued as read_queued
 from .shards import read_shard as read_shard
 from .shards import shard_key as shard_key
 from .shards import to_arrow as to_arrow
+from .shards import write_queue as write_queue
 from .shards import write_shard as write_shard
 from .specification import Batch as Batch
 from .specification import FeatureSpec as FeatureSpec

@@ -17,11 +17,7 @@ from .discover import search_one as search_one
 from .duel import duel_on_folds as duel_on_folds
 from .duel import simulate_champion as simulate_champion
 from .evidence import write_evidence as write_evidence
-from .featurize import featurize_shard as featurize_shard
-from .featurize import refuse_structure as refuse_structure
-from .featurize import try_parent as try_parent
 from .model_card import save_trained as save_trained
-from .predict import predict_shard as predict_shard
 from .predict import predictions as predictions
 from .predict import stored_predictions as stored_predictions
 from .predict import write_predictions as write_predictions
@@ -31,6 +27,10 @@ from .rank import rank as rank
 from .select import Selection as Selection
 from .select import select as select
 from .select import with_labels as with_labels
+from .shards import featurize_shard as featurize_shard
+from .shards import predict_shard as predict_shard
+from .shards import refuse_structure as refuse_structure
+from .shards import try_parent as try_parent
 from .simulate import simulate_seed as simulate_seed
 from .train import labels_of as labels_of
 from .train import train_model as train_model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,15 +15,13 @@ from atomsets_core.features import (
     SHARD_SIZE,
     AnyFeatures,
     FeatureStore,
-    ShardEntry,
     featurize,
     join_stored,
 )
-from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, ClassPrediction, Model, Prediction, read_config
+from atomsets_core.models import AtomSetsClassifier, ClassPrediction, Model, Prediction
 from atomsets_core.sources import Pulled, SourceError
-from atomsets_core.storage import Store, prediction_units, seal, with_units
+from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
-from atomsets_core.transforms import listed_transforms
 
 Block = tuple[pd.DataFrame, list[Refusal]]
 """Predictions of some structures, and the entries among them without one."""
@@ -131,45 +128,3 @@ def _schema(frame: pd.DataFrame) -> pa.Schema:
         return pa.float64() if pd.api.types.is_numeric_dtype(values) else pa.string()
 
     return pa.schema([(name, kind(name)) for name in frame.columns])
-
-
-def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str) -> dict[str, Any]:
-    """Apply a saved model to every structure of a shard; write the predictions as Parquet.
-
-    Args:
-        store: of the campaign.
-        features: the shard's.
-        entry: of the shard.
-        folder: of the model, which needs the levels of `features`.
-        name: of the file.
-
-    Returns:
-        rows, seconds.
-    """
-    started = time.perf_counter()
-    model = AtomSetsRegressor.load(store, folder)
-    found = features.read(entry)
-    prediction = model.predict_distribution(found)
-    columns: dict[str, Any] = {"structure_hash": pa.array(found.structure_hash, pa.string())}
-    for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
-        columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
-    columns["remark"] = pa.array([found.flagged.get(h, "") for h in found.structure_hash], pa.string())
-    unit = str(read_config(store, folder)["about"].get("unit", ""))
-    units = prediction_units(unit, scale=listed_transforms(model.transform, 1)[0].applied_to(unit))
-    store.write_table(name, with_units(finite_table(pa.table(columns)), units))
-    seal(store, name)
-    return {"rows": len(found), "seconds": time.perf_counter() - started}
-
-
-def finite_table(table: pa.Table) -> pa.Table:
-    """The table, once it is certain that every number in it is one.
-
-    Raises:
-        ValueError: a NaN or infinity, with the column and the structure it belongs to.
-    """
-    for name in table.column_names:
-        values = table[name]
-        if pa.types.is_floating(values.type) and not np.isfinite(values.to_numpy()).all():
-            row = int(np.flatnonzero(~np.isfinite(values.to_numpy()))[0])
-            raise ValueError(f"{name} of structure {table['structure_hash'][row]} is {values[row]}: not a number")
-    return table

@@ -5,7 +5,6 @@ from .base import SourceUnavailableError as SourceUnavailableError
 from .base import Watcher as Watcher
 from .catalogue import Catalogue as Catalogue
 from .catalogue import read as read
-from .deduplication import deduplicate_file as deduplicate_file
 from .embedded import load_dielectric as load_dielectric
 from .embedded import load_elastic as load_elastic
 from .embedded import load_flla as load_flla
@@ -27,6 +26,7 @@ from .pull import pull as pull
 from .pull import pull_into as pull_into
 from .pull import read_blocks as read_blocks
 from .selection import already_seen_lines as already_seen_lines
+from .selection import deduplicate_file as deduplicate_file
 from .selection import filter_reasons as filter_reasons
 from .selection import usable_classes as usable_classes
 from .selection import usable_labels as usable_labels

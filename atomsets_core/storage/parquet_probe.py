@@ -20,7 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atomsets_core.storage.size_limits import check_parquet
+from atomsets_core.storage.memory import check_parquet
 
 PATIENCE = 20.0
 """Seconds without a file after which the process ends."""

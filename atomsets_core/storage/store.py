@@ -25,9 +25,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.storage.memory import read_parquet
 from atomsets_core.storage.object_store import SCHEME as S3
 from atomsets_core.storage.object_store import ObjectStoreError, open_s3
-from atomsets_core.storage.size_limits import read_parquet
 
 LARGEST_JSON = 1 << 29
 """Bytes of a JSON file beyond which it is none of ours."""

@@ -126,7 +126,7 @@ def load_bf16(device: str = "cpu") -> MEGNet:
 
 def compiled_forward(weights: Weights) -> Forward | None:
     """The compiled forward pass; None without numba."""
-    module = compiled_module("parents.megnet.compiled_forward")
+    module = compiled_module("parents.megnet.forward_kernel")
     return module.CompiledForward(weights) if module else None
 
 

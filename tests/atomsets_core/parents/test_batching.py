@@ -9,8 +9,7 @@ import torch
 from atomsets_core.parents import batching
 from atomsets_core.parents.batching import Halving, made_ahead, part_of
 from atomsets_core.parents.megnet import torch_forward
-from atomsets_core.parents.megnet.compiled_forward import CompiledForward, pack
-from atomsets_core.parents.megnet.forward_kernel import BLOCK, SETS, forward
+from atomsets_core.parents.megnet.forward_kernel import BLOCK, SETS, CompiledForward, forward, pack
 from atomsets_core.parents.megnet.parent import MEGNet
 from atomsets_core.parents.megnet.weights import CUTOFF, read_weights
 from atomsets_core.parents.registry import load_parent

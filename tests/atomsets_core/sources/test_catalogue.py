@@ -11,9 +11,14 @@ import pytest
 from atomsets_core.sources import catalogue
 from atomsets_core.sources.base import Pulled
 from atomsets_core.sources.catalogue import Catalogue, rewrite, write_catalogue
-from atomsets_core.sources.deduplication import deduplicate, deduplicate_file
 from atomsets_core.sources.pull import pull, pull_into
-from atomsets_core.sources.selection import already_seen, already_seen_lines, filter_reasons
+from atomsets_core.sources.selection import (
+    already_seen,
+    already_seen_lines,
+    deduplicate,
+    deduplicate_file,
+    filter_reasons,
+)
 from atomsets_core.storage.store import StorageError, Store
 from atomsets_core.structures.batch import Structures
 

@@ -5,8 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atomsets_core.features.queue import Intake
-from atomsets_core.features.shards import shard_key
+from atomsets_core.features.shards import Intake, shard_key
 from atomsets_core.sources.pull import pull, read_blocks
 from atomsets_core.structures.batch import Structures
 

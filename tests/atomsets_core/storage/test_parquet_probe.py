@@ -17,7 +17,7 @@ from tests.fuzz.malformed import table
 
 READ_BARE = """
 import sys, pyarrow.parquet as pq
-from atomsets_core.storage.size_limits import check_parquet
+from atomsets_core.storage.memory import check_parquet
 with pq.ParquetFile(sys.argv[1]) as file:
     check_parquet(file, 1 << 20)
     file.read()

@@ -19,7 +19,7 @@ from pymatgen.core import Lattice, Structure
 
 from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.files.reading import read_path
-from atomsets_core.storage import size_limits
+from atomsets_core.storage import memory
 
 IRON = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 TEXTS = {
@@ -109,7 +109,7 @@ def test_links_are_followed_to_files_and_refused_to_folders_and_in_zips(tmp_path
 
 
 def test_bombs_are_refused_by_their_ratio(tmp_path, monkeypatch):
-    monkeypatch.setattr(size_limits, "ALWAYS_ALLOWED", 100_000)
+    monkeypatch.setattr(memory, "ALWAYS_ALLOWED", 100_000)
     bomb = b" " * 2_000_000
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(bomb))
     with zipfile.ZipFile(tmp_path / "pack.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -22,7 +22,7 @@ from pymatgen.core import Lattice, Structure
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.files import reading
 from atomsets_core.sources.files.reading import read_path
-from atomsets_core.storage import size_limits
+from atomsets_core.storage import memory
 from atomsets_core.structures.reading import from_pymatgen
 
 _BESIDE = [folder / "shared" / "data" / "matbench_phonons.json.gz" for folder in Path(__file__).parents[3:6]]
@@ -421,7 +421,7 @@ def _patch_zip(path: Path, member: bytes, offset_local: int, offset_central: int
 
 
 def test_encrypted_lying_and_huge_zip_members_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(size_limits, "LARGEST_MEMBER", 100_000)
+    monkeypatch.setattr(memory, "LARGEST_MEMBER", 100_000)
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("good.cif", "secret.cif", "short.cif", "long.cif"):

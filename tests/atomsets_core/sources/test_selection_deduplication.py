@@ -11,7 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.sources.base import Entry, Pulled, SourceError, pulled_from_entries
-from atomsets_core.sources.deduplication import deduplicate, same_content
+from atomsets_core.sources.selection import deduplicate, same_content
 from atomsets_core.structures.batch import Structures
 from atomsets_core.structures.same_crystal import Tolerances, same_crystal
 

@@ -100,7 +100,7 @@ def test_a_million_bonds_in_one_structure(megnet, plain):
 def test_without_numba_torch_and_pymatgen_do_the_work(megnet, sample, monkeypatch):
     few = sample.take(np.arange(10))
     expected = megnet.featurize(few)
-    for name in ("atomsets_core.parents.megnet.compiled_forward", "atomsets_core.structures.neighbour_kernel"):
+    for name in ("atomsets_core.parents.megnet.forward_kernel", "atomsets_core.structures.neighbour_kernel"):
         monkeypatch.setitem(sys.modules, name, None)
     compiled_module.cache_clear()
     try:

@@ -6,13 +6,13 @@ import os
 import numpy as np
 import pytest
 
-from atomsets_core.features import queue
+from atomsets_core.features.shards import write_queue
 from atomsets_core.features.stored import FeatureStore
 from atomsets_core.parents.registry import load_parent
 from atomsets_core.storage.store import Store
 from atomsets_core.structures.batch import Structures
 from atomsets_tasks import client, clusters
-from atomsets_tasks.isolate import ShardJob, make_shard
+from atomsets_tasks.client import ShardJob, make_shard
 
 PARENT = '''
 import os, time
@@ -68,7 +68,7 @@ def single(numbers):
 
 def job(tmp_path, numbers, limit):
     store, structures = Store(tmp_path / "store"), single(numbers)
-    queue.write_queue(store, "queue.parquet", [structures])
+    write_queue(store, "queue.parquet", [structures])
     features = FeatureStore.of(store, "poisonable", ["z"])
     key = features.shard_key(list(structures.hashes))
     return ShardJob(store, "queue.parquet", 0, features, key, limit), structures

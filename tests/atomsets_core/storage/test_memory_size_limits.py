@@ -14,8 +14,8 @@ from atomsets_core.models.networks.checkpoints import StoredCheckpoint
 from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.files.reading import read_path
 from atomsets_core.sources.pull import pull, read_blocks
-from atomsets_core.storage import size_limits
-from atomsets_core.storage.size_limits import check_arrays, read_parquet
+from atomsets_core.storage import memory
+from atomsets_core.storage.memory import check_arrays, read_parquet
 from atomsets_core.storage.store import LARGEST_JSON, StorageError, Store
 
 
@@ -39,13 +39,13 @@ def test_a_small_file_of_endless_numbers_is_refused(tmp_path):
 def test_a_small_file_of_endless_texts_is_refused_while_it_is_read(tmp_path, monkeypatch):
     path = constant(tmp_path / "x.parquet", 20_000, "a" * 2_000)
     assert path.stat().st_size < 20_000
-    monkeypatch.setattr(size_limits, "LARGEST_PIECE", 1_000_000)
+    monkeypatch.setattr(memory, "LARGEST_PIECE", 1_000_000)
     with pytest.raises(ValueError, match="decodes to more than 30 MB"):
         read_parquet(path, path.stat().st_size, largest=30_000_000)
 
 
 def test_a_file_that_decompresses_to_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(size_limits, "ALWAYS_ALLOWED", 100_000)
+    monkeypatch.setattr(memory, "ALWAYS_ALLOWED", 100_000)
     table = pa.table(
         {"lattice": [[0.0] * 9] * 2, "Z": [[1]] * 2, "frac": [[0.0] * 3] * 2, "text": ["a" * 5_000_000, ""]}
     )
@@ -67,9 +67,9 @@ def test_tables_come_back_as_pyarrow_reads_them(tmp_path):
 
 
 def test_compositions_are_not_decompressed_without_end(tmp_path, monkeypatch):
-    from atomsets_core.storage import size_limits
+    from atomsets_core.storage import memory
 
-    monkeypatch.setattr(size_limits, "ALWAYS_ALLOWED", 100_000)
+    monkeypatch.setattr(memory, "ALWAYS_ALLOWED", 100_000)
     (tmp_path / "f.csv.gz").write_bytes(gzip.compress(b"formula\n" + b"NaCl\n" * 1_000_000))
     with pytest.raises(SourceError, match="250 times"):
         pull(str(tmp_path / "f.csv.gz"), compositions=True)

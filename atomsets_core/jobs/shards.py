@@ -1,4 +1,4 @@
-"""One shard of features, as a worker makes it: a stretch of the queue through the parent, or why it has none.
+"""One shard, as a worker takes it: features of a stretch of the queue, or why it has none; predictions for its rows.
 
 Arguments and results are stores, names, keys and small numbers, never arrays, so that any scheduler can carry them.
 Every function may be called again at any time: what is already there is kept.
@@ -14,11 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from atomsets_core.features import FeatureStore, counts_of, read_queued
+from atomsets_core.features import FeatureStore, ShardEntry, counts_of, read_queued
+from atomsets_core.models import AtomSetsRegressor, read_config
 from atomsets_core.parents import load_parent, resolve_device
-from atomsets_core.storage import Store, peak_mb
+from atomsets_core.storage import Store, peak_mb, prediction_units, seal, with_units
 from atomsets_core.structures import Refusal, Structures
+from atomsets_core.transforms import listed_transforms
 
 
 def featurize_shard(
@@ -69,3 +72,45 @@ def try_parent(parent: str, levels: Sequence[str]) -> None:
     frac = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
     salt = Structures(np.array(["NaCl"], dtype=object), cell, np.array([2]), np.array([11, 17]), frac)
     load_parent(parent, str(resolve_device("auto"))).featurize(salt, levels)
+
+
+def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str) -> dict[str, Any]:
+    """Apply a saved model to every structure of a shard; write the predictions as Parquet.
+
+    Args:
+        store: of the campaign.
+        features: the shard's.
+        entry: of the shard.
+        folder: of the model, which needs the levels of `features`.
+        name: of the file.
+
+    Returns:
+        rows, seconds.
+    """
+    started = time.perf_counter()
+    model = AtomSetsRegressor.load(store, folder)
+    found = features.read(entry)
+    prediction = model.predict_distribution(found)
+    columns: dict[str, Any] = {"structure_hash": pa.array(found.structure_hash, pa.string())}
+    for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
+        columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
+    columns["remark"] = pa.array([found.flagged.get(h, "") for h in found.structure_hash], pa.string())
+    unit = str(read_config(store, folder)["about"].get("unit", ""))
+    units = prediction_units(unit, scale=listed_transforms(model.transform, 1)[0].applied_to(unit))
+    store.write_table(name, with_units(finite_table(pa.table(columns)), units))
+    seal(store, name)
+    return {"rows": len(found), "seconds": time.perf_counter() - started}
+
+
+def finite_table(table: pa.Table) -> pa.Table:
+    """The table, once it is certain that every number in it is one.
+
+    Raises:
+        ValueError: a NaN or infinity, with the column and the structure it belongs to.
+    """
+    for name in table.column_names:
+        values = table[name]
+        if pa.types.is_floating(values.type) and not np.isfinite(values.to_numpy()).all():
+            row = int(np.flatnonzero(~np.isfinite(values.to_numpy()))[0])
+            raise ValueError(f"{name} of structure {table['structure_hash'][row]} is {values[row]}: not a number")
+    return table
