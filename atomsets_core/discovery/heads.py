@@ -16,18 +16,19 @@ import numpy.typing as npt
 from sklearn.neighbors import NearestNeighbors
 
 from atomsets_core.discovery.elements import element_sets
-from atomsets_core.discovery.gaussian import fit_gaussian_process, fit_ridge
 from atomsets_core.discovery.transduction import TransductionOptions, fit_transduction
 from atomsets_core.features import AnyFeatures, parse_features
 from atomsets_core.models import (
-    AtomSetsRegressor,
     Calibrator,
     MEGNetRegressor,
     calibrate,
     composition_statistics,
+    fit_gaussian_process,
+    fit_ridge,
+    pooled_features,
     random_forest,
+    regressor_of,
 )
-from atomsets_core.parents import Features
 from atomsets_core.structures import Structures
 from atomsets_core.transforms import NONE
 
@@ -77,11 +78,7 @@ class Rows:
 
 def pool(features: AnyFeatures, spec: str) -> FloatArray:
     """(n, width) plain vectors of the levels of a specification: mean and deviation over the sites."""
-    chosen = parse_features(spec)
-    features = features if isinstance(features, Features) else features.load()
-    sites = chosen.site_matrix(features)
-    moments = features.moments(sites) if sites.shape[1] else ()
-    return np.concatenate([*moments, chosen.structure_matrix(features)], axis=1).astype(np.float64)
+    return pooled_features(parse_features(spec), features).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -110,17 +107,17 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class AtomSetsHead:
-    """The ensemble of AtomSets networks, with its calibrated deviations.
+    """A model as a campaign uses it, with its calibrated deviations: AtomSets, or any other head.
 
     Attributes:
-        parameters: of `AtomSetsRegressor`.
+        parameters: of `models.regressor_of`.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
-        """Train the ensemble; see `Head.fit`."""
-        model = AtomSetsRegressor(**{**self.parameters, "transform": NONE.name, "seed": seed})
+        """Train the model; see `Head.fit`."""
+        model = regressor_of({**self.parameters, "transform": NONE.name, "seed": seed})
         model.fit(rows.features, y)
 
         def predict(others: Rows) -> Estimate:

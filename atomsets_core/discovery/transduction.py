@@ -15,8 +15,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from atomsets_core.discovery.gaussian import Scaler
-from atomsets_core.models import MemberLinear
+from atomsets_core.models import MemberLinear, Scaler
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -58,3 +58,10 @@ from .trust import Calibrator as Calibrator
 from .trust import calibrate as calibrate
 from .trust import rows_needed as rows_needed
 from .trust import sampled_rows as sampled_rows
+from .vectors.gaussian import Scaler as Scaler
+from .vectors.gaussian import fit_gaussian_process as fit_gaussian_process
+from .vectors.gaussian import fit_ridge as fit_ridge
+from .vectors.inputs import pooled_features as pooled_features
+from .vectors.learners import HEADS as HEADS
+from .vectors.regressor import HeadRegressor as HeadRegressor
+from .vectors.regressor import regressor_of as regressor_of

@@ -172,6 +172,21 @@ class AtomSetsEnsemble(BaseEstimator):
         Returns:
             (members, n) which rows each member has seen in any way, and (n,) distances to the other training rows.
         """
+        seen = self._learn(data, y, groups, row_weights, progress, checkpoint)
+        self.domain_: Domain
+        self.domain_, distance = domain_and_distances(data.pooled())
+        return seen, distance
+
+    def _learn(
+        self,
+        data: TrainingData,
+        y: FloatArray,
+        groups: npt.NDArray[np.object_],
+        row_weights: FloatArray,
+        progress: Progress | None,
+        checkpoint: Checkpoint | None,
+    ) -> npt.NDArray[np.bool_]:
+        """Fit the members; (members, n) which rows each of them has seen in any way."""
         options = self.options_
         n_folds = int(self.fold_.max()) + 1
         seen = np.ones((options.members, len(y)), dtype=bool)
@@ -194,9 +209,20 @@ class AtomSetsEnsemble(BaseEstimator):
         self.losses_ = train(
             self.network_, data, y, used, training, validation=validation, progress=progress, checkpoint=checkpoint
         )
-        self.domain_: Domain
-        self.domain_, distance = domain_and_distances(data.pooled())
-        return seen, distance
+        return seen
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Members that say something, and outputs of each."""
+        return self.options_.members, int(self.network_.out.bias.shape[2])
+
+    def _outputs(self, data: TrainingData) -> npt.NDArray[np.float64]:
+        """(members, n, outputs) what each member says."""
+        return apply(self.network_, data)
+
+    def _unseen(self, data: TrainingData, seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """(members, n, outputs) what each member says of rows it has not seen, NaN elsewhere."""
+        return out_of_fold(self._outputs(data), seen)
 
     def _apply(self, X: Any) -> tuple[npt.NDArray[np.float64], FloatArray]:
         """(members, n, outputs) what each member says, and (n,) distances to the training structures.
@@ -205,7 +231,7 @@ class AtomSetsEnsemble(BaseEstimator):
             NotFittedError: before `fit`.
             ValueError: features of other parents than those the model was trained on.
         """
-        if not hasattr(self, "network_"):
+        if not hasattr(self, "domain_"):
             raise NotFittedError(f"fit the {type(self).__name__} before predicting")
         features = self._features(X)
         digest = self.spec_.digest(features)
@@ -214,11 +240,12 @@ class AtomSetsEnsemble(BaseEstimator):
                 f"the model was trained on features of parent digest {self.digest_}, these come from {digest}"
             )
         self._check_weights(features)
-        outputs = np.empty((self.options_.members, len(features), self.network_.out.bias.shape[2]))
+        members, targets = self._sizes
+        outputs = np.empty((members, len(features), targets))
         distance = np.empty(len(features))
         for rows, block in features.blocks():
             data = self._data(block)
-            outputs[:, rows] = apply(self.network_, data)
+            outputs[:, rows] = self._outputs(data)
             distance[rows] = self.domain_.distance(data.pooled())
         return outputs, distance
 
@@ -260,7 +287,7 @@ class AtomSetsEnsemble(BaseEstimator):
             NotFittedError: before `fit`.
             StorageError: it can't be written.
         """
-        if not hasattr(self, "network_"):
+        if not hasattr(self, "domain_"):
             raise NotFittedError(f"fit the {type(self).__name__} before saving it")
         state, arrays = self._state()
         saved = SavedModel(
@@ -278,7 +305,7 @@ class AtomSetsEnsemble(BaseEstimator):
             arrays=arrays,
             about=dict(about or {}),
         )
-        write_model(store, folder, saved, self.network_)
+        write_model(store, folder, saved, getattr(self, "network_", None))
 
     @classmethod
     def load(cls, store: Store, folder: str) -> Self:
@@ -298,14 +325,15 @@ class AtomSetsEnsemble(BaseEstimator):
             raise StorageError(f"{store.url(folder)}: the model is damaged ({error!r}); train it again") from error
 
     @classmethod
-    def _from_saved(cls, saved: SavedModel, network: AtomSetsNetwork, spec: FeatureSpec) -> Self:
+    def _from_saved(cls, saved: SavedModel, network: AtomSetsNetwork | None, spec: FeatureSpec) -> Self:
         model = cls(**saved.parameters)
         defaults = cls().get_params(deep=False)
         model.options_ = SimpleNamespace(**{**defaults, **saved.options})
         model.spec_ = spec
         model.digest_, model.parents_, model.weighted_ = saved.digest, saved.parents, saved.weighted
         model.n_train_, model.choice_, model.domain_ = saved.n_train, saved.choice, saved.domain
-        model.network_ = network.to(resolve_device(model.options_.device)).eval()
+        if network is not None:
+            model.network_ = network.to(resolve_device(model.options_.device)).eval()
         model.losses_, model.fold_ = [], np.empty(0, dtype=np.int64)
         model._restore(saved.state, saved.arrays)
         return model

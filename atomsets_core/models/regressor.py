@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
 
-from atomsets_core.models.ensemble import AtomSetsEnsemble, out_of_fold
+from atomsets_core.models.ensemble import AtomSetsEnsemble
 from atomsets_core.models.folds import group_folds
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
-from atomsets_core.models.networks.training_data import apply
 from atomsets_core.models.trust import Calibrator, calibrate, crossed_coverage, rows_needed
 from atomsets_core.transforms import NONE, FloatArray, listed_transforms, transform_targets
 
@@ -193,7 +192,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         self.oof_: Prediction | None = None
         self.coverage_: Any = float("nan") if self.n_targets_ is None else np.full(target.shape[1], np.nan)
         if self.fold_.max() >= 0:
-            self._calibrate(out_of_fold(apply(self.network_, data), seen), target, distance)
+            self._calibrate(self._unseen(data, seen), target, distance)
         return self
 
     def _for_choice(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -53,7 +53,7 @@ class SavedModel:
         choice: of features="auto".
         domain: applicability domain.
         state: what the kind keeps besides, JSON.
-        arrays: what the kind keeps besides, name -> (k,) float64: knots of the curves that calibrate classes.
+        arrays: what the kind keeps besides, e.g. knots of the curves that calibrate classes, or the trees of a forest.
         about: what the user keeps beside it, JSON.
     """
 
@@ -72,14 +72,15 @@ class SavedModel:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def write_model(store: Store, folder: str, saved: SavedModel, network: AtomSetsNetwork) -> None:
-    """Write both files.
+def write_model(store: Store, folder: str, saved: SavedModel, network: AtomSetsNetwork | None) -> None:
+    """Write both files; a model of a kind without networks has none.
 
     Raises:
         StorageError: they can't be written.
     """
     domain = asdict(saved.domain)
-    tensors = {f"network.{name}": value.cpu().contiguous() for name, value in network.state_dict().items()}
+    weights = {} if network is None else network.state_dict()
+    tensors = {f"network.{name}": value.cpu().contiguous() for name, value in weights.items()}
     for name in DOMAIN_ARRAYS:
         tensors[f"domain.{name}"] = torch.from_numpy(np.ascontiguousarray(domain.pop(name)))
     for name, array in saved.arrays.items():
@@ -95,7 +96,9 @@ def write_model(store: Store, folder: str, saved: SavedModel, network: AtomSetsN
         "n_train": saved.n_train,
         "parameters": saved.parameters,
         "options": saved.options,
-        "network": {
+        "network": None
+        if network is None
+        else {
             "site_width": int(network.site_input.mean.shape[2]),
             "structure_width": int(network.structure_input.mean.shape[2]),
             "outputs": int(network.out.bias.shape[2]),
@@ -141,8 +144,8 @@ def read_config(store: Store, folder: str) -> dict[str, Any]:
     return config
 
 
-def read_model(store: Store, folder: str, kind: str, build: Build) -> tuple[SavedModel, AtomSetsNetwork]:
-    """A saved model of this kind and its network.
+def read_model(store: Store, folder: str, kind: str, build: Build) -> tuple[SavedModel, AtomSetsNetwork | None]:
+    """A saved model of this kind and its network, None where it has none.
 
     Raises:
         StorageError: the files are missing, damaged, of a newer format, or of another kind; the message says which.
@@ -190,9 +193,11 @@ def read_arrays(data: bytes, where: str) -> dict[str, Tensor]:
     return arrays
 
 
-def _network(config: Mapping[str, Any], tensors: Mapping[str, Tensor], build: Build) -> AtomSetsNetwork:
+def _network(config: Mapping[str, Any], tensors: Mapping[str, Tensor], build: Build) -> AtomSetsNetwork | None:
     own = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
     sizes = config["network"]
+    if sizes is None and not own:
+        return None
     # On this device nothing is allocated: options that don't fit the arrays cost no memory.
     with torch.device("meta"):
         network = build(config["options"], sizes["site_width"], sizes["structure_width"], sizes["outputs"])
@@ -208,7 +213,8 @@ def _network(config: Mapping[str, Any], tensors: Mapping[str, Tensor], build: Bu
 
 def _saved(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedModel:
     mean, scale, components, reference = (tensors[f"domain.{name}"].numpy() for name in DOMAIN_ARRAYS)
-    width = 2 * config["network"]["site_width"] + config["network"]["structure_width"]
+    sizes = config["network"]
+    width = len(mean) if sizes is None else 2 * sizes["site_width"] + sizes["structure_width"]
     if mean.shape != (width,) or scale.shape != (width,) or components.shape[1:] != (width,):
         raise ValueError("the domain is not that of the network")
     if reference.shape[1:] != (len(components),):

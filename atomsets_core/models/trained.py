@@ -11,13 +11,14 @@ from atomsets_core.features import AnyFeatures
 from atomsets_core.models.classifier import AtomSetsClassifier
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.models.saved_models import read_config
+from atomsets_core.models.vectors.regressor import HeadRegressor
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal
 
 Model = AtomSetsRegressor | AtomSetsClassifier
 
 KINDS: dict[str, type[AtomSetsRegressor] | type[AtomSetsClassifier]] = {
-    kind.__name__: kind for kind in (AtomSetsRegressor, AtomSetsClassifier)
+    kind.__name__: kind for kind in (AtomSetsRegressor, AtomSetsClassifier, HeadRegressor)
 }
 
 TASKS: dict[str, type[AtomSetsRegressor] | type[AtomSetsClassifier]] = {
@@ -46,7 +47,7 @@ class Trained:
 
 
 def load_model(store: Store, folder: str) -> Model:
-    """A saved model of either kind.
+    """A saved model of any kind.
 
     Raises:
         StorageError: the files are missing, damaged, of a newer format or of an unknown kind.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +77,34 @@ class Ridge:
         leverage = ((scaled @ self.directions.T) ** 2 * self.shrunk).sum(axis=1)
         return self.centre + scaled @ self.weights, self.noise * np.sqrt(1.0 + leverage)
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What `read_ridge` takes."""
+        return {
+            "mean": self.scaler.mean,
+            "scale": self.scaler.scale,
+            "weights": self.weights,
+            "directions": self.directions,
+            "shrunk": self.shrunk,
+            "numbers": np.array([self.centre, self.noise, self.strength]),
+        }
+
+
+def read_ridge(arrays: Mapping[str, npt.NDArray[Any]], width: int) -> Ridge:
+    """The ridge regression of `Ridge.arrays`, for rows of this width.
+
+    Raises:
+        KeyError: an array is missing.
+        ValueError: they are not those of a ridge regression.
+    """
+    scaler, numbers = _read_scaler(arrays, width), _floats(arrays, "numbers", 3)
+    rank = len(arrays["shrunk"])
+    weights, shrunk = _floats(arrays, "weights", width), _floats(arrays, "shrunk", rank)
+    directions = _floats(arrays, "directions", rank, width)
+    if (shrunk < 0).any() or numbers[1] < 0:
+        raise ValueError("a deviation of a ridge regression is negative")
+    centre, noise, strength = numbers.tolist()
+    return Ridge(scaler, centre, weights, directions, shrunk, noise, strength)
+
 
 def fit_ridge(x: FloatArray, y: FloatArray) -> Ridge:
     """Ridge on standardised columns, its strength the one with the smallest leave-one-out error.
@@ -143,6 +173,53 @@ class GaussianProcess:
         std = np.sqrt(np.maximum(own - explained, self.noise))
         return self.centre + self.unit * (cross @ self.dual), self.unit * std
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What `read_gaussian_process` takes: without the factor, which is as large as the rest together."""
+        return {
+            "mean": self.scaler.mean,
+            "scale": self.scaler.scale,
+            "rows": self.rows.astype(np.float32),
+            "dual": self.dual,
+            "numbers": np.array([self.centre, self.unit, self.linear, self.bump, self.length, self.noise]),
+        }
+
+
+def read_gaussian_process(arrays: Mapping[str, npt.NDArray[Any]], width: int) -> GaussianProcess:
+    """The Gaussian process of `GaussianProcess.arrays`, for rows of this width.
+
+    Raises:
+        KeyError: an array is missing.
+        ValueError: they are not those of a Gaussian process.
+    """
+    scaler, numbers = _read_scaler(arrays, width), _floats(arrays, "numbers", 6)
+    n = len(arrays["dual"])
+    dual = _floats(arrays, "dual", n)
+    if arrays["rows"].dtype != np.float32:
+        raise ValueError("the rows of a Gaussian process are of another kind of numbers")
+    rows = _floats({"rows": arrays["rows"].astype(np.float64)}, "rows", n, width)
+    centre, *kernel = numbers.tolist()
+    if min(kernel) <= 0:
+        raise ValueError("a variance or length of a Gaussian process is not positive")
+    unit, linear, bump, length, noise = kernel
+    factor = _factor(rows, linear, bump, length, noise)
+    return GaussianProcess(scaler, centre, unit, linear, bump, length, noise, rows, factor, dual)
+
+
+def _read_scaler(arrays: Mapping[str, npt.NDArray[Any]], width: int) -> Scaler:
+    mean, scale = _floats(arrays, "mean", width), _floats(arrays, "scale", width)
+    if (scale <= 0).any():
+        raise ValueError("the columns of a learner have no scale")
+    return Scaler(mean, scale)
+
+
+def _floats(arrays: Mapping[str, npt.NDArray[Any]], name: str, *shape: int) -> FloatArray:
+    found = arrays[name]
+    if found.dtype != np.float64 or found.shape != shape:
+        raise ValueError(f"{name} of a learner is {found.dtype} {found.shape}, not float64 {shape}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} of a learner holds something that is not a number")
+    return found
+
 
 def fit_gaussian_process(x: FloatArray, y: FloatArray, *, seed: int = 0) -> GaussianProcess:
     """Kernel by marginal likelihood (Rasmussen & Williams, eq. 5.9) on at most `MOST_FOR_LIKELIHOOD` rows.
@@ -157,13 +234,19 @@ def fit_gaussian_process(x: FloatArray, y: FloatArray, *, seed: int = 0) -> Gaus
     scaled, target = scaler(x), (y - centre) / unit
     linear, bump, length, noise = _likeliest(scaled[order[:MOST_FOR_LIKELIHOOD]], target[order[:MOST_FOR_LIKELIHOOD]])
     used = np.sort(order[:MOST_ROWS])
-    rows = scaled[used]
+    # To the digits that are kept of them, so that a saved process says the same.
+    rows = scaled[used].astype(np.float32).astype(np.float64)
+    factor = _factor(rows, linear, bump, length, noise)
+    dual = cho_solve((factor, True), target[used])
+    return GaussianProcess(scaler, centre, unit, linear, bump, length, noise, rows, factor, dual)
+
+
+def _factor(rows: FloatArray, linear: float, bump: float, length: float, noise: float) -> FloatArray:
+    """(n, n) lower Cholesky factor of the covariance of rows."""
     # 1e-8 in units of the variance of the values: twins among the rows must not make the matrix singular.
     covariance = _kernel(rows, rows, linear, bump, length) + (noise + 1e-8) * np.eye(len(rows))
-    factor = cho_factor(covariance, lower=True)
-    return GaussianProcess(
-        scaler, centre, unit, linear, bump, length, noise, rows, factor[0], cho_solve(factor, target[used])
-    )
+    factor: FloatArray = cho_factor(covariance, lower=True)[0]
+    return factor
 
 
 def _squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:

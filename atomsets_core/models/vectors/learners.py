@@ -1,0 +1,97 @@
+"""What can be learned on plain vectors: one entry of `LEARNERS` each, and the heads that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from atomsets_core.models.vectors.forest import grow_forest, read_forest
+from atomsets_core.models.vectors.gaussian import fit_gaussian_process, fit_ridge, read_gaussian_process, read_ridge
+from atomsets_core.models.vectors.inputs import COMPOSITION, FEATURES
+
+FloatArray = npt.NDArray[np.float64]
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+TREES = 300
+"""Of all forests of a model together: each fold's has its share."""
+
+
+class Fitted(Protocol):
+    """A learner that has learned."""
+
+    def predict(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(n,) means and (n,) standard deviations for (n, width) rows."""
+        ...
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that it is, for saving."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A way to learn from plain vectors.
+
+    Attributes:
+        inputs: which vectors it sees, see `inputs`.
+        fit: (n, width) rows, (n,) values, seed and number of folds -> fitted.
+        read: the arrays of a fitted one and the width of its rows -> the same.
+    """
+
+    inputs: str
+    fit: Callable[[FloatArray, FloatArray, int, int], Fitted]
+    read: Callable[[Arrays, int], Fitted]
+
+
+def _ridge(x: FloatArray, y: FloatArray, _seed: int, _folds: int) -> Fitted:
+    return fit_ridge(x, y)
+
+
+def _gaussian_process(x: FloatArray, y: FloatArray, seed: int, _folds: int) -> Fitted:
+    return fit_gaussian_process(x, y, seed=seed)
+
+
+def _forest(x: FloatArray, y: FloatArray, seed: int, folds: int) -> Fitted:
+    return grow_forest(x, y, trees=-(-TREES // folds), seed=seed)
+
+
+RIDGE, GAUSSIAN_PROCESS, FOREST = "ridge", "Gaussian process", "random forest"
+OF_COMPOSITION = "{}, composition"
+
+LEARNERS: Mapping[str, Learner] = MappingProxyType(
+    {
+        RIDGE: Learner(FEATURES, _ridge, read_ridge),
+        GAUSSIAN_PROCESS: Learner(FEATURES, _gaussian_process, read_gaussian_process),
+        FOREST: Learner(FEATURES, _forest, read_forest),
+        OF_COMPOSITION.format(RIDGE): Learner(COMPOSITION, _ridge, read_ridge),
+        OF_COMPOSITION.format(FOREST): Learner(COMPOSITION, _forest, read_forest),
+    }
+)
+"""Name -> learner. An entry here is all that another one takes."""
+
+NETWORKS = "AtomSets"
+"""Stands for an ensemble of AtomSets networks among the parts of a head."""
+
+HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **{name: (name,) for name in LEARNERS},
+        f"{NETWORKS} + {GAUSSIAN_PROCESS}": (NETWORKS, GAUSSIAN_PROCESS),
+    }
+)
+"""Name of a head -> the parts whose mean it is."""
+
+
+def find_head(name: str) -> tuple[str, ...]:
+    """The parts of a head.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in HEADS:
+        raise ValueError(f"no head {name!r}; there are {', '.join(HEADS)}")
+    return HEADS[name]
