@@ -32,7 +32,7 @@ from atomsets_core.campaigns.layout import (
     predictions_folder,
 )
 from atomsets_core.features import FeatureStore, damaged_shards, entries_in
-from atomsets_core.models import AtomSetsRegressor
+from atomsets_core.models import load_regressor
 from atomsets_core.storage import FOLDER, StorageError, Store, fault, sealed, unseal
 
 
@@ -187,7 +187,7 @@ def _model(store: Store, summary: dict[str, Any], damaged: set[str]) -> Iterator
         yield Finding(missing[0], "is not there though the summary names its model", files)
         return
     try:
-        AtomSetsRegressor.load(store, folder)
+        load_regressor(store, folder)
     except StorageError as error:
         yield Finding(folder, f"can't be loaded: {error}", files)
     except (ValueError, FileNotFoundError) as error:

@@ -8,6 +8,9 @@ from .acquisition import diverse_shortlist as diverse_shortlist
 from .acquisition import find_acquisition as find_acquisition
 from .acquisition import takers as takers
 from .check import discovery_check as discovery_check
+from .choice import LINEAR as LINEAR
+from .choice import OWN as OWN
+from .choice import PREFERRED as PREFERRED
 from .choice import campaign_heads as campaign_heads
 from .choice import choose as choose
 from .choice import recipes as recipes

@@ -8,42 +8,72 @@ from typing import Any
 import numpy as np
 
 from atomsets_core.discovery.acquisition import KINDS
-from atomsets_core.discovery.heads import (
-    AtomSetsHead,
-    CompositionForestHead,
-    CompositionRidgeHead,
-    GaussianProcessHead,
-    Head,
-    RidgeHead,
-)
+from atomsets_core.discovery.heads import AtomSetsHead, Head
 from atomsets_core.discovery.simulate import pick
+from atomsets_core.models import HEADS, AtomSetsRegressor
 
 OWN = "AtomSets"
 LINEAR = "AtomSets, linear readout"
 
+BY_COST = (
+    "ridge, composition",
+    "ridge",
+    "Gaussian process",
+    "random forest",
+    "random forest, composition",
+    OWN,
+    "AtomSets + Gaussian process",
+    LINEAR,
+)
+"""The heads in the order in which they are tried, the cheapest first; of a mean its parts before."""
 
-def recipes(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The AtomSets models a campaign chooses between: as it describes them, and with a linear readout.
+PREFERRED = (
+    OWN,
+    LINEAR,
+    "AtomSets + Gaussian process",
+    "Gaussian process",
+    "ridge",
+    "ridge, composition",
+    "random forest, composition",
+    "random forest",
+)
+"""All heads, the preferred first: the first is used where nothing is compared."""
+
+
+def recipes(parameters: Mapping[str, Any], heads: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """The models a campaign chooses between, the preferred first: name -> parameters of `models.regressor_of`.
+
+    All see the features that the parameters name. A recipe on those of another parent would be one entry more, whose
+    parameters name that one's.
 
     The linear readout has no hidden layer after pooling: its prediction is a mean of what the sites contribute. Inside
     the training range that is a little worse, beyond it often better.
 
     Args:
-        parameters: of `AtomSetsRegressor`.
+        parameters: of `AtomSetsRegressor`, as the campaign describes it.
+        heads: names of those that take part, the preferred first; all without.
+
+    Raises:
+        ValueError: there is no such head.
     """
-    return {OWN: dict(parameters), LINEAR: {**parameters, "rho": []}}
-
-
-def campaign_heads(parameters: Mapping[str, Any]) -> dict[str, Head]:
-    """The heads of a campaign's simulated discovery: its recipes, and what they must beat on the same features."""
-    spec = str(parameters["features"])
-    return {
-        **{name: AtomSetsHead(recipe) for name, recipe in recipes(parameters).items()},
-        "Gaussian process": GaussianProcessHead(spec),
-        "ridge": RidgeHead(spec),
-        "ridge, composition": CompositionRidgeHead(),
-        "random forest, composition": CompositionForestHead(),
+    every = {
+        OWN: dict(parameters),
+        LINEAR: {**parameters, "rho": []},
+        **{name: {**parameters, "head": name} for name in HEADS},
     }
+    for name in heads:
+        if name not in every:
+            raise ValueError(f"no head {name!r}; there are {', '.join(PREFERRED)}")
+    return {name: every[name] for name in heads or PREFERRED}
+
+
+def campaign_heads(parameters: Mapping[str, Any], heads: Sequence[str] = ()) -> dict[str, Head]:
+    """The heads of one simulated discovery of a campaign, the cheapest first; for one holdout only.
+
+    They lend each other what they learned: a mean costs no more than its parts. See `recipes` for the arguments.
+    """
+    found, lent = recipes(parameters, heads), list[AtomSetsRegressor]()
+    return {name: AtomSetsHead(found[name], lent) for name in BY_COST if name in found}
 
 
 def choose(
@@ -53,23 +83,71 @@ def choose(
 
     Args:
         runs: of `simulate.scored`.
-        heads: that may be chosen, the preferred first.
+        heads: that may be chosen, the preferred first; those that some run had no time for are passed over.
         kinds: acquisitions that may be chosen, the preferred first.
 
     Returns:
         JSON: "head", "acquisition", "r_precision" (by that acquisition), "prevalence", "chance" (what blind picking
-        stays below 39 times in 40), "better_than_random", and "compared": head -> acquisition -> mean R-precision. None
-        without runs.
+        stays below 39 times in 40), "better_than_random", "compared": head -> acquisition -> mean R-precision, and
+        "lost" (see `defeat`). None without runs.
     """
     if not runs:
         return None
+    tried = [name for name in heads if all(name in run["heads"] for run in runs)]
+    table, errors = _means(runs, tried, kinds)
+    head, kind = pick(table, errors, runs[0]["n_hidden"])
+    lost = defeat(runs, head, kind, kinds)
+    return {"head": head, "acquisition": kind, "compared": table, "lost": lost, **verdict(runs, table[head][kind])}
+
+
+def _means(
+    runs: Sequence[Mapping[str, Any]], heads: Sequence[str], kinds: Sequence[str]
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Head -> acquisition -> mean R-precision, and head -> mean error outside."""
     table = {
         name: {kind: float(np.mean([run["heads"][name]["acquisition"][kind] for run in runs])) for kind in kinds}
         for name in heads
     }
-    errors = {name: float(np.mean([run["heads"][name]["mae_outside"] for run in runs])) for name in heads}
-    head, kind = pick(table, errors, runs[0]["n_hidden"])
-    return {"head": head, "acquisition": kind, "compared": table, **verdict(runs, table[head][kind])}
+    return table, {name: float(np.mean([run["heads"][name]["mae_outside"] for run in runs])) for name in heads}
+
+
+def defeat(
+    runs: Sequence[Mapping[str, Any]], head: str, kind: str, kinds: Sequence[str] = KINDS
+) -> dict[str, Any] | None:
+    """To whom AtomSets lost in finding the hidden best, and by how much; None where it didn't, or wasn't tried.
+
+    Where another head is used, that is the winner, if it finds more; else it is whoever finds most.
+
+    Args:
+        runs: of `simulate.scored`.
+        head: that is used.
+        kind: acquisition it is used with.
+        kinds: acquisitions that may be used; of every other head the best counts.
+
+    Returns:
+        JSON: "to" and "r_precision" of the winner, "own" of AtomSets (with either readout, the better), "by" (the
+        difference), "used" (whether the winner is the head that is used).
+    """
+    every = [name for name in PREFERRED if all(name in run["heads"] for run in runs)]
+    table, _ = _means(runs, every, kinds)
+    most = {name: max(found.values()) for name, found in table.items()}
+    if head in table:
+        most[head] = table[head][kind]
+    own = [name for name in (OWN, LINEAR) if name in most]
+    others = [name for name in most if name not in (OWN, LINEAR)]
+    if not own or not others:
+        return None
+    mine = max(most[name] for name in own)
+    winner = head if head in others and most[head] > mine else max(others, key=lambda name: most[name])
+    if most[winner] <= mine:
+        return None
+    return {
+        "to": winner,
+        "r_precision": most[winner],
+        "own": mine,
+        "by": most[winner] - mine,
+        "used": winner == head,
+    }
 
 
 def verdict(runs: Sequence[Mapping[str, Any]], r_precision: float) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from atomsets_core.discovery.elements import element_sets
 from atomsets_core.discovery.transduction import TransductionOptions, fit_transduction
 from atomsets_core.features import AnyFeatures, parse_features
 from atomsets_core.models import (
+    AtomSetsRegressor,
     Calibrator,
+    HeadRegressor,
     MEGNetRegressor,
     calibrate,
     composition_statistics,
@@ -111,14 +113,22 @@ class AtomSetsHead:
 
     Attributes:
         parameters: of `models.regressor_of`.
+        lent: models that learned from the same rows with the same seed, whose parts a mean of several takes; each new
+            one is added. None where every model stands alone.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    lent: list[AtomSetsRegressor] | None = None
 
     def fit(self, rows: Rows, y: FloatArray, seed: int) -> Predict:
         """Train the model; see `Head.fit`."""
         model = regressor_of({**self.parameters, "transform": NONE.name, "seed": seed})
-        model.fit(rows.features, y)
+        if isinstance(model, HeadRegressor):
+            model.fit(rows.features, y, fitted=self.lent or ())
+        else:
+            model.fit(rows.features, y)
+        if self.lent is not None:
+            self.lent.append(model)
 
         def predict(others: Rows) -> Estimate:
             result = model.predict_distribution(others.features)

@@ -12,7 +12,7 @@ from atomsets_core.campaigns import CHAMPION, OUT_OF_FOLD, on_folds
 from atomsets_core.discovery import AtomSetsHead, Design, Estimate, Holdout, Rows, ask, scored
 from atomsets_core.features import FeatureStore
 from atomsets_core.jobs.train import read_labelled
-from atomsets_core.models import FEWEST, AtomSetsRegressor, rows_needed
+from atomsets_core.models import FEWEST, load_regressor, rows_needed
 from atomsets_core.storage import Store
 from atomsets_core.transforms import transform_target
 
@@ -32,7 +32,7 @@ def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenge
     """
     started = time.perf_counter()
     table = store.read_table(f"{challenger}/{OUT_OF_FOLD}")
-    model = AtomSetsRegressor.load(store, champion)
+    model = load_regressor(store, champion)
     stored = features.find(table["structure_hash"].to_pylist())
     said = model.predict_left_out(stored, table["fold"].to_numpy())
     truth = transform_target(table["value"].to_numpy(), model.options_.transform)

@@ -15,7 +15,14 @@ import pyarrow.parquet as pq
 
 from atomsets_core.campaigns import EVIDENCE, MAP, OUT_OF_FOLD, RANKING
 from atomsets_core.features import FeatureStore
-from atomsets_core.models import AtomSetsRegressor, contributions, read_config, sampled_rows
+from atomsets_core.models import (
+    AtomSetsRegressor,
+    HeadRegressor,
+    contributions,
+    load_regressor,
+    read_config,
+    sampled_rows,
+)
 from atomsets_core.storage import Store, with_units
 from atomsets_core.structures import Structures
 
@@ -55,7 +62,7 @@ def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist:
         StorageError: a file is missing or damaged, or can't be written.
         KeyError: a shortlisted structure has no features.
     """
-    model = AtomSetsRegressor.load(store, folder)
+    model = load_regressor(store, folder)
     trained = store.read_table(f"{folder}/{OUT_OF_FOLD}", ["material_id", "formula", "value"])
     candidates = _candidates(model, features, shortlist, trained)
     points, explained = _map(store, features, model, trained)
@@ -71,7 +78,8 @@ def _candidates(
     if not len(shortlist):
         return []
     found = features.find(list(shortlist.hashes)).load()
-    shares = contributions(model.network_, model.spec_, found)
+    # Of other heads nobody says what a site adds.
+    shares = None if isinstance(model, HeadRegressor) else contributions(model.network_, model.spec_, found)
     distance, rows = model.domain_.nearest(model.pooled(found), trained.num_rows)
     near = trained.take(pa.array(rows.reshape(-1))).to_pylist()
     k = rows.shape[1]
@@ -88,9 +96,9 @@ def _candidates(
                 "frac": np.round(shortlist.frac[start:stop], 6).tolist(),
                 "occupancy": shortlist.shares[start:stop].tolist() if shortlist.disordered[i] else None,
                 "neighbours": neighbours,
-                "base": float(shares.base[i]),
-                "sites": np.round(shares.sites[start:stop], 6).tolist(),
-                "structure": float(shares.structure[i]),
+                "base": None if shares is None else float(shares.base[i]),
+                "sites": None if shares is None else np.round(shares.sites[start:stop], 6).tolist(),
+                "structure": None if shares is None else float(shares.structure[i]),
             }
         )
     return out

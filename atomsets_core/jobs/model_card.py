@@ -13,7 +13,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from atomsets_core.campaigns import CARD, FAILURES
-from atomsets_core.models import AtomSetsClassifier, AtomSetsRegressor, Model, Trained, out_of_fold_scores
+from atomsets_core.models import (
+    AtomSetsClassifier,
+    AtomSetsRegressor,
+    HeadRegressor,
+    Model,
+    Trained,
+    out_of_fold_scores,
+)
 from atomsets_core.parents import about_parent, carrier_versions
 from atomsets_core.sources import ledger_table
 from atomsets_core.storage import Store
@@ -147,7 +154,7 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
     lines = [
         f"# {', '.join(about['targets'])} ({unit or 'no unit'})",
         "",
-        f"An ensemble of {options.members} AtomSets networks for {model.task} on `{model.spec_}` (parent digest "
+        f"{_what(model)} for {model.task} on `{model.spec_}` (parent digest "
         f"{model.digest_}), trained on {model.n_train_} structures{left_out}.",
         "",
         "## Data",
@@ -178,6 +185,13 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {text}" for name, text in about["versions"].items())
     lines += [f"Seed {options.seed}; {versions}.", ""]
     return "\n".join(lines)
+
+
+def _what(model: Model) -> str:
+    options = model.options_
+    if isinstance(model, HeadRegressor):
+        return f"The head {options.head}, fitted once without each of {model.groups_} folds,"
+    return f"An ensemble of {options.members} AtomSets networks"
 
 
 def parent_lines(digests: Mapping[str, str]) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from atomsets_core.features import FeatureStore, ShardEntry, counts_of, read_queued
-from atomsets_core.models import AtomSetsRegressor, read_config
+from atomsets_core.models import load_regressor, read_config
 from atomsets_core.parents import load_parent, resolve_device
 from atomsets_core.storage import Store, peak_mb, prediction_units, seal, with_units
 from atomsets_core.structures import Refusal, Structures
@@ -88,7 +88,7 @@ def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folde
         rows, seconds.
     """
     started = time.perf_counter()
-    model = AtomSetsRegressor.load(store, folder)
+    model = load_regressor(store, folder)
     found = features.read(entry)
     prediction = model.predict_distribution(found)
     columns: dict[str, Any] = {"structure_hash": pa.array(found.structure_hash, pa.string())}

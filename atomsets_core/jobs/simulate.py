@@ -23,16 +23,20 @@ def simulate_seed(
 ) -> dict[str, Any]:
     """One simulated discovery on the labelled structures with every head of a campaign, its scores written as JSON.
 
+    The cheapest head comes first, and none is begun once the time is used up, but for the preferred one, which is tried
+    whatever it takes.
+
     Args:
         store: of the campaign.
         features: of the labelled structures.
         parameters: of the campaign's model.
-        options: goal, quantile and pool_share of the `Design`, and kappa of the acquisition ucb.
+        options: goal, quantile and pool_share of the `Design`, kappa of the acquisition ucb, heads (that take part, the
+            preferred first) and minutes (that this repeat may take).
         seed: of the holdout and of the heads.
         name: of the file.
 
     Returns:
-        seconds.
+        seconds, and left_out: heads there was no time for.
     """
     started = time.perf_counter()
     table, values = read_labelled(store)
@@ -40,8 +44,16 @@ def simulate_seed(
     target = transform_target(values, parameters["transform"])
     design = Design(options["goal"], options["quantile"], options["pool_share"])
     rows = Rows(found)
-    answers = {head: answer(fit, rows, target, design, seed) for head, fit in campaign_heads(parameters).items()}
+    answers: dict[str, dict[str, Any]] = {}
+    left_out = []
+    for head, unfitted in campaign_heads(parameters, options["heads"]).items():
+        late = time.perf_counter() - started > 60 * options["minutes"]
+        if late and head != options["heads"][0]:
+            left_out.append(head)
+        else:
+            answers[head] = answer(unfitted, rows, target, design, seed)
     scores = scored(answers, target, found.formula, design, seed, kappa=options["kappa"])
-    store.write_json(name, {**scores, "seconds": {head: part["seconds"] for head, part in answers.items()}})
+    seconds = {head: part["seconds"] for head, part in answers.items()}
+    store.write_json(name, {**scores, "seconds": seconds, "left_out": left_out})
     seal(store, name)
-    return {"seconds": time.perf_counter() - started}
+    return {"seconds": time.perf_counter() - started, "left_out": left_out}

@@ -20,12 +20,12 @@ from atomsets_core.jobs.shards import finite_table
 from atomsets_core.models import (
     AUTO,
     AtomSetsClassifier,
-    AtomSetsRegressor,
     Checkpoint,
     Model,
     Progress,
     StoredCheckpoint,
     Trained,
+    regressor_of,
 )
 from atomsets_core.parents import resolve_device
 from atomsets_core.sources import Catalogue, Pulled, SourceError, read, usable_classes, usable_labels
@@ -132,22 +132,22 @@ def train_model(
     about: Mapping[str, Any],
     frozen: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Train the ensemble on the labelled structures; save it, its out-of-fold predictions and its card in `folder`.
+    """Train a model on the labelled structures; save it, its out-of-fold predictions and its card in `folder`.
 
     Args:
         store: of the campaign.
         features: of the labelled structures.
-        parameters: of `AtomSetsRegressor`.
+        parameters: of `models.regressor_of`.
         folder: of the model.
         about: kept with the model; see `campaign_card`.
         frozen: folder of the model whose folds are kept, and their digest; a first model cuts its own.
 
     Returns:
-        training rows, seconds, last loss, device.
+        training rows, seconds, last loss (None of a head without networks), device.
     """
     started = time.perf_counter()
     table, values = read_labelled(store)
-    model = AtomSetsRegressor(**parameters)
+    model = regressor_of(parameters)
     checkpoint = StoredCheckpoint(store, f"{folder}/{CHECKPOINT}")
     fold = None
     if frozen is not None:
@@ -170,6 +170,6 @@ def train_model(
     return {
         "n_train": len(values),
         "seconds": time.perf_counter() - started,
-        "loss": model.losses_[-1],
+        "loss": model.losses_[-1] if model.losses_ else None,
         "device": str(resolve_device(model.device)),
     }

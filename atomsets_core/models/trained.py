@@ -46,6 +46,18 @@ class Trained:
     refused: list[Refusal]
 
 
+def load_regressor(store: Store, folder: str) -> AtomSetsRegressor:
+    """A saved model of any kind that predicts numbers.
+
+    Raises:
+        StorageError: as `load_model`, or a classifier.
+    """
+    model = load_model(store, folder)
+    if not isinstance(model, AtomSetsRegressor):
+        raise StorageError(f"{store.url(folder)}: holds a model of the kind {type(model).__name__}, no regressor")
+    return model
+
+
 def load_model(store: Store, folder: str) -> Model:
     """A saved model of any kind.
 

@@ -14,6 +14,7 @@ from .discovery_words import table_header as table_header
 from .discovery_words import table_rows as table_rows
 from .findings import NO_BETTER as NO_BETTER
 from .page import write_report as write_report
+from .words import comparison_sentences as comparison_sentences
 from .words import discovery_header as discovery_header
 from .words import discovery_rows as discovery_rows
 from .words import scale_name as scale_name

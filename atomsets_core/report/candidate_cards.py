@@ -59,7 +59,7 @@ class Card:
         cell: size of the cell in words.
         neighbours: nearest training materials, nearest first, with value and distance.
         base: the prediction for a structure of average sites, in words.
-        shares: of each element, the largest first.
+        shares: of each element, the largest first; none where the model has no sites.
         remoteness: distance to the training structures as percent of where the domain ends, at most 200.
         links: name and address of searches.
     """
@@ -94,12 +94,12 @@ def card(results: Results, number_: int, row: dict[str, Any], about: Mapping[str
         number=number_,
         row=row,
         picture=drawing.picture(drawn),
-        atoms=script_json(json.dumps({**drawn.as_json(), "colors": colors, "shares": list(about["sites"])})),
+        atoms=script_json(json.dumps({**drawn.as_json(), "colors": colors, "shares": list(about["sites"] or [])})),
         legend=drawing.legend(drawn),
         cell=_cell(np.array(about["lattice"]), len(about["numbers"])),
         neighbours=list(about["neighbours"]),
-        base=_base(results, float(about["base"])),
-        shares=shares(results, about),
+        base="" if about["base"] is None else _base(results, float(about["base"])),
+        shares=[] if about["sites"] is None else shares(results, about),
         remoteness=min(200.0, 100 * float(row["distance"]) / threshold) if pd.notna(row["distance"]) else 0.0,
         links=[(name, address.format(formula)) for name, address in SEARCHES],
     )

@@ -12,7 +12,17 @@ from atomsets_core.discovery import MEAN, find_acquisition
 from atomsets_core.report import methods
 from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import NAMES, FloatArray, Results
-from atomsets_core.report.words import counted, factor, listed, mean_count, number, percent, scale_name, with_unit
+from atomsets_core.report.words import (
+    comparison_sentences,
+    counted,
+    factor,
+    listed,
+    mean_count,
+    number,
+    percent,
+    scale_name,
+    with_unit,
+)
 
 FEW = 20
 """Rows below which a share of them says little."""
@@ -122,6 +132,7 @@ def _in_short(results: Results) -> Finding:
         f"For materials like those it was trained on, a prediction is typically off by "
         f"{error_in_words(results, model['mae'])}."
     ]
+    parts[:0] = comparison_sentences(results.summary)
     if not results.summary["choice"].get("better_than_random", True):
         parts.insert(0, NO_BETTER)
     if heads:
@@ -157,7 +168,7 @@ def _typical_error(results: Results) -> Finding:
     return Finding(
         "Inside the training range",
         f"Each of the {len(results.out_of_fold):,} training values, {number(model['value_min'])} to "
-        f"{with_unit(number(model['value_max']), results.unit)}, was predicted by networks that had seen neither it "
+        f"{with_unit(number(model['value_max']), results.unit)}, was predicted by models that had seen neither it "
         f"nor any structure of the same formula. They are off by {error_in_words(results, model['mae'])} on average "
         f"({', '.join(details)}).",
     )
@@ -278,7 +289,10 @@ def _baselines(results: Results) -> Finding | None:
     margin = own["r_precision"] - rival["r_precision"]
     error = float(np.hypot(own["r_precision_se"] or 0.0, rival["r_precision_se"] or 0.0))
     if margin < 0:
-        text += f" In what counts, finding the hidden best, {rival['head']} wins: use it, or trust this list less."
+        text += (
+            f" In what counts, finding the hidden best, {rival['head']} wins: name it in discovery.heads to have it "
+            "used, or trust this list less."
+        )
     elif error and margin < 2 * error:
         text += f" The lead in R-precision over {rival['head']}, {margin:.3f}, is within the noise of the repeats."
     return Finding("Against other models", text)

@@ -26,6 +26,18 @@ ATOMSETS = Reference(
 )
 
 
+HEADS = {
+    "ridge": "a ridge regression of pooled features, its strength chosen by leave-one-out",
+    "Gaussian process": "a Gaussian process of pooled features with a linear and a squared-exponential kernel, their "
+    "sizes those of the highest marginal likelihood",
+    "random forest": "a random forest of 300 trees on pooled features",
+    "ridge, composition": "a ridge regression of statistics of the composition, its strength chosen by leave-one-out",
+    "random forest, composition": "a random forest of 300 trees on statistics of the composition",
+    "AtomSets + Gaussian process": "the mean of AtomSets networks and a Gaussian process of pooled features",
+}
+"""What the heads beside AtomSets are, in a sentence."""
+
+
 def parents(summary: Mapping[str, Any]) -> list[About]:
     """What each parent in the feature specification is, e.g. in "megnet:V0+V1"."""
     return [about_parent(part.partition(":")[0].strip()) for part in str(summary["model"]["features"]).split(",")]
@@ -121,7 +133,7 @@ def acquisition(summary: Mapping[str, Any]) -> str:
 def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The campaign's settings, as name and sentence."""
     settings = summary["settings"]
-    model, objective, check = settings["model"], settings["objective"], settings["discovery"]
+    objective, check = settings["objective"], settings["discovery"]
     scale = find_transform(summary["transform"])
     quantity = summary["target"] + (f" in {summary['unit']}" if summary["unit"] else "")
     rows = [
@@ -138,11 +150,7 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             "Features",
             f"{listed([about.title for about in parents(summary)])}, levels {', '.join(levels(summary))}",
         ),
-        (
-            "Model",
-            f"{model['members']} AtomSets networks; each leaves out one of {model['folds']} parts of the training "
-            f"data; intervals for {percent(model['coverage'])} of the values",
-        ),
+        ("Model", _model(summary)),
     ]
     if summary["discovery"]:
         rows.append(
@@ -155,6 +163,31 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _model(summary: Mapping[str, Any]) -> str:
+    model, head = summary["settings"]["model"], HEADS.get(summary["choice"]["head"])
+    ends = f"of {model['folds']} parts of the training data; intervals for {percent(model['coverage'])} of the values"
+    if head is None:
+        return f"{model['members']} AtomSets networks; each leaves out one {ends}"
+    return f"{head[0].upper()}{head[1:]}, once without each {ends}"
+
+
+def _fitted(summary: Mapping[str, Any]) -> list[str]:
+    """How the model was fitted, a sentence each."""
+    model, head = summary["settings"]["model"], summary["choice"]["head"]
+    widths = {part: "-".join(map(str, model[part])) or "none" for part in ("phi", "rho")}
+    networks = (
+        f"The ensemble has {model['members']} networks with layers of {widths['phi']} units on each site, "
+        f"{' and '.join(model['pooling'])} pooling, layers of {widths['rho']} units after it and {model['activation']} "
+        f"activations, trained for {model['epochs']} epochs with AdamW (batch size {model['batch_size']}, learning "
+        f"rate {model['learning_rate']:g}, weight decay {model['weight_decay']:g}) on the {model['loss']} error; seed "
+        f"{model['seed']}."
+    )
+    if head not in HEADS:
+        return [networks, f"Each network leaves out one of {model['folds']} folds grouped by reduced formula."]
+    own = f"The model is {HEADS[head]}, fitted once without each of {model['folds']} folds grouped by reduced formula."
+    return [own, networks] if head.startswith("AtomSets") else [own]
+
+
 def paragraph(summary: Mapping[str, Any]) -> str:
     """A methods section for a paper, with every choice that matters to repeat the work."""
     settings, scores = summary["settings"], summary["model"]
@@ -163,9 +196,10 @@ def paragraph(summary: Mapping[str, Any]) -> str:
     made_by = listed([named(about) for about in parents(summary)])
     scale = find_transform(summary["transform"]).applied_to(summary["target"])
     conditions = filters(summary)
-    widths = {part: "-".join(map(str, model[part])) or "none" for part in ("phi", "rho")}
+    head = summary["choice"]["head"]
+    kind = f"a {head} model" if head in HEADS else f"AtomSets models ({ATOMSETS.short})"
     text = [
-        f"Candidates for {wanted(summary)} were ranked with AtomSets models ({ATOMSETS.short}) on features of "
+        f"Candidates for {wanted(summary)} were ranked with {kind} on features of "
         f"{made_by}, levels {', '.join(levels(summary))}, using "
         f"atomsets-screening {summary['versions'].get('atomsets-screening', '')}.",
         f"The models were trained on {training['learned_from']:,} values of {scale} from "
@@ -174,12 +208,8 @@ def paragraph(summary: Mapping[str, Any]) -> str:
         f"{candidates['pulled']:,} were ranked"
         + (f" after {candidates['filtered']:,} were filtered out (kept: {'; '.join(conditions)})" if conditions else "")
         + f"; {candidates['failed']:,} could not be read or featurised.",
-        f"The ensemble has {model['members']} networks with layers of {widths['phi']} units on each site, "
-        f"{' and '.join(model['pooling'])} pooling, layers of {widths['rho']} units after it and {model['activation']} "
-        f"activations, trained for {model['epochs']} epochs with AdamW (batch size {model['batch_size']}, learning "
-        f"rate {model['learning_rate']:g}, weight decay {model['weight_decay']:g}) on the {model['loss']} error; seed "
-        f"{model['seed']}.",
-        f"Each network leaves out one of {model['folds']} folds grouped by reduced formula. Intervals are "
+        *_fitted(summary),
+        f"Intervals are "
         f"conformal, from the out-of-fold residuals scaled by the spread of the ensemble, for "
         f"{percent(model['coverage'])} coverage "
         f"({percent(scores['coverage_out_of_fold'], 1)} out of fold). The out-of-fold mean absolute error is "

@@ -18,7 +18,16 @@ from atomsets_core.report.downloads import downloads
 from atomsets_core.report.figures import figures
 from atomsets_core.report.markup import citation, formula, material
 from atomsets_core.report.results import Results, read_results
-from atomsets_core.report.words import NONE, discovery_header, discovery_rows, minus, number, percent, scale_name
+from atomsets_core.report.words import (
+    NONE,
+    comparison_sentences,
+    discovery_header,
+    discovery_rows,
+    minus,
+    number,
+    percent,
+    scale_name,
+)
 from atomsets_core.storage import Store
 
 NAMED_AFTER_FIRST = 4
@@ -32,8 +41,9 @@ MOST_FAILURES = 50
 
 DISCOVERY_COLUMNS = (
     ("model", "The first is the one this campaign uses. AtomSets is the model as described; with a linear readout it "
-     "has no hidden layer after pooling; the Gaussian process and ridge see the same features, pooled; ridge and "
-     "random forest of the composition see the formula alone; random draws blindly; the oracle knows the answer."),
+     "has no hidden layer after pooling; the Gaussian process, ridge and random forest see the same features, pooled; "
+     "ridge and random forest of the composition see the formula alone; a sum is the mean of both; random draws "
+     "blindly; the oracle knows the answer."),
     ("R-precision", "Share of the hidden best among the first k picks, k being how many were hidden; mean and standard "
      "error over the repeats."),
     ("enrichment", "How many times more hidden best are among these k picks than blind picking finds on average."),
@@ -99,6 +109,7 @@ def _content(results: Results) -> dict[str, Any]:
             summary, shortlist, results.ranking, [card.row["material_id"] for card in candidates]
         ),
         "answer": shortlist.iloc[: 1 + NAMED_AFTER_FIRST].to_dict("records"),
+        "compared": comparison_sentences(summary),
         "best_inside": None if inside is None else inside.to_dict(),
         "has_hull": results.has_hull,
         "cards": candidates,

@@ -64,6 +64,30 @@ def scale_name(summary: Mapping[str, Any]) -> str:
     return find_transform(summary["transform"]).of(summary["unit"]) or "unit of the target"
 
 
+def comparison_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """To whom AtomSets lost and by how much, and which heads there was no time for; none where neither happened."""
+    choice, found = summary["choice"], []
+    lost = choice.get("lost")
+    if lost:
+        used = choice["head"]
+        if lost["used"]:
+            so = "so it is used here"
+        elif summary["settings"]["discovery"]["choose"]:
+            so = f"a lead within the noise of {summary['discovery']['n_hidden']:,} hidden values, so {used} is used"
+        else:
+            so = f"but the campaign leaves no choice: {used} is used"
+        found.append(
+            f"AtomSets lost to {lost['to']} where the answer is known: it found {percent(lost['own'])} of the hidden "
+            f"best, {lost['to']} {percent(lost['r_precision'])}, {100 * lost['by']:.1f} points more; {so}."
+        )
+    left_out = (summary["discovery"] or {}).get("left_out")
+    if left_out:
+        found.append(
+            f"Within {number(summary['discovery']['minutes'])} minutes there was no time to compare {listed(left_out)}."
+        )
+    return found
+
+
 def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """Column names for `discovery_rows`, with the unit of the errors."""
     scale = scale_name(summary)

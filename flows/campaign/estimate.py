@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from atomsets_core.campaigns import FEATURES
-from atomsets_core.discovery import recipes
+from atomsets_core.discovery import LINEAR, OWN
 from atomsets_core.features import FeatureStore
 from atomsets_core.models import AtomSetsRegressor
 from atomsets_core.parents import load_parent
@@ -71,7 +71,8 @@ def estimate(campaign: Campaign, out: str) -> Estimate:
     if training is not None and campaign.training.target in training.columns:
         labelled = int(pd.to_numeric(training.columns[campaign.training.target], errors="coerce").notna().sum())
     rows = labelled or PIECE
-    heads = len(recipes(campaign.model.model_dump())) if campaign.discovery.choose else 1
+    # The others take little beside those that train networks.
+    heads = len({OWN, LINEAR}.intersection(campaign.discovery.heads))
     seeds = 0 if campaign.objective.goal in ("target", "window") else campaign.discovery.seeds
     workers = campaign.cluster.workers or len(os.sched_getaffinity(0))
     discovery = seeds * heads * (1 - campaign.discovery.quantile) * (1 - campaign.discovery.pool_share)

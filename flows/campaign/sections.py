@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from atomsets_core.discovery import ACQUISITIONS, KINDS, UCB, takers
+from atomsets_core.discovery import ACQUISITIONS, KINDS, PREFERRED, UCB, takers
 from atomsets_core.models import ACTIVATIONS, POOLINGS
 from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
 from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
@@ -283,10 +283,25 @@ class Discovery(Section):
         0.2, description="Share of the other values among which the hidden are to be found."
     )
     choose: bool = Field(
-        True,
-        description="Let the check decide between the model as described below and the same with a linear readout; "
-        "false: as described.",
+        True, description="Let the check decide which of the heads is used; false: the first of them, as described."
     )
+    heads: list[Literal[PREFERRED]] = Field(  # type: ignore[valid-type]
+        list(PREFERRED),
+        description="Models that are compared and may be used. The first is tried whatever it takes, and used where "
+        "nothing is compared.",
+    )
+    minutes: Annotated[float, Field(gt=0)] = Field(
+        60.0,
+        description="Of one worker, for all repeats together. Heads are tried from the cheapest on, and none is begun "
+        "once a repeat has used up its part; those left out are named.",
+    )
+
+    @field_validator("heads")
+    @classmethod
+    def _some_heads(cls, names: list[str]) -> list[str]:
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"heads must name one at least, each once; there are {', '.join(PREFERRED)}")
+        return names
 
 
 class Standing(Section):

@@ -33,7 +33,6 @@ from atomsets_core.campaigns import (
     write_registry,
 )
 from atomsets_core.campaigns import on_discovery as judge_discovery
-from atomsets_core.discovery import recipes
 from atomsets_core.models import CONFIG, FORMAT_VERSION, RECIPE_VERSION, read_config
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.storage import sound as sealed_sound
@@ -219,7 +218,7 @@ class Champions:
             data=learning.data,
             n_train=len(table),
             trained=datetime.now(UTC).isoformat(timespec="seconds"),
-            parameters=recipes(learning.parameters)[choice["head"]],
+            parameters=learning.recipes[choice["head"]],
             choice=dict(choice),
             discoveries=list(learning.discoveries),
             scores={

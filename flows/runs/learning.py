@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 from atomsets_core.campaigns import discovery_name, model_files, model_folder
@@ -58,6 +59,11 @@ class Learning:
         }
 
     @property
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """The models that are compared, the preferred first."""
+        return recipes(self.parameters, self.campaign.discovery.heads)
+
+    @property
     def options(self) -> dict[str, Any]:
         """Options of the simulated discovery."""
         campaign = self.campaign
@@ -66,6 +72,8 @@ class Learning:
             "quantile": campaign.discovery.quantile,
             "pool_share": campaign.discovery.pool_share,
             "kappa": campaign.objective.kappa,
+            "heads": list(self.recipes),
+            "minutes": campaign.discovery.minutes / max(1, campaign.discovery.seeds),
         }
 
     def submit_discoveries(self) -> list[PrefectFuture]:
@@ -80,6 +88,11 @@ class Learning:
             if not sound(self.store, name)
         ]
         self.done["discoveries_simulated"] = len(futures)
+        if futures:
+            get_run_logger().info(
+                "%d heads are compared, the cheapest first, within %g minutes of a worker for each of %d repeats",
+                len(self.recipes), self.options["minutes"], len(self.discoveries),
+            )  # fmt: skip
         return futures
 
     def choose(self) -> dict[str, Any]:
@@ -89,16 +102,20 @@ class Learning:
             As of `discovery.choice.choose`; without simulated discoveries only "head" and "acquisition".
         """
         kind = self.campaign.objective.acquisition
-        heads = list(recipes(self.parameters))
+        heads = list(self.recipes)
         if not self.campaign.discovery.choose:
             heads = heads[:1]
         kinds = list(KINDS) if kind == "auto" else [kind]
-        found = choose([self.store.read_json(name) for name in self.discoveries], heads, kinds)
+        runs = [self.store.read_json(name) for name in self.discoveries]
+        found = choose(runs, heads, kinds)
         if found is None:
             return {"head": heads[0], "acquisition": UCB.name if kind == "auto" else kind}
         if not found["better_than_random"]:
             note(f"in the simulated discovery the ranking was no better than a blind choice ({found['head']})")
-        return found
+        left_out = [name for name in self.recipes if any(name in run["left_out"] for run in runs)]
+        if left_out:
+            note(f"no time was left to compare {', '.join(left_out)}: raise discovery.minutes to have them tried")
+        return {**found, "left_out": left_out}
 
     def train(self, choice: Mapping[str, Any], frozen: tuple[str, str] | None = None) -> str:
         """Train the chosen model unless it is there; its folder.
@@ -107,7 +124,7 @@ class Learning:
             choice: of `choose`.
             frozen: folder of the first model and digest of its folds, for a challenger; see `freeze`.
         """
-        parameters = recipes(self.parameters)[choice["head"]]
+        parameters = self.recipes[choice["head"]]
         parts = (self.data, self.features.digest, parameters)
         model = model_folder(_key(*parts) if frozen is None else _key(*parts, frozen[1]))
         missing = not all(sound(self.store, name) for name in model_files(model))

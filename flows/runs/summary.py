@@ -22,7 +22,7 @@ from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.jobs import Ranking, Selection
 from atomsets_core.models import CONFIG, mean_absolute_error, r_squared, root_mean_squared_error, spearman
 from atomsets_core.parents import about_parent, carrier_versions
-from atomsets_core.report import discovery_header, discovery_rows, scale_name
+from atomsets_core.report import comparison_sentences, discovery_header, discovery_rows, scale_name
 from atomsets_core.storage import Store, prediction_units
 from atomsets_core.structures import Refusal
 from atomsets_core.transforms import find_transform, transform_target
@@ -92,6 +92,8 @@ def summarize_run(
             "n_hidden": runs[0]["n_hidden"],
             "n_pool": runs[0]["n_pool"],
             "n_train": [run["n_train"] for run in runs],
+            "minutes": campaign.discovery.minutes,
+            "left_out": sorted({name for run in runs for name in run.get("left_out", [])}),
             "heads": sorted(summarize_discovery(runs), key=lambda row: row["head"] != choice["head"]),
         }
         if runs
@@ -123,7 +125,7 @@ def settings(campaign: Campaign, choice: Mapping[str, Any]) -> dict[str, Any]:
     """The campaign's settings with the chosen model and acquisition in place of what was left open."""
     raw = campaign.model_dump(mode="json")
     raw["objective"]["acquisition"] = choice["acquisition"]
-    raw["model"]["rho"] = list(recipes(raw["model"])[choice["head"]]["rho"])
+    raw["model"]["rho"] = list(recipes(raw["model"], [choice["head"]])[choice["head"]]["rho"])
     return raw
 
 
@@ -183,7 +185,7 @@ def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
-    """What came out, in two lines: what became of everything pulled, and how good the model is."""
+    """What came out, in lines: what became of everything pulled, how good the model is, and to whom AtomSets lost."""
     training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
     later = "" if training["labelled"] == training["learned_from"] else f" ({training['labelled']} have a value by now)"
     return [
@@ -192,6 +194,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
         f"+ {candidates['failed']} failed",
         f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
         f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
+        *comparison_sentences(summary),
     ]
 
 

@@ -221,18 +221,22 @@ def _floats(arrays: Mapping[str, npt.NDArray[Any]], name: str, *shape: int) -> F
     return found
 
 
-def fit_gaussian_process(x: FloatArray, y: FloatArray, *, seed: int = 0) -> GaussianProcess:
-    """Kernel by marginal likelihood (Rasmussen & Williams, eq. 5.9) on at most `MOST_FOR_LIKELIHOOD` rows.
+def fit_gaussian_process(
+    x: FloatArray, y: FloatArray, *, seed: int = 0, most_for_likelihood: int = MOST_FOR_LIKELIHOOD
+) -> GaussianProcess:
+    """Kernel by marginal likelihood (Rasmussen & Williams, eq. 5.9), conditioned on at most `MOST_ROWS` rows.
 
     Args:
         x: (n, width) rows.
         y: (n,) values.
         seed: of the choice of rows where there are more than can be used.
+        most_for_likelihood: rows on which the likelihood is maximised.
     """
     scaler, centre, unit = Scaler.of(x), float(y.mean()), float(y.std()) or 1.0
     order = np.random.default_rng(seed).permutation(len(y))
     scaled, target = scaler(x), (y - centre) / unit
-    linear, bump, length, noise = _likeliest(scaled[order[:MOST_FOR_LIKELIHOOD]], target[order[:MOST_FOR_LIKELIHOOD]])
+    likely = order[:most_for_likelihood]
+    linear, bump, length, noise = _likeliest(scaled[likely], target[likely])
     used = np.sort(order[:MOST_ROWS])
     # To the digits that are kept of them, so that a saved process says the same.
     rows = scaled[used].astype(np.float32).astype(np.float64)

@@ -183,9 +183,7 @@ class HeadRegressor(AtomSetsRegressor):
             fold: that was left out.
             networks: (members, n) what all networks say of them, where there are some.
         """
-        found = [
-            learners[fold].predict(data.of(LEARNERS[part].inputs)) for part, learners in self.learners_.items()
-        ]
+        found = [learners[fold].predict(data.of(LEARNERS[part].inputs)) for part, learners in self.learners_.items()]
         if networks is not None:
             members = networks[fold :: self._folds]
             spread = members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(members.shape[1])

@@ -71,7 +71,7 @@
     viewer.zoom(1.6);
     viewer.render();
     turn.hidden = true;
-    color.hidden = false;
+    color.hidden = !figure.shares.length;
     color.setAttribute("aria-pressed", "false");
     const turns = { ArrowLeft: [-10, "y"], ArrowRight: [10, "y"], ArrowUp: [-10, "x"], ArrowDown: [10, "x"] };
     stage.addEventListener("keydown", (event) => {
