@@ -54,11 +54,11 @@ from .trained import TASKS as TASKS
 from .trained import Model as Model
 from .trained import Trained as Trained
 from .trained import load_model as load_model
+from .trained import load_regressor as load_regressor
 from .trust import Calibrator as Calibrator
 from .trust import calibrate as calibrate
 from .trust import rows_needed as rows_needed
 from .trust import sampled_rows as sampled_rows
-from .trained import load_regressor as load_regressor
 from .vectors.gaussian import Scaler as Scaler
 from .vectors.gaussian import fit_gaussian_process as fit_gaussian_process
 from .vectors.gaussian import fit_ridge as fit_ridge

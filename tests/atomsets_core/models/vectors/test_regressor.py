@@ -7,13 +7,13 @@ import pytest
 from sklearn.base import clone
 
 from atomsets_core.features.making import featurize
+from atomsets_core.features.specification import as_batch
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.models.saved_models import read_config
 from atomsets_core.models.trained import load_model, load_regressor
 from atomsets_core.models.vectors.learners import HEADS
 from atomsets_core.models.vectors.regressor import HeadRegressor, regressor_of
 from atomsets_core.storage.store import StorageError, Store
-from atomsets_core.structures.compositions import Compositions
 
 SMALL = {"features": "megnet:V0", "members": 4, "folds": 2, "epochs": 4, "phi": (8,), "rho": (8,), "device": "cpu"}
 NETWORKS = "AtomSets + Gaussian process"
@@ -25,7 +25,7 @@ FORMULAS = [f"{metal}{anion}" for metal in METALS for anion in ("O", "S", "N2", 
 @pytest.fixture(scope="module")
 def offered():
     """Features of 60 compounds, and values that follow from their elements."""
-    features = featurize(Compositions.from_formulas(FORMULAS), "megnet:V0")
+    features = featurize(as_batch(FORMULAS), "megnet:V0")
     random = np.random.default_rng(0)
     per_element = dict(zip([*METALS, "O", "S", "N2", "C"], random.normal(size=len(METALS) + 4), strict=True))
     values = [per_element[f[:2] if f[:2] in METALS else f[:1]] + per_element[f[2:] or f[1:]] if f[:2] in METALS
@@ -106,7 +106,9 @@ def test_the_deviation_of_a_learner_reaches_the_calibration(fitted, offered):
     features, _ = offered
     model = fitted["Gaussian process"]
     members, _ = model._apply(features)
-    own = [learner.predict(model.pooled(features).astype(np.float64)) for learner in model.learners_["Gaussian process"]]
+    own = [
+        learner.predict(model.pooled(features).astype(np.float64)) for learner in model.learners_["Gaussian process"]
+    ]
     for fold, (mean, deviation) in enumerate(own):
         np.testing.assert_allclose(members[fold::2, :, 0].mean(axis=0), mean, rtol=1e-9)
         np.testing.assert_allclose(members[fold::2, :, 0].std(axis=0, ddof=1), deviation, rtol=1e-6)
