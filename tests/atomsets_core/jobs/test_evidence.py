@@ -89,3 +89,22 @@ def test_the_map_shows_the_training_data_and_every_shortlisted_candidate(finishe
 
 def test_a_campaign_without_evidence_has_none(tmp_path):
     assert read_evidence(Store(tmp_path)) == ({}, None, None)
+
+
+def test_of_another_head_there_are_neighbours_and_no_shares(finished, megnet, tmp_path):
+    from atomsets_core.models.vectors.regressor import HeadRegressor
+
+    store, _model, features, structures = finished
+    other = HeadRegressor("megnet:V0+V1+V2+V3", head="ridge", transform="log10", members=2, folds=2)
+    values = store.read_table("models/m/out_of_fold.parquet")["value"].to_numpy()
+    other.fit(features[np.arange(N_TRAINED)], values)
+    copy = Store(tmp_path)
+    for name in ("models/m/out_of_fold.parquet", "ranking.parquet"):
+        copy.write_table(name, store.read_table(name))
+    other.save(copy, "models/m")
+    best = structures.take([N_TRAINED, N_TRAINED + 1])
+    write_evidence(copy, FeatureStore(store, "megnet", megnet.digest, LEVELS), "models/m", best)
+    found, _, _ = read_evidence(copy)
+    for about in found.values():
+        assert about["base"] is about["sites"] is about["structure"] is None
+        assert len(about["neighbours"]) == 5

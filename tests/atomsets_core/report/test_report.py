@@ -425,6 +425,51 @@ def test_the_choice_is_told_with_its_numbers(rng, tmp_path):
     assert "Warning" not in text
 
 
+LOST = {"to": "ridge, composition", "r_precision": 0.95, "own": 0.9, "by": 0.05, "used": False}
+
+
+def test_to_whom_atomsets_lost_is_said_first(rng, tmp_path):
+    store = campaign(rng, tmp_path)
+    content = store.read_json("summary.json")
+    content["choice"]["lost"] = LOST
+    content["settings"]["discovery"]["choose"] = True
+    store.write_json("summary.json", content)
+    text = page(store).text
+    said = "AtomSets lost to ridge, composition where the answer is known: it found 90% of the hidden best, ridge, "
+    assert f"How far to trust it {said}" in text
+    # In the answer at the top of the page, too.
+    assert text.index(said) < text.index("How far to trust it")
+    assert "composition 95%, 5.0 points more; a lead within the noise of" in text
+    content["settings"]["discovery"]["choose"] = False
+    store.write_json("summary.json", content)
+    assert "but the campaign leaves no choice: AtomSets is used" in page(store).text
+
+
+def test_heads_there_was_no_time_for_are_named(rng, tmp_path):
+    store = campaign(rng, tmp_path)
+    content = store.read_json("summary.json")
+    content["discovery"] |= {"minutes": 5.0, "left_out": ["random forest", "AtomSets, linear readout"]}
+    store.write_json("summary.json", content)
+    said = "Within 5.00 minutes there was no time to compare random forest and AtomSets, linear readout."
+    assert said in page(store).text
+
+
+def test_a_page_of_another_head_says_what_it_is_and_has_no_shares(rng, tmp_path):
+    store = campaign(rng, tmp_path)
+    content, evidence = store.read_json("summary.json"), store.read_json("evidence.json")
+    content["choice"] |= {"head": "ridge, composition", "lost": {**LOST, "used": True}}
+    for about in evidence["candidates"]:
+        about |= {"base": None, "sites": None, "structure": None}
+    store.write_json("summary.json", content)
+    store.write_json("evidence.json", evidence)
+    text = page(store).text
+    assert "5.0 points more; so it is used here." in text
+    assert "were ranked with a ridge, composition model" in text
+    assert "A ridge regression of statistics of the composition" in text
+    assert "Nearest known materials" in text
+    assert "What each element adds" not in text
+
+
 def test_a_ranking_no_better_than_random_is_warned_of_first(rng, tmp_path):
     choice = {"head": "AtomSets", "acquisition": "mean", "compared": {"AtomSets": {"mean": 0.4}}}
     choice |= {"r_precision": 0.4, "prevalence": 1 / 3, "chance": 0.6, "better_than_random": False}
