@@ -1,20 +1,21 @@
 """The small saved models of the present format that tests/ keeps for good, and what they predict.
 
-    python scripts/build_saved_models.py
+    python scripts/build_saved_models.py [NAME ...]
 
-Writes tests/data/models/v<FORMAT_VERSION>-*; run it once when `FORMAT_VERSION` is raised, and never for an older
-version: those files are what people have on their disks.
+Writes tests/data/models/v<FORMAT_VERSION>-*, all of them or those named; run it once when `FORMAT_VERSION` is raised,
+for a new kind with its names alone, and never for an older version: those files are what people have on their disks.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from atomsets_core.models import FORMAT_VERSION, AtomSetsClassifier, AtomSetsRegressor
+from atomsets_core.models import FORMAT_VERSION, HEADS, AtomSetsClassifier, AtomSetsRegressor, HeadRegressor
 from atomsets_core.sources import load_elastic
 from atomsets_core.storage import Store
 
@@ -36,6 +37,16 @@ def models() -> dict[str, tuple[Any, Any, Any, Any]]:
     mixed = AtomSetsRegressor(
         "megnet:V0+each(f1)+mean(V1),chgnet:a0", pooling=("mean", "set2set"), set2set_hidden=4, **SMALL
     )
+    few = slice(0, 16)  # so that the trees of a forest are small
+    heads = {
+        head_name(head): (
+            HeadRegressor("megnet:V0", head=head, transform="log10", coverage=0.8, **SMALL),
+            formulas[few],
+            moduli[few, 0],
+            NEW_FORMULAS,
+        )
+        for head in HEADS
+    }
     balanced = AtomSetsClassifier("megnet:V0", class_weight="balanced", **SMALL)
     return {
         "regressor": (AtomSetsRegressor("megnet:V0+V1", transform="log10", **SMALL), structures, moduli[:, 0], new),
@@ -49,13 +60,21 @@ def models() -> dict[str, tuple[Any, Any, Any, Any]]:
         ),
         "classifier": (balanced, formulas, stiff, NEW_FORMULAS),
         "classes": (AtomSetsClassifier("megnet:V1", calibration="isotonic", **SMALL), structures, third, new),
+        **heads,
     }
+
+
+def head_name(head: str) -> str:
+    """What the folder of a head is called."""
+    return "head-" + head.lower().replace(", ", "-").replace(" + ", "-").replace(" ", "-")
 
 
 def main() -> None:
     """Train, save, and keep the predictions."""
     store = Store(FOLDER)
     for name, (model, inputs, labels, new) in models().items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         folder = f"v{FORMAT_VERSION}-{name}"
         model.fit(inputs, labels).save(store, folder, {"target": "K_VRH", "unit": "GPa"})
         result = model.predict_distribution(new)
