@@ -7,40 +7,22 @@ import pyarrow as pa
 import pytest
 
 from atomsets_core.discovery.choice import BY_COST, PREFERRED
-from atomsets_core.features.making import featurize
-from atomsets_core.features.specification import as_batch
 from atomsets_core.jobs.simulate import simulate_seed
 from atomsets_core.storage.store import Store
 
-METALS = ("Mg", "Ca", "Sr", "Ba", "Ti", "Zr", "Hf", "V", "Nb", "Ta", "Cr", "Mo", "W", "Mn", "Re")
-FORMULAS = [f"{metal}{anion}" for metal in METALS for anion in ("O", "S", "N2", "C")]
 PARAMETERS = {
     "features": "megnet:V0", "transform": "none", "members": 2, "folds": 2, "epochs": 2, "phi": [4], "rho": [4],
     "coverage": 0.8, "seed": 0,
 }  # fmt: skip
 
 
-class InMemory:
-    """Features that are found without shards."""
-
-    def __init__(self, features):
-        self.features = features
-
-    def find(self, _hashes):
-        return self
-
-    def load(self):
-        return self.features
-
-
 @pytest.fixture(scope="module")
-def offered(tmp_path_factory):
-    features = featurize(as_batch(FORMULAS), "megnet:V0")
+def offered(compounds, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("simulate"))
-    values = np.random.default_rng(0).normal(size=len(FORMULAS))
-    table = pa.table({"structure_hash": list(features.structure_hash), "value": values})
+    values = np.random.default_rng(0).normal(size=len(compounds))
+    table = pa.table({"structure_hash": list(compounds.structure_hash), "value": values})
     store.write_table("structures/labelled.parquet", table)
-    return store, InMemory(features)
+    return store, compounds
 
 
 def options(minutes, heads=PREFERRED):

@@ -12,7 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from atomsets_core.campaigns.layout import OUTPUTS, STRUCTURES, is_known, is_passing, model_files
+from atomsets_core.campaigns.verification import verify
 from atomsets_core.discovery.choice import PREFERRED
+from atomsets_core.models.trained import load_regressor
 from atomsets_core.sources.base import SourceError
 from atomsets_core.storage.store import StorageError, Store
 from atomsets_flows.campaign.sections import Campaign
@@ -250,3 +252,21 @@ def test_a_campaign_is_run_once_at_a_time(inputs, tmp_path):
 def test_a_filter_that_nothing_passes_is_named(inputs, tmp_path):
     with pytest.raises(SourceError, match="no candidate is left"):
         screen(campaign(inputs, candidates={"filters": {"e_above_hull": {"min": 9.0}}}), str(tmp_path))
+
+
+def test_a_campaign_of_another_head_ends_like_any(inputs, tmp_path):
+    heads = ["random forest, composition", "ridge"]
+    asked = campaign(inputs, discovery={"seeds": 1, "heads": heads, "choose": False})
+    summary = screen(asked, str(tmp_path))
+    assert summary["choice"]["head"] == heads[0]
+    assert [row["head"] for row in summary["discovery"]["heads"]][:2] == heads
+    store = Store(tmp_path)
+    model = load_regressor(store, summary["model"]["folder"])
+    assert model.head == heads[0]
+    ranking = pd.read_parquet(tmp_path / "ranking.parquet")
+    assert np.isfinite(ranking[["predicted", "lower", "upper", "std", "score"]].to_numpy()).all()
+    assert summary["model"]["r2"] > -1
+    text = (tmp_path / "report.html").read_text()
+    assert "were ranked with a random forest, composition model" in text
+    assert "What each element adds" not in text
+    assert verify(store).findings == []
