@@ -269,4 +269,4 @@ def test_a_campaign_of_another_head_ends_like_any(inputs, tmp_path):
     text = (tmp_path / "report.html").read_text()
     assert "were ranked with a random forest, composition model" in text
     assert "What each element adds" not in text
-    assert verify(store).findings == []
+    assert verify(store).findings == ()
