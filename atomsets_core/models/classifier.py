@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import compute_class_weight
 
 from atomsets_core.models.ensemble import AtomSetsEnsemble, out_of_fold
-from atomsets_core.models.folds import formula_groups
+from atomsets_core.models.folds import formula_groups, kept_together
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.training_data import apply
 from atomsets_core.models.probabilities import (
@@ -174,7 +174,9 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
         target = label[:, None] if len(self.classes_) == 2 else np.eye(len(self.classes_))[label]
         weights = row_weights(sample_weight, len(labels)) * self._class_weights(label)
         data = self._data(features)
-        seen, distance = self._train(data, target.astype(np.float64), features.formula, weights, progress, checkpoint)
+        seen, distance = self._train(
+            data, target.astype(np.float64), kept_together(features.formula), weights, progress, checkpoint
+        )
         self.calibrator_ = ProbabilityCalibrator("none")
         self.oof_: ClassPrediction | None = None
         self.scores_: dict[str, float] = {}
@@ -208,7 +210,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
 
     def _prediction(self, probability: FloatArray, distance: FloatArray) -> ClassPrediction:
         label = self.classes_[probability.argmax(axis=1)]
-        return ClassPrediction(label, probability, distance, distance <= self.domain_.threshold)
+        return ClassPrediction(label, probability, distance, self.domain_.remoteness(distance) <= 1.0)
 
     def _class_weights(self, label: IntArray) -> FloatArray:
         """(n,) weight of each row by its class."""

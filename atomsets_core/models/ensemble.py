@@ -18,7 +18,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
 from atomsets_core.features import AnyFeatures, Batch, FeatureSpec, as_batch, default_features, parse_features
-from atomsets_core.models.folds import formula_groups
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.set_network import AtomSetsNetwork
 from atomsets_core.models.networks.training import TrainingOptions, automatic_batch_size, train
@@ -162,7 +161,7 @@ class AtomSetsEnsemble(BaseEstimator):
         self,
         data: TrainingData,
         y: FloatArray,
-        groups: npt.NDArray[np.object_],
+        groups: IntArray,
         row_weights: FloatArray,
         progress: Progress | None,
         checkpoint: Checkpoint | None,
@@ -174,14 +173,15 @@ class AtomSetsEnsemble(BaseEstimator):
         """
         seen = self._learn(data, y, groups, row_weights, progress, checkpoint)
         self.domain_: Domain
-        self.domain_, distance = domain_and_distances(data.pooled())
+        # The members that judge a row saw none of its formula: the row is as far as the others are.
+        self.domain_, distance = domain_and_distances(data.pooled(), groups=groups)
         return seen, distance
 
     def _learn(
         self,
         data: TrainingData,
         y: FloatArray,
-        groups: npt.NDArray[np.object_],
+        groups: IntArray,
         row_weights: FloatArray,
         progress: Progress | None,
         checkpoint: Checkpoint | None,
@@ -349,13 +349,10 @@ def _weighted(features: AnyFeatures) -> bool:
     return isinstance(features, Features) and features.weights is not None
 
 
-def _validation_rows(
-    seen: npt.NDArray[np.bool_], formulas: npt.NDArray[np.object_], share: float, seed: int
-) -> npt.NDArray[np.bool_]:
-    """(members, n) rows that end a member's training: of those it may see, a share of the formulas, its own choice."""
+def _validation_rows(seen: npt.NDArray[np.bool_], group: IntArray, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """(members, n) rows that end a member's training: of those it may see, a share of the groups, its own choice."""
     if not 0 < share < 1:
         raise ValueError(f"validation_share must be between 0 and 1, not {share}")
-    group = formula_groups(formulas)
     out = np.zeros_like(seen)
     for member, rows in enumerate(seen):
         present = np.unique(group[rows])

@@ -21,13 +21,24 @@ def formula_groups(formulas: npt.NDArray[np.object_] | Sequence[str]) -> IntArra
     return group.astype(np.int64)
 
 
+def kept_together(formulas: npt.NDArray[np.object_] | Sequence[str]) -> IntArray:
+    """(n,) number of each row's group: its formula, or the row itself where all rows have one formula.
+
+    Polymorphs of one formula, or one formula under many conditions, are all that such a set can tell apart.
+    """
+    group = formula_groups(formulas)
+    return group if len(group) and group.max() else np.arange(len(group))
+
+
 def group_folds(formulas: npt.NDArray[np.object_], folds: int, seed: int) -> IntArray:
     """(n,) fold of each row, rows of one formula in one fold, folds of equal size as far as that allows; -1 without.
+
+    Where all rows have one formula, each row is a group, see `kept_together`.
 
     Not scikit-learn's `GroupKFold`: with `shuffle=True` it gives folds the same number of groups instead of rows, and
     without it the seed has no say. Models and rankings of one seed rest on these folds.
     """
-    group = formula_groups(formulas)
+    group = kept_together(formulas)
     counts = np.bincount(group)
     folds = min(folds, len(counts))
     if folds < 2:

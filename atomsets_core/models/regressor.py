@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -11,12 +12,12 @@ import numpy.typing as npt
 from sklearn.base import RegressorMixin
 
 from atomsets_core.models.ensemble import AtomSetsEnsemble
-from atomsets_core.models.folds import group_folds
+from atomsets_core.models.folds import group_folds, kept_together
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
-from atomsets_core.models.trust import Calibrator, calibrate, crossed_coverage, rows_needed
+from atomsets_core.models.trust import Calibrator, calibrate, crossed_coverage, faded, rows_needed
 from atomsets_core.transforms import NONE, FloatArray, listed_transforms, transform_targets
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 """Raised when the same data, parameters and seed give another model; stored results of older recipes are made again."""
 
 
@@ -30,6 +31,8 @@ class Prediction:
         upper: (n,)* upper end of the interval, unit of the target.
         mean: (n,)* on the scale the model works on, see `transforms`.
         std: (n,)* calibrated standard deviation on that scale.
+        error: (n,)* the same in the unit of the target, to first order: std times the slope of the unit there, e.g.
+            ln(10) x value x std of decades.
         distance: (n,) to the nearest training structures in feature space.
         in_domain: (n,) bool, whether the distance is within the model's domain.
     """
@@ -39,6 +42,7 @@ class Prediction:
     upper: FloatArray
     mean: FloatArray
     std: FloatArray
+    error: FloatArray
     distance: FloatArray
     in_domain: npt.NDArray[np.bool_]
 
@@ -183,10 +187,10 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         else:
             self.fold_ = given_folds(fold, len(target))
         if self.fold_.max() >= 0:
-            self._check_rows(target)
+            self._warn_of_few(target)
         data = self._data(features)
         weights = row_weights(sample_weight, len(target))
-        seen, distance = self._train(data, target, features.formula, weights, progress, checkpoint)
+        seen, distance = self._train(data, target, kept_together(features.formula), weights, progress, checkpoint)
         self.groups_ = max(1, int(self.fold_.max()) + 1)
         self.calibrators_: list[Calibrator] | None = None
         self.oof_: Prediction | None = None
@@ -209,10 +213,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         result = self.predict_distribution(X)
         if not return_std:
             return result.value
-        value, std = np.atleast_2d(result.value.T).T, np.atleast_2d(result.std.T).T.copy()
-        for column, scale in enumerate(listed_transforms(self.options_.transform, value.shape[1])):
-            std[:, column] *= scale.slope(value[:, column])
-        return result.value, std.reshape(result.std.shape)
+        return result.value, result.error
 
     def predict_distribution(self, X: Any) -> Prediction:
         """Predictions with intervals and domain flags.
@@ -249,15 +250,16 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
             spread[rows] = own[:, rows].std(axis=0, ddof=1) if len(own) > 1 else 0.0
         return self._prediction(mean, spread[None], distance)
 
-    def _check_rows(self, target: FloatArray) -> None:
+    def _warn_of_few(self, target: FloatArray) -> None:
         """Before the work is done: are there enough labels of each target for its intervals?"""
         needed = rows_needed(self.options_.coverage)
         for column, n in enumerate(np.isfinite(target).sum(axis=0)):
             if n < needed:
                 which = "" if self.n_targets_ is None else f" of target {column}"
-                raise ValueError(
+                warnings.warn(
                     f"{n} labels{which} are too few for intervals of {self.options_.coverage:.0%}: {needed} are "
-                    "needed; lower coverage, or set folds=0"
+                    "needed. There will be none; a lower coverage needs fewer",
+                    stacklevel=3,
                 )
 
     def _calibrate(self, unseen: FloatArray, target: FloatArray, distance: FloatArray) -> None:
@@ -272,29 +274,50 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         several = np.isfinite(unseen[:, :, 0]).sum(axis=0).min() > 1
         spread = np.nanstd(unseen, axis=0, ddof=1) if several else np.zeros_like(target)
         # A row is left out by the members of one fold, so its spread is that of a few; predictions do likewise.
-        remoteness = distance / self.domain_.threshold
+        remoteness = self.domain_.remoteness(distance)
         coverage, calibrators, covered = self.options_.coverage, [], []
         for column in range(target.shape[1]):
             rows = np.isfinite(target[:, column])
-            known = (target[rows, column] - mean[rows, column], spread[rows, column])
-            calibrators.append(calibrate(*known, coverage, remoteness[rows]))
-            covered.append(crossed_coverage(*known, self.fold_[rows], coverage, remoteness[rows]))
+            y, fold = target[rows, column], self.fold_[rows]
+            centre, limit = float(y.mean()), float(y.std())
+            # A row that is far fades to what the members that judge it knew: the mean of the other folds.
+            mean[:, column] = faded(mean[:, column], remoteness, _means_of_others(target[:, column], self.fold_))
+            known = (y - mean[rows, column], spread[rows, column])
+            if len(y) < rows_needed(coverage):
+                calibrators.append(_without_intervals(known[0], coverage, centre, limit))
+                covered.append(float("nan"))
+                continue
+            calibrators.append(calibrate(*known, coverage, remoteness[rows], centre, limit))
+            covered.append(crossed_coverage(*known, fold, coverage, remoteness[rows], centre, limit))
         self.calibrators_ = calibrators
         self.coverage_ = covered[0] if self.n_targets_ is None else np.array(covered)
-        self.oof_ = self._prediction(mean, spread[None], distance)
+        self.oof_ = self._prediction(mean, spread[None], distance, fade=False)
 
-    def _prediction(self, mean: FloatArray, spreads: FloatArray, distance: FloatArray) -> Prediction:
-        """From (n, targets) means of all members and (groups, n, targets) spreads within each group of them."""
+    def _prediction(
+        self, mean: FloatArray, spreads: FloatArray, distance: FloatArray, *, fade: bool = True
+    ) -> Prediction:
+        """From (n, targets) means of all members and (groups, n, targets) spreads within each group of them.
+
+        Args:
+            mean: of the members.
+            spreads: within each group.
+            distance: (n,) to the training structures.
+            fade: False for means that have been faded.
+        """
         std, half = spreads.mean(axis=0), np.full_like(mean, np.nan)
+        remoteness = self.domain_.remoteness(distance)
         if self.calibrators_ is not None:
-            remoteness = distance / self.domain_.threshold
             columns = list(enumerate(self.calibrators_))
+            if fade:
+                mean = np.stack([c.believed(mean[:, k], remoteness) for k, c in columns], axis=1)
             std = np.stack([np.mean([c.std(s[:, k], remoteness) for s in spreads], axis=0) for k, c in columns], axis=1)
             half = std * np.array([calibrator.quantile for calibrator in self.calibrators_])
         value, lower, upper = (self._inverse(x) for x in (mean, mean - half, mean + half))
+        scales = listed_transforms(self.options_.transform, value.shape[1])
+        error = np.stack([std[:, k] * scale.slope(value[:, k]) for k, scale in enumerate(scales)], axis=1)
         if self.n_targets_ is None:
-            value, lower, upper, mean, std = (array[:, 0] for array in (value, lower, upper, mean, std))
-        return Prediction(value, lower, upper, mean, std, distance, distance <= self.domain_.threshold)
+            value, lower, upper, mean, std, error = (x[:, 0] for x in (value, lower, upper, mean, std, error))
+        return Prediction(value, lower, upper, mean, std, error, distance, remoteness <= 1.0)
 
     def _inverse(self, x: FloatArray) -> FloatArray:
         scales = listed_transforms(self.options_.transform, x.shape[1])
@@ -302,17 +325,44 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         coverage = [float(x) if np.isfinite(x) else None for x in np.atleast_1d(self.coverage_)]
-        calibrators = [asdict(c) for c in self.calibrators_] if self.calibrators_ is not None else None
+        calibrators = [_finite(asdict(c)) for c in self.calibrators_] if self.calibrators_ is not None else None
         state = {"targets": self.n_targets_, "groups": self.groups_, "calibrators": calibrators, "coverage": coverage}
         return state, {}
 
     def _restore(self, state: Mapping[str, Any], _arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self.n_targets_, self.groups_ = state["targets"], state["groups"]
         raw = state["calibrators"]
-        self.calibrators_ = None if raw is None else [Calibrator(**calibrator) for calibrator in raw]
+        self.calibrators_ = None if raw is None else [Calibrator(**_numbers(calibrator)) for calibrator in raw]
         coverage = np.array([np.nan if x is None else x for x in state["coverage"]])
         self.coverage_ = float(coverage[0]) if self.n_targets_ is None else coverage
         self.oof_ = None
+
+
+def _means_of_others(target: FloatArray, fold: npt.NDArray[np.int64]) -> FloatArray:
+    """(n,) mean of the (n,) known targets outside each row's fold, of all where there are none outside."""
+    known = np.isfinite(target)
+    values = np.where(known, target, 0.0)
+    sums, counts = np.bincount(fold, values), np.bincount(fold, known)
+    others = counts.sum() - counts
+    means = np.where(others > 0, (sums.sum() - sums) / np.maximum(others, 1), sums.sum() / counts.sum())
+    return means[fold]
+
+
+def _without_intervals(residual: FloatArray, coverage: float, centre: float, limit: float) -> Calibrator:
+    """Of too few rows: how far off they are together is all that is known."""
+    error = float(np.sqrt(np.mean(residual**2)))
+    return Calibrator(min(error, limit), 0.0, 0.0, float("nan"), coverage, centre, limit)
+
+
+def _finite(calibrator: dict[str, float]) -> dict[str, float | None]:
+    """As JSON has it: no number that isn't one."""
+    return {name: value if np.isfinite(value) else None for name, value in calibrator.items()}
+
+
+def _numbers(saved: Mapping[str, float | None]) -> dict[str, float]:
+    """What `_finite` saved."""
+    missing = {"limit": float("inf")}
+    return {name: missing.get(name, float("nan")) if value is None else value for name, value in saved.items()}
 
 
 def row_weights(sample_weight: npt.ArrayLike | None, n: int) -> FloatArray:

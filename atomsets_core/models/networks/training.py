@@ -108,7 +108,9 @@ def set_scales(
         for output, column in enumerate(y.T):
             known = np.isfinite(column)
             values = np.where(known, column, 0.0)[:, None]
-            mean, scale = _moments(partial(_stretches, values), rows & known, 1)
+            # Of values in any unit: what is smaller than their rounding is no deviation.
+            least = 1e-9 * float(np.abs(values).max(initial=0.0))
+            mean, scale = _moments(partial(_stretches, values), rows & known, 1, least)
             network.target.mean[:, 0, output] = torch.from_numpy(mean[of_member.reshape(-1), 0]).float()
             network.target.scale[:, 0, output] = torch.from_numpy(scale[of_member.reshape(-1), 0]).float()
 
@@ -133,9 +135,9 @@ def _stretches(values: npt.NDArray[np.floating[Any]]) -> Iterator[Stretch]:
 
 
 def _moments(
-    stretches: Callable[[], Iterable[Stretch]], rows: npt.NDArray[np.bool_], width: int
+    stretches: Callable[[], Iterable[Stretch]], rows: npt.NDArray[np.bool_], width: int, least: float = 1e-6
 ) -> tuple[FloatArray, FloatArray]:
-    """(groups, width) weighted means and deviations over (groups, n) rows; a constant column has deviation 1."""
+    """(groups, width) weighted means and deviations over (groups, n) rows; 1 for one that isn't above `least`."""
     total, first = np.zeros((len(rows), 1)), np.zeros((len(rows), width))
     for at, start, values, weights in stretches():
         total += rows[:, at] @ np.add.reduceat(weights, start)
@@ -148,7 +150,7 @@ def _moments(
         second += rows[:, at] @ np.add.reduceat((values - middle) ** 2 * weights, start)
     # E (x - mean)^2 = E (x - middle)^2 - (mean - middle)^2.
     scale = np.sqrt(np.maximum(second / total - (mean - middle) ** 2, 0.0))
-    scale[~(scale > 1e-6)] = 1.0
+    scale[~(scale > least)] = 1.0
     return mean, scale
 
 
