@@ -200,8 +200,13 @@ def rank(
     transform: str,
     unit: str,
     features: FeatureStore,
+    model: str,
 ) -> Ranking:
     """Rank all candidates and write the results; see `atomsets_core.jobs.rank`."""
-    done = jobs.rank(store, predictions, candidates, wish, transform, unit, features)
-    get_run_logger().info("ranked %d candidates, first is %s", done.n_ranked, done.first)
+    done = jobs.rank(store, predictions, candidates, wish, transform, unit, features, model)
+    get_run_logger().info("ranked %d candidates, first is %s", done.n_ranked, done.first or "none")
+    if done.why_first:
+        get_run_logger().warning("the first line lies outside the domain of the training data: %s", done.why_first)
+    if done.n_no_bulk:
+        get_run_logger().info("%d of the leading candidates are no bulk crystals and are marked", done.n_no_bulk)
     return done

@@ -37,7 +37,9 @@ class FrozenFolds:
         return digest(self.n, self.of)
 
     def assign(self, formulas: Sequence[str]) -> npt.NDArray[np.int64]:
-        """(n,) fold of each row."""
+        """(n,) fold of each row; where all have one formula, rows in their order go to one fold after the other."""
+        if len(set(formulas)) == 1:
+            return np.arange(len(formulas)) % self.n
         return np.array([self.of.get(str(f), _by_hash(str(f), self.n)) for f in formulas], dtype=np.int64)
 
 

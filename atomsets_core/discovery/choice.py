@@ -10,7 +10,7 @@ import numpy as np
 from atomsets_core.discovery.acquisition import KINDS
 from atomsets_core.discovery.heads import AtomSetsHead, Head
 from atomsets_core.discovery.simulate import pick
-from atomsets_core.models import HEADS, AtomSetsRegressor
+from atomsets_core.models import HEADS, AtomSetsRegressor, reach_beyond
 
 OWN = "AtomSets"
 LINEAR = "AtomSets, linear readout"
@@ -77,7 +77,10 @@ def campaign_heads(parameters: Mapping[str, Any], heads: Sequence[str] = ()) -> 
 
 
 def choose(
-    runs: Sequence[Mapping[str, Any]], heads: Sequence[str], kinds: Sequence[str] = KINDS
+    runs: Sequence[Mapping[str, Any]],
+    heads: Sequence[str],
+    kinds: Sequence[str] = KINDS,
+    coverage: float = 0.9,
 ) -> dict[str, Any] | None:
     """The head and acquisition to use, from means over the repeats; see `simulate.pick`.
 
@@ -85,11 +88,12 @@ def choose(
         runs: of `simulate.scored`.
         heads: that may be chosen, the preferred first; those that some run had no time for are passed over.
         kinds: acquisitions that may be chosen, the preferred first.
+        coverage: of the intervals beyond the range of values.
 
     Returns:
-        JSON: "head", "acquisition", "r_precision" (by that acquisition), "prevalence", "chance" (what blind picking
-        stays below 39 times in 40), "better_than_random", "compared": head -> acquisition -> mean R-precision, and
-        "lost" (see `defeat`). None without runs.
+        JSON: "head", "acquisition", "beyond" (see `beyond_range`), "r_precision" (by that acquisition), "prevalence",
+        "chance" (what blind picking stays below 39 times in 40), "better_than_random", "compared": head -> acquisition
+        -> mean R-precision, and "lost" (see `defeat`). None without runs.
     """
     if not runs:
         return None
@@ -97,7 +101,38 @@ def choose(
     table, errors = _means(runs, tried, kinds)
     head, kind = pick(table, errors, runs[0]["n_hidden"])
     lost = defeat(runs, head, kind, kinds)
-    return {"head": head, "acquisition": kind, "compared": table, "lost": lost, **verdict(runs, table[head][kind])}
+    return {
+        "head": head,
+        "acquisition": kind,
+        "beyond": beyond_range(runs, head, coverage),
+        "compared": table,
+        "lost": lost,
+        **verdict(runs, table[head][kind]),
+    }
+
+
+def beyond_range(runs: Sequence[Mapping[str, Any]], head: str, coverage: float) -> float | None:
+    """How far above its predictions a value beyond the training range may lie, by what was hidden from a head.
+
+    Args:
+        runs: of `simulate.scored`.
+        head: that predicted.
+        coverage: share of such values meant to stay below.
+
+    Returns:
+        On the scale the model works on, see `models.reach_beyond`; None where runs of older campaigns don't tell.
+    """
+    told = [run for run in runs if "hidden_values" in run and "hidden_predicted" in run["heads"].get(head, {})]
+    if not told:
+        return None
+    # Boundaries are of the values as they are; hidden values and predictions point in the wanted direction.
+    values = [np.array(run["hidden_values"]) for run in told]
+    predicted = [np.array(run["heads"][head]["hidden_predicted"]) for run in told]
+    excess = [value - value.min() for value in values]
+    share = told[0]["n_hidden"] / (told[0]["n_train"] + told[0]["n_pool"] + told[0]["n_dropped"])
+    together = np.concatenate(predicted)
+    found = reach_beyond(np.concatenate(values) - together, np.concatenate(excess), together, share, coverage)
+    return found if np.isfinite(found) else None
 
 
 def _means(

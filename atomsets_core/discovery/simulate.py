@@ -29,6 +29,7 @@ from atomsets_core.models import (
     enrichment,
     gaussian_coverage,
     hits,
+    kept_together,
     mean_absolute_error,
     r_precision,
     scatter_ratio,
@@ -82,7 +83,8 @@ class Design:
 
     def holdout(self, y: FloatArray, formula: npt.NDArray[np.object_], seed: int) -> Holdout:
         """The holdout of a seed."""
-        groups = formula if self.strict else None
+        # Of one formula alone there is nothing to keep apart but the rows.
+        groups = kept_together(formula) if self.strict else None
         return value_holdout(
             y, goal=self.goal, quantile=self.quantile, pool_share=self.pool_share, seed=seed, groups=groups
         )
@@ -155,7 +157,8 @@ def scored(
         kappa: of the acquisition ucb.
 
     Returns:
-        JSON: sizes, boundary, for each head its scores and hits, and which was chosen.
+        JSON: sizes, boundary, the hidden values and what each head said of them (times -1 where low values are wanted),
+        for each head its scores and hits, and which was chosen.
     """
     split = design.holdout(y, formula, seed)
     estimates = {name: read_estimate(found) for name, found in answers.items()}
@@ -163,7 +166,9 @@ def scored(
         if name not in estimates:
             estimates[name] = average([estimates[part] for part in parts])
     asked = Asked(y[split.pool], split.hidden, design.sign, _boundary(y, split, design), kappa)
-    heads = {name: score(asked, found) for name, found in estimates.items()}
+    heads: dict[str, dict[str, Any]] = {name: score(asked, found) for name, found in estimates.items()}
+    for name, found in estimates.items():
+        heads[name]["hidden_predicted"] = (design.sign * found.mean[split.hidden]).tolist()
     chosen, inside = None, {}
     if choices:
         inner = design.inner(y, formula, split, seed)
@@ -180,6 +185,7 @@ def scored(
         **split.sizes,
         "prevalence": float(split.hidden.mean()),
         "boundary": asked.boundary,
+        "hidden_values": (design.sign * y[split.pool][split.hidden]).tolist(),
         "chosen": chosen,
         "inner": {name: {k: v for k, v in found.items() if k != "hits"} for name, found in inside.items()},
         "heads": heads,

@@ -21,6 +21,7 @@ from .model_card import save_trained as save_trained
 from .predict import predictions as predictions
 from .predict import stored_predictions as stored_predictions
 from .predict import write_predictions as write_predictions
+from .rank import LEFT_OUT as LEFT_OUT
 from .rank import Ranking as Ranking
 from .rank import Wish as Wish
 from .rank import rank as rank
@@ -33,6 +34,7 @@ from .shards import refuse_structure as refuse_structure
 from .shards import try_parent as try_parent
 from .simulate import simulate_seed as simulate_seed
 from .train import labels_of as labels_of
+from .train import read_labelled as read_labelled
 from .train import train_model as train_model
 from .train import train_on as train_on
 from .train_parent import parent_data as parent_data

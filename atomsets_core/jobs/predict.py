@@ -40,8 +40,8 @@ def predictions(
 
     Yields:
         A table, and every entry without a prediction. The table has material_id, formula; for regression predicted,
-        lower, upper (unit of the target) and std (on the model's scale), of each target where there are several
-        (predicted_K, ...); for classification predicted and the probability of each class (p_metal, ...); in_domain,
+        lower, upper, std (unit of the target) and std_scale (on the model's scale), of each target where there are
+        several (predicted_K, ...); for classification predicted and the probability of each class (p_metal, ...); in_domain,
         distance, remark.
     """
     spec = str(model.spec_)
@@ -82,9 +82,9 @@ def _table(model: Model, features: AnyFeatures, targets: tuple[str, ...]) -> Blo
         result = model.predict_distribution(features)
         several = model.n_targets_ is not None
         names = [f"_{name}" for name in targets or map(str, range(model.n_targets_ or 0))] if several else [""]
-        for what in ("value", "lower", "upper", "std"):
-            for name, values in zip(names, np.atleast_2d(getattr(result, what).T), strict=True):
-                columns[f"{'predicted' if what == 'value' else what}{name}"] = values
+        for what in ("predicted", "lower", "upper", "std", "std_scale"):
+            for name, values in zip(names, np.atleast_2d(result.columns()[what].T), strict=True):
+                columns[f"{what}{name}"] = values
     columns["in_domain"], columns["distance"] = result.in_domain, result.distance
     flagged = features.flagged
     columns["remark"] = [flagged.get(h, "") for h in features.structure_hash]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,11 @@ import pyarrow.parquet as pq
 from atomsets_core.campaigns import RANKING, RANKING_CSV
 from atomsets_core.discovery import acquisition, diverse_shortlist
 from atomsets_core.features import FeatureStore
+from atomsets_core.jobs.intervals import Beyond, believed, target_deviation, told, trust_in_candidates
 from atomsets_core.sources import Catalogue
 from atomsets_core.storage import HashIndex, Store, prediction_units, release, with_units
-from atomsets_core.structures import IntArray
-from atomsets_core.transforms import find_transform, transform_target
+from atomsets_core.structures import MATTER_KINDS, NO_BULK, IntArray, matter_kinds
+from atomsets_core.transforms import Transform, find_transform, transform_target
 
 OFFERED = 20
 """Candidates looked at for each place on the shortlist."""
@@ -30,7 +32,19 @@ PIECE = 8192
 HULL = ("e_above_hull", "energy_above_hull")
 """What sources call the energy above the convex hull, eV/atom; the first that there is counts."""
 
-NUMBERS = ("predicted", "std", "lower", "upper", "mean", "distance")
+NUMBERS = ("predicted", "std", "lower", "upper", "mean", "std_scale", "distance")
+
+OUTSIDE = ("mark", "drop", "keep")
+"""What becomes of candidates outside the domain, and of those that are no bulk crystals; see `Wish.outside`."""
+
+LEFT_OUT = "unlike all training structures, or no bulk crystal"
+"""Why candidates are left out where that is asked for."""
+
+LOOKED_AT = 500
+"""Of so many leading candidates it is found out what kind of matter they are, or of the shortlist's offer if more."""
+
+VACUUM = frozenset({"slab", "wire", "molecule"})
+"""Kinds of matter that no property of a bulk crystal is predicted for."""
 
 COLUMNS = (
     "rank",
@@ -40,11 +54,14 @@ COLUMNS = (
     "std",
     "lower",
     "upper",
+    "beyond",
     "e_above_hull",
     "in_domain",
+    "matter",
     "score",
     "shortlist",
     "distance",
+    "std_scale",
     "n_atoms",
     "remark",
     "structure_hash",
@@ -58,6 +75,10 @@ class Ranking:
     Attributes:
         n_ranked: rows.
         n_in_domain: of them within the domain of the training data.
+        n_no_bulk: of the leading ones that are no bulk crystals, such as molecules in a box.
+        n_dropped: candidates that have a prediction and were left out, by `Wish.outside`.
+        why_first: why the first line is not inside the domain; empty where it is.
+        intervals: JSON: how far the intervals can be believed, see `intervals.told`.
         rows: (n_shortlist,) positions of the chosen ones among the candidates, best first.
         shortlist: the chosen rows, best first, with the columns of the file.
         first: identifier and formula of the candidate with the best score.
@@ -68,6 +89,10 @@ class Ranking:
     rows: IntArray
     shortlist: pd.DataFrame
     first: str
+    n_no_bulk: int = 0
+    n_dropped: int = 0
+    why_first: str = ""
+    intervals: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,12 @@ class Wish:
         best: best training value.
         shortlist: length of the shortlist.
         diversity: see `diverse_shortlist`.
+        median: median training value: a shortlist holds nothing that is predicted worse.
+        reach: of values beyond the best training value, on the scale of the model, see `models.reach_beyond`.
+        outside: "mark": candidates outside the domain of the training data keep the place of their score, but none
+            comes before the best one inside; molecules, slabs and wires in vacuum, and molecular crystals outside the
+            domain, come after all others and aren't shortlisted. "drop": all these are left out of the ranking. "keep":
+            the score alone counts.
     """
 
     goal: str
@@ -93,6 +124,20 @@ class Wish:
     value: float | None = None
     window: tuple[float, float] | None = None
     diversity: float = 0.0
+    median: float | None = None
+    reach: float = float("nan")
+    outside: str = "mark"
+
+    def __post_init__(self) -> None:
+        if self.outside not in OUTSIDE:
+            raise ValueError(f"outside must be one of {', '.join(OUTSIDE)}, not {self.outside!r}")
+
+    def beyond(self, transform: Transform) -> Beyond | None:
+        """What the simulated discoveries say of values beyond the best; None for goals without an end."""
+        if self.goal not in ("maximize", "minimize"):
+            return None
+        sign = 1.0 if self.goal == "maximize" else -1.0
+        return Beyond(sign, float(transform.forward(self.best)), self.reach)
 
 
 def rank(
@@ -103,6 +148,7 @@ def rank(
     transform: str,
     unit: str,
     features: FeatureStore,
+    model: str,
 ) -> Ranking:
     """Rank every candidate; write ranking.parquet and ranking.csv.
 
@@ -116,12 +162,16 @@ def rank(
         transform: of the target.
         unit: of the target.
         features: of the candidates, for their likeness.
+        model: folder of the model that predicted.
 
     Returns:
-        What it came to. `std` is on the model's scale (e.g. decades), like `score`.
+        What it came to. `std_scale` and `score` are on the model's scale (e.g. decades), all else is in the unit.
     """
-    table = _Table(store, candidates, predictions)
-    mean, std = table.numbers["mean"], table.numbers["std"]
+    table, scale = _Table(store, candidates, predictions), find_transform(transform)
+    trust = trust_in_candidates(store, model, features, table.hashes, scale)
+    beyond = wish.beyond(scale)
+    table.numbers = believed(table.numbers, scale, trust, target_deviation(store, model), beyond)
+    mean, std = table.numbers["mean"], table.numbers["std_scale"]
     score = acquisition(
         mean,
         std,
@@ -133,24 +183,90 @@ def rank(
         window=None if wish.window is None else _ends(wish.window, transform),
     )
     table.sort(score)
+    offer = max(OFFERED * wish.shortlist, LOOKED_AT)
+    dropped, why_first = _put_in_place(table, candidates, wish.outside, offer)
     offered = table.frame(0, OFFERED * wish.shortlist)
+    fit = np.flatnonzero(_fit_for_shortlist(offered, wish, scale))
+    chosen = fit[_shortlist(offered.iloc[fit], features, wish)]
+    table.shortlist[chosen] = True
+    write_ranking(store, table.frames(), unit, transform)
+    shortlist = table.frame(0, OFFERED * wish.shortlist)
+    shortlist = shortlist[shortlist["shortlist"]].reset_index(drop=True)
+    candidates.forget()
+    first = " ".join(offered.iloc[0][["material_id", "formula"]]) if len(offered) else ""
+    rows = table.rows[np.flatnonzero(table.shortlist)]
+    return Ranking(
+        len(table), int(table.ranked_in_domain.sum()), rows, shortlist, first, table.n_no_bulk, dropped, why_first,
+        {**told(trust, beyond), "outside": wish.outside},
+    )  # fmt: skip
+
+
+def _put_in_place(table: _Table, candidates: Catalogue, outside: str, offer: int) -> tuple[int, str]:
+    """Find out what the leading candidates are, and move or leave out those that can't be believed.
+
+    Returns:
+        How many were left out, and why the first line is outside the domain, if it is.
+    """
+    if outside == "drop":
+        table.keep(table.in_domain[table.order])
+    # Places that were emptied are filled by others, which are looked at in turn.
+    for _ in range(20):
+        new = table.rows_unknown(offer)
+        if not len(new):
+            break
+        at = np.sort(new)
+        words = matter_kinds(candidates.take(table.positions(at)).structures())
+        table.matter[at] = words
+        if outside == "keep":
+            break
+        strange = table.strange()
+        if outside == "drop":
+            table.keep(~strange[table.order])
+        else:
+            table.last(strange)
+    dropped = len(table.in_domain) - len(table)
+    if not len(table) or table.in_domain[table.order[0]]:
+        return dropped, ""
+    if outside == "keep":
+        return dropped, "the campaign ranks by the score alone"
+    inside = np.flatnonzero(table.in_domain[table.order] & ~table.strange()[table.order])
+    if not len(inside):
+        return dropped, "no candidate is inside the domain of the training data"
+    table.first(int(inside[0]))
+    return dropped, ""
+
+
+def _fit_for_shortlist(offered: pd.DataFrame, wish: Wish, scale: Transform) -> npt.NDArray[np.bool_]:
+    """(n,) bool, candidates that a shortlist may hold: bulk, and not predicted worse than the median known value."""
+    fit = np.ones(len(offered), dtype=bool)
+    if wish.outside != "keep":
+        kind = offered["matter"].to_numpy(dtype=object)
+        fit &= ~_strange(kind, offered["in_domain"].to_numpy(dtype=bool))
+    if wish.median is not None and wish.goal in ("maximize", "minimize"):
+        sign = 1.0 if wish.goal == "maximize" else -1.0
+        predicted = scale.forward(offered["predicted"].to_numpy(dtype=np.float64))
+        fit &= sign * predicted >= sign * float(scale.forward(wish.median))
+    return fit
+
+
+def _strange(kind: npt.NDArray[np.object_], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(n,) bool, what is in vacuum, and what is otherwise no bulk crystal and like nothing that was trained on."""
+    return np.isin(kind, list(VACUUM)) | (np.isin(kind, list(NO_BULK)) & ~inside)
+
+
+def _shortlist(offered: pd.DataFrame, features: FeatureStore, wish: Wish) -> IntArray:
+    """Rows of the offer that make the shortlist, see `diverse_shortlist`."""
+    if not len(offered):
+        return np.empty(0, dtype=np.int64)
     pooled = features.find(list(offered["structure_hash"])).load().pooled(features.levels)
     scale = pooled.std(axis=0)
-    chosen = diverse_shortlist(
+    return diverse_shortlist(
         offered["score"].to_numpy(),
         pooled / np.where(scale > 1e-6, scale, 1.0),
         offered["formula"].to_numpy(dtype=object),
         wish.shortlist,
         wish.diversity,
     )
-    table.shortlist[chosen] = True
-    write_ranking(store, table.frames(), unit, transform)
-    shortlist = table.frame(0, OFFERED * wish.shortlist)
-    shortlist = shortlist[shortlist["shortlist"]].reset_index(drop=True)
-    candidates.forget()
-    first = " ".join(offered.iloc[0][["material_id", "formula"]])
-    rows = table.rows[np.flatnonzero(table.shortlist)]
-    return Ranking(len(table), int(table.in_domain.sum()), rows, shortlist, first)
 
 
 class _Table:
@@ -191,26 +307,68 @@ class _Table:
         )
         self.score = np.zeros(len(ranked))
         self.shortlist = np.zeros(len(ranked), dtype=bool)
-        self._order: IntArray = np.arange(len(ranked))
+        self.matter = np.full(len(ranked), "", dtype=object)
+        self.order: IntArray = np.arange(len(ranked))
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self.order)
+
+    @property
+    def hashes(self) -> list[str]:
+        """(n,) of every candidate, in the order of the candidates."""
+        return list(self._lines.hashes)
 
     @property
     def rows(self) -> IntArray:
         """(n,) positions among the candidates, in the order of the table."""
-        return self._ranked[self._order]
+        return self._ranked[self.order]
+
+    def positions(self, rows: IntArray) -> IntArray:
+        """(k,) positions among the candidates of rows of the table as it was read."""
+        return self._ranked[rows]
+
+    @property
+    def ranked_in_domain(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool, in the order of the table."""
+        return self.in_domain[self.order]
+
+    @property
+    def n_no_bulk(self) -> int:
+        """Of those that were looked at."""
+        return int(np.isin(self.matter, list(NO_BULK)).sum())
+
+    def rows_unknown(self, offer: int) -> IntArray:
+        """(k,) rows as they were read, of the first places, of which it isn't known what kind of matter they are."""
+        first = self.order[:offer]
+        return first[self.matter[first] == ""]
+
+    def strange(self) -> npt.NDArray[np.bool_]:
+        """(n_read,) bool, rows as they were read; see `_strange`."""
+        return _strange(self.matter, self.in_domain)
+
+    def keep(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Leave out all others; the mask is in the order of the table."""
+        self.order = self.order[mask]
+
+    def last(self, rows: npt.NDArray[np.bool_]) -> None:
+        """Put these rows, a mask of those that were read, after all others."""
+        behind = rows[self.order]
+        self.order = np.concatenate([self.order[~behind], self.order[behind]])
+
+    def first(self, place: int) -> None:
+        """Put the row at this place before all others."""
+        self.order = np.concatenate([[self.order[place]], np.delete(self.order, place)])
 
     def sort(self, score: npt.NDArray[np.float64]) -> None:
         """The best score comes first, of equal ones the lower identifier."""
         self.score = score
         keys = pa.table({"score": score, "material_id": pa.array(self._lines.material_id)})
         order = pc.sort_indices(keys, sort_keys=[("score", "descending"), ("material_id", "ascending")])
-        self._order = order.to_numpy().astype(np.int64)
+        self.order = order.to_numpy().astype(np.int64)
 
     def frame(self, start: int, stop: int) -> pd.DataFrame:
         """Places start to before stop, counted from 0, with all columns of the ranking."""
-        rows = self._order[start:stop]
+        rows = self.order[start:stop]
         lines = self._lines.take(rows)
         columns = {name: values[rows] for name, values in self.numbers.items() if name != "mean"}
         frame = pd.DataFrame(
@@ -221,14 +379,22 @@ class _Table:
                 **columns,
                 "e_above_hull": self._hull[rows],
                 "in_domain": self.in_domain[rows],
+                "matter": pd.array(self.matter[rows], dtype="str"),
                 "score": self.score[rows],
                 "shortlist": self.shortlist[start:stop],
                 "n_atoms": lines.n_atoms,
-                "remark": pd.array([self._remarks.get(h, "") for h in lines.hashes], dtype="str"),
+                "remark": pd.array(
+                    [self._remark(h, row) for h, row in zip(lines.hashes, rows, strict=True)], dtype="str"
+                ),
                 "structure_hash": lines.hashes,
             }
         )
         return frame[list(COLUMNS)]
+
+    def _remark(self, name: str, row: int) -> str:
+        kind = self.matter[row]
+        said = [self._remarks.get(name, ""), f"{kind}: {MATTER_KINDS[kind]}" if kind in NO_BULK else ""]
+        return "; ".join(part for part in said if part)
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """The whole ranking, piece by piece."""

@@ -92,8 +92,7 @@ def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folde
     found = features.read(entry)
     prediction = model.predict_distribution(found)
     columns: dict[str, Any] = {"structure_hash": pa.array(found.structure_hash, pa.string())}
-    for field in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
-        columns["predicted" if field == "value" else field] = pa.array(getattr(prediction, field))
+    columns |= {column: pa.array(values) for column, values in prediction.columns().items()}
     columns["remark"] = pa.array([found.flagged.get(h, "") for h in found.structure_hash], pa.string())
     unit = str(read_config(store, folder)["about"].get("unit", ""))
     units = prediction_units(unit, scale=listed_transforms(model.transform, 1)[0].applied_to(unit))
@@ -110,7 +109,11 @@ def finite_table(table: pa.Table) -> pa.Table:
     """
     for name in table.column_names:
         values = table[name]
-        if pa.types.is_floating(values.type) and not np.isfinite(values.to_numpy()).all():
+        if not pa.types.is_floating(values.type):
+            continue
+        missing = ~np.isfinite(values.to_numpy())
+        # A model of too few rows gives no intervals at all.
+        if missing.any() and not (name in ("lower", "upper") and np.isnan(values.to_numpy()).all()):
             row = int(np.flatnonzero(~np.isfinite(values.to_numpy()))[0])
             raise ValueError(f"{name} of structure {table['structure_hash'][row]} is {values[row]}: not a number")
     return table

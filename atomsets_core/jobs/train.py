@@ -156,9 +156,8 @@ def train_model(
     model.fit(found, values, checkpoint=checkpoint, fold=fold)
     out_of_fold = table.append_column("fold", pa.array(model.fold_, pa.int32()))
     if model.oof_ is not None:
-        for name in ("value", "lower", "upper", "mean", "std", "distance", "in_domain"):
-            column = "predicted" if name == "value" else name
-            out_of_fold = out_of_fold.append_column(column, pa.array(getattr(model.oof_, name)))
+        for column, found_values in model.oof_.columns().items():
+            out_of_fold = out_of_fold.append_column(column, pa.array(found_values))
     unit = str(about.get("unit", ""))
     units = prediction_units(unit, scale=listed_transforms(model.transform, 1)[0].applied_to(unit))
     store.write_table(f"{folder}/{OUT_OF_FOLD}", with_units(finite_table(out_of_fold), units))

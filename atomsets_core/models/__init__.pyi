@@ -13,6 +13,7 @@ from .file_names import CONFIG as CONFIG
 from .folds import formula_groups as formula_groups
 from .folds import group_folds as group_folds
 from .folds import held_out as held_out
+from .folds import kept_together as kept_together
 from .megnet_regressor import MEGNetRegressor as MEGNetRegressor
 from .metrics import acceleration as acceleration
 from .metrics import area_under_hits as area_under_hits
@@ -55,6 +56,10 @@ from .trained import Model as Model
 from .trained import Trained as Trained
 from .trained import load_model as load_model
 from .trained import load_regressor as load_regressor
+from .transfer import CandidateTrust as CandidateTrust
+from .transfer import likeness as likeness
+from .transfer import reach_beyond as reach_beyond
+from .transfer import trust_candidates as trust_candidates
 from .trust import Calibrator as Calibrator
 from .trust import calibrate as calibrate
 from .trust import rows_needed as rows_needed

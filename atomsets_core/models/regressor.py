@@ -46,6 +46,19 @@ class Prediction:
     distance: FloatArray
     in_domain: npt.NDArray[np.bool_]
 
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Name in files -> (n,)* values: all in the unit of the target but for mean and std_scale."""
+        return {
+            "predicted": self.value,
+            "std": self.error,
+            "lower": self.lower,
+            "upper": self.upper,
+            "mean": self.mean,
+            "std_scale": self.std,
+            "distance": self.distance,
+            "in_domain": self.in_domain,
+        }
+
 
 class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
     """Regression with an ensemble of AtomSets networks on frozen features of pretrained networks.

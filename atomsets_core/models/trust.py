@@ -241,8 +241,8 @@ class Calibrator:
     of the training values: who knows nothing but these is no farther off.
 
     Beyond the domain the model is believed less and less, as a Gaussian process with a proper prior would have it
-    (Rasmussen & Williams, eq. 2.25 and 2.26, with the correlation `kept` of the function below between the value and what is known of it):
-    the prediction is centre + kept (prediction - centre), the variance kept^2 std^2 + (1 - kept^2) limit^2.
+    (Rasmussen & Williams, eq. 2.25 and 2.26, with a correlation `kept` between the value and what is known of it): the
+    prediction is centre + kept (prediction - centre), the variance kept^2 std^2 + (1 - kept^2) limit^2.
 
     Attributes:
         floor: noise that the members share, in the unit of the (transformed) target.

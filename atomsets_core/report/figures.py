@@ -106,7 +106,7 @@ def calibration(results: Results) -> Figure:
     model = results.summary["model"]
     value = rows["value"].to_numpy(np.float64)
     truth = results.transform.forward(value)
-    wide = np.abs(truth - rows["mean"].to_numpy(np.float64)) / rows["std"].to_numpy(np.float64)
+    wide = np.abs(truth - rows["mean"].to_numpy(np.float64)) / rows["std_scale"].to_numpy(np.float64)
     asked = np.linspace(0.02, 0.98, 49)
     inside = rows["in_domain"].to_numpy(dtype=bool)
     figure = go.Figure()

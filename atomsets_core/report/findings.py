@@ -16,6 +16,7 @@ from atomsets_core.report.words import (
     comparison_sentences,
     counted,
     factor,
+    interval_sentences,
     listed,
     mean_count,
     number,
@@ -190,11 +191,8 @@ def _intervals(results: Results) -> Finding:
             f"{error_in_words(results, errors[~inside].mean())} on average (the rest: {percent(held[inside].mean())}, "
             f"{error_in_words(results, errors[inside].mean())})"
         )
-        text += (
-            ": intervals of candidates outside the domain are too narrow."
-            if without < model["coverage"] - 0.05
-            else ": the intervals hold there too."
-        )
+        text += "."
+    text = " ".join([text, *interval_sentences(results.summary)])
     return Finding("Intervals, and materials unlike the others", text)
 
 

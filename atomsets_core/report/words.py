@@ -88,6 +88,37 @@ def comparison_sentences(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def interval_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Whether intervals hold for the candidates, and how far beyond the known values they reach; none where unknown."""
+    intervals, found = summary.get("intervals") or {}, []
+    trust, beyond = intervals.get("candidates"), intervals.get("beyond")
+    if trust and trust["factor"] is None:
+        found.append(
+            f"Hardly any training row is like the candidates: their weight is that of {trust['effective_rows']:.0f} "
+            f"rows, too few for intervals of {percent(trust['coverage'])}. The ranking gives none."
+        )
+    elif trust:
+        found.append(
+            f"Candidates are drawn unlike the training data: as calibrated on these, intervals meant to hold "
+            f"{percent(trust['coverage'])} would hold {percent(trust['expected'])} of the candidates. With training "
+            f"rows weighed by how candidate-like they are, worth {trust['effective_rows']:,.0f} rows, intervals are "
+            f"{number(trust['factor'])} times as wide."
+        )
+    if beyond:
+        scale = find_transform(summary["transform"])
+        reach = (
+            factor(scale.factor(beyond["reach"]))
+            if scale.logarithmic
+            else with_unit(number(beyond["reach"]), summary["unit"])
+        )
+        found.append(
+            f"Of values better than all known ones, {percent(summary['model']['coverage'])} should lie within {reach} "
+            "of the prediction, by what was hidden from the model; intervals that reach beyond the known values are "
+            "as wide as that."
+        )
+    return found
+
+
 def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """Column names for `discovery_rows`, with the unit of the errors."""
     scale = scale_name(summary)

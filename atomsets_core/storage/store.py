@@ -332,8 +332,8 @@ def prediction_units(unit: str, *, scale: str) -> dict[str, str]:
         scale: unit of the scale that the model works on, e.g. "log10(GPa)" (see `transforms.Transform.applied_to`).
     """
     return {
-        **dict.fromkeys(("value", "predicted", "lower", "upper"), unit),
-        **dict.fromkeys(("mean", "std", "score"), scale),
+        **dict.fromkeys(("value", "predicted", "std", "lower", "upper", "beyond"), unit),
+        **dict.fromkeys(("mean", "std_scale", "score"), scale),
         "distance": "standard deviations of the training features",
         "e_above_hull": "eV/atom",
         "n_atoms": NONE,

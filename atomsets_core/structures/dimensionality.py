@@ -212,7 +212,7 @@ def _by_count(numbers: IntArray) -> Iterable[int]:
 
 @cache
 def _radii() -> npt.NDArray[np.float64]:
-    """(119,) Angstrom, covalent radii by atomic number; those of manganese, iron and cobalt in their high-spin states."""
+    """(119,) Angstrom, covalent radii by atomic number; of manganese, iron and cobalt those of high spin."""
     from pymatgen.analysis.molecule_structure_comparator import CovalentRadius  # here: it is slow to import
 
     known = {**CovalentRadius.radius, "Mn": 1.61, "Fe": 1.52, "Co": 1.5}

@@ -169,6 +169,12 @@ class Objective(Section):
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.2, description="0: the best scores; 1: as unlike each other as can be. Always one a formula."
     )
+    outside: Literal["mark", "drop", "keep"] = Field(
+        "mark",
+        description="Candidates unlike all training structures. mark: they are marked, none comes before the best one "
+        "inside the domain, and what is no bulk crystal comes last; drop: they are left out; keep: the score alone "
+        "counts.",
+    )
 
     @property
     def window(self) -> tuple[float, float] | None:

@@ -12,8 +12,9 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 from atomsets_core.campaigns import discovery_name, model_files, model_folder
-from atomsets_core.discovery import KINDS, UCB, choose, recipes, summarize
+from atomsets_core.discovery import KINDS, UCB, Design, choose, recipes, summarize
 from atomsets_core.features import FeatureStore
+from atomsets_core.jobs import read_labelled
 from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.storage import Store, sound
 from atomsets_flows.campaign import Campaign
@@ -22,6 +23,9 @@ from atomsets_tasks import simulate_discovery, train_model
 
 Wait = Callable[[str, list[PrefectFuture]], Any]
 """Waits for the tasks of a stage, showing progress."""
+
+FEWEST_LEFT = 10
+"""Labels that a simulated discovery learns from at least: below that, heads are compared by accident."""
 
 CARD_SCORES = ("head", "r_precision", "enrichment", "mae_outside", "mae_inside")
 
@@ -80,6 +84,9 @@ class Learning:
         """Start what is missing of the simulated discoveries; the futures to wait for."""
         if self.campaign.objective.goal in ("target", "window"):
             return []
+        if why := self._too_few():
+            note(f"there is no simulated discovery: {why}")
+            return []
         key = _key(self.data, self.features.digest, self.parameters, self.options)
         self.discoveries = [discovery_name(key, seed) for seed in range(self.campaign.discovery.seeds)]
         futures = [
@@ -95,6 +102,19 @@ class Learning:
             )  # fmt: skip
         return futures
 
+    def _too_few(self) -> str:
+        """Why the labels are too few to hide some and learn from the others; empty where they aren't."""
+        options, (table, values) = self.options, read_labelled(self.store)
+        design = Design(options["goal"], options["quantile"], options["pool_share"])
+        formula = np.array(table["formula"].to_pylist(), dtype=object)
+        try:
+            left = min(
+                len(design.holdout(values, formula, seed).train) for seed in range(self.campaign.discovery.seeds)
+            )
+        except ValueError as error:
+            return str(error)
+        return "" if left >= FEWEST_LEFT else f"{left} labels would be left to learn from; {FEWEST_LEFT} are needed"
+
     def choose(self) -> dict[str, Any]:
         """The model and acquisition that did best in the simulated discoveries, as far as the campaign leaves it open.
 
@@ -107,7 +127,7 @@ class Learning:
             heads = heads[:1]
         kinds = list(KINDS) if kind == "auto" else [kind]
         runs = [self.store.read_json(name) for name in self.discoveries]
-        found = choose(runs, heads, kinds)
+        found = choose(runs, heads, kinds, self.campaign.model.coverage)
         if found is None:
             return {"head": heads[0], "acquisition": UCB.name if kind == "auto" else kind}
         if not found["better_than_random"]:

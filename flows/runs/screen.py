@@ -63,7 +63,7 @@ from atomsets_core.structures import Refusal
 from atomsets_core.transforms import find_transform
 from atomsets_flows.campaign import Campaign, needed, provided
 from atomsets_flows.runs import figures
-from atomsets_flows.runs.champions import Champions, definition
+from atomsets_flows.runs.champions import Champions, InUse, definition
 from atomsets_flows.runs.learning import Learning, labels_digest
 from atomsets_flows.runs.memory import WORK, Memory
 from atomsets_flows.runs.progress import Pulling, Stage, note, publish, slug
@@ -172,7 +172,7 @@ class CampaignRun:
             with self.timed("predict"):
                 predictions = self.predict(model.folder, entries)
         with self.timed("rank"):
-            ranking = self.rank(chosen, predictions, values, model.choice)
+            ranking = self.rank(chosen, predictions, values, model)
         with self.timed("explain"):
             self.explain(chosen, ranking, model.folder)
         self.store.write_table(FAILURES, ledger_table(self.refused))
@@ -337,23 +337,27 @@ class CampaignRun:
         self.done["shards_predicted"] = len(todo)
         return names
 
-    def rank(
-        self, chosen: Selection, predictions: Sequence[str], values: np.ndarray, choice: Mapping[str, Any]
-    ) -> Ranking:
+    def rank(self, chosen: Selection, predictions: Sequence[str], values: np.ndarray, model: InUse) -> Ranking:
         """Rank all candidates with a prediction."""
-        objective = self.campaign.objective
+        objective, reach = self.campaign.objective, model.choice.get("beyond")
         wish = Wish(
             goal=objective.goal,
             value=objective.value,
             window=objective.window,
-            acquisition=choice["acquisition"],
+            acquisition=model.choice["acquisition"],
             kappa=objective.kappa,
             best=float(values.min() if objective.goal == "minimize" else values.max()),
             shortlist=objective.shortlist,
             diversity=objective.diversity,
+            median=float(np.median(values)),
+            reach=float("nan") if reach is None else float(reach),
+            outside=objective.outside,
         )
         training = self.campaign.training
-        return rank(self.store, predictions, chosen.candidates, wish, training.transform, training.unit, self.features)
+        return rank(
+            self.store, predictions, chosen.candidates, wish, training.transform, training.unit, self.features,
+            model.folder,
+        )  # fmt: skip
 
     def explain(self, chosen: Selection, ranking: Ranking, model: str) -> None:
         """Write down what stands behind the shortlist."""

@@ -19,10 +19,16 @@ import pandas as pd
 from atomsets_core.campaigns import OUT_OF_FOLD, provenance_name
 from atomsets_core.discovery import recipes
 from atomsets_core.discovery import summarize as summarize_discovery
-from atomsets_core.jobs import Ranking, Selection
+from atomsets_core.jobs import LEFT_OUT, Ranking, Selection
 from atomsets_core.models import CONFIG, mean_absolute_error, r_squared, root_mean_squared_error, spearman
 from atomsets_core.parents import about_parent, carrier_versions
-from atomsets_core.report import comparison_sentences, discovery_header, discovery_rows, scale_name
+from atomsets_core.report import (
+    comparison_sentences,
+    discovery_header,
+    discovery_rows,
+    interval_sentences,
+    scale_name,
+)
 from atomsets_core.storage import Store, prediction_units
 from atomsets_core.structures import Refusal
 from atomsets_core.transforms import find_transform, transform_target
@@ -87,6 +93,7 @@ def summarize_run(
             "coverage_out_of_fold": config["state"]["coverage"][0],
             "domain_threshold": config["domain"]["threshold"],
         },
+        "intervals": {**ranking.intervals, "why_first": ranking.why_first},
         "discovery": {
             "files": list(discoveries),
             "n_hidden": runs[0]["n_hidden"],
@@ -142,6 +149,9 @@ def count(
     Raises:
         RuntimeError: the parts don't add up.
     """
+    filtered = dict(chosen.filtered)
+    if ranking.n_dropped:
+        filtered[LEFT_OUT] = ranking.n_dropped
     stages = {
         name: Counter(r.stage for dataset, r in refused if dataset == name) for name in ("training", "candidates")
     }
@@ -155,11 +165,12 @@ def count(
     candidates: dict[str, Any] = {
         "pulled": done["pulled_candidates"],
         "ranked": ranking.n_ranked,
-        "filtered": sum(chosen.filtered.values()),
+        "filtered": sum(filtered.values()),
         "failed": sum(stages["candidates"].values()),
-        "filtered_by_reason": chosen.filtered,
+        "filtered_by_reason": filtered,
         "failed_by_stage": dict(stages["candidates"]),
         "in_domain": ranking.n_in_domain,
+        "no_bulk": ranking.n_no_bulk,
         "shortlist": len(ranking.shortlist),
     }
     if training["pulled"] != training["labelled"] + training["failed"]:
@@ -194,6 +205,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
         f"+ {candidates['failed']} failed",
         f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
         f"{model['coverage_out_of_fold']:.1%} of values inside their {model['coverage']:.0%} interval",
+        *interval_sentences(summary),
         *comparison_sentences(summary),
     ]
 
