@@ -41,8 +41,8 @@ def predictions(
     Yields:
         A table, and every entry without a prediction. The table has material_id, formula; for regression predicted,
         lower, upper, std (unit of the target) and std_scale (on the model's scale), of each target where there are
-        several (predicted_K, ...); for classification predicted and the probability of each class (p_metal, ...); in_domain,
-        distance, remark.
+        several (predicted_K, ...); for classification predicted and the probability of each class (p_metal, ...);
+        in_domain, distance, remark.
     """
     spec = str(model.spec_)
     yield _table(model, featurize(pulled.structures.take([]), spec), targets)[0], list(pulled.refused)
