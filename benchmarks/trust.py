@@ -70,7 +70,7 @@ class DataSet:
     transform: str
     unit: str
     goal: str = "maximize"
-    rows: int = 1500
+    rows: int = 1200
 
 
 DATA_SETS = (
