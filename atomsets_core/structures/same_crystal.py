@@ -1,17 +1,23 @@
-"""Whether two structures are the same crystal, whatever cell they are written in: the matcher and its tolerances.
+"""Whether two structures are the same crystal, whatever cell they are written in: the rule and its tolerances.
 
 One rule for all who ask (duplicates of a source, candidates that the training data hold, substituted candidates): the
-same reduced formula, the same space group, about the same volume an atom, and primitive cells that pymatgen's
-StructureMatcher lays on each other. The matcher alone, with its wide tolerances, takes a distorted phase for the one it
-distorts; the space group keeps them apart, and the volume one crystal at two pressures. Mirror images, which differ
-in handedness and in no property that is learned here, are one crystal.
+same reduced formula, about the same volume an atom, primitive cells of as many sites that can be laid on each other as
+pymatgen's StructureMatcher does it, and the same space group. The matcher alone, with its wide tolerances, takes a
+distorted phase for the one it distorts; the space group keeps them apart, and the volume one crystal at two pressures.
+What lies on each other closer than half of what symmetry is looked for within is one crystal without asking for its space
+group: that takes longest, and can differ there only where a distortion is just about as large as is looked for. Mirror images, which differ in handedness and in no property that
+is learned here, are one crystal.
+
+A crystal is prepared once: its primitive cell first, its space group when one is found that could be the same.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,7 +28,19 @@ import spglib
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
+from atomsets_core.compiled import compiled_module
 from atomsets_core.structures.batch import Structures
+from atomsets_core.structures.primitive_cell import PrimitiveCell, primitive_cell
+
+Progress = Callable[[int, int], None]
+"""Is told how many structures are done, and of how many."""
+
+LOG_SECONDS = 10.0
+"""Between lines of the log that say how far a comparison is."""
+
+
+QUICK = 100
+"""Sites times sites of the rarest kind, of cells that are laid on each other before their space groups are asked for."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,8 @@ class Tolerances:
         length: by what share the cell's edges may differ, the volumes made equal (the matcher's ltol).
         angle: degrees by which the cell's angles may differ (the matcher's angle_tol).
         site: how far sites may lie apart, as a share of (volume an atom)^(1/3) (the matcher's stol).
-        most_atoms: primitive cells of more atoms aren't compared, since one pair can take minutes: they are like none.
+        most_atoms: primitive cells of more atoms aren't compared: they are like none.
+        most_sites: nor are cells that are written with more sites than this.
     """
 
     symprec: float = 0.1
@@ -45,6 +64,16 @@ class Tolerances:
     angle: float = 5.0
     site: float = 0.3
     most_atoms: int = 200
+    most_sites: int = 3000
+
+    @property
+    def close(self) -> float:
+        """Angstrom; where all sites and vectors of the cell lie closer, crystals are the same without a space group.
+
+        Half of `symprec`: an operation maps two points, each off by so much at most, so that every symmetry of the one
+        crystal is one of the other within `symprec`.
+        """
+        return 0.5 * self.symprec
 
     def matcher(self) -> StructureMatcher:
         """Compares primitive cells within these tolerances, volumes made equal."""
@@ -77,14 +106,17 @@ def same_crystal(
     *,
     seconds: float = 600.0,
     tolerances: Tolerances = TOLERANCES,
+    progress: Progress | None = None,
 ) -> Same:
     """For each structure the first one in `order` that is the same crystal.
 
     Args:
         structures: n of them.
         order: (n,) rows, those to be kept first.
-        seconds: that comparing may take; it is looked at between pairs.
+        seconds: that comparing may take; it is looked at between structures.
         tolerances: within which two are the same.
+        progress: is told, structure by structure, how many of those whose formula comes more than once are done; by
+            default the log is told now and then.
     """
     order = np.arange(len(structures)) if order is None else order
     deadline = time.monotonic() + seconds
@@ -92,23 +124,69 @@ def same_crystal(
     groups: dict[str, list[int]] = defaultdict(list)
     for row in order.tolist():
         groups[structures.formulas[row]].append(row)
+    repeated = [rows for rows in groups.values() if len(rows) > 1]
+    total, done = sum(map(len, repeated)), 0
+    tell = ProgressLog("compared for the same crystal") if progress is None else progress
     left_out: list[int] = []
-    for rows in groups.values():
-        if len(rows) > 1:
-            known = KnownCrystals(tolerances)
-            for row in rows:
-                if time.monotonic() > deadline:
-                    left_out.append(row)
-                    continue
-                crystal = prepare(structures, row, tolerances)
-                if crystal is None:
-                    left_out.append(row)
-                    continue
+    for rows in repeated:
+        known = KnownCrystals(tolerances)
+        for row in rows:
+            crystal = prepare(structures, row, tolerances) if time.monotonic() < deadline else None
+            if crystal is None:
+                left_out.append(row)
+            else:
                 match = known.find(crystal)
                 of[row] = row if match is None else match
                 if match is None:
                     known.add(crystal)
+            done += 1
+            tell(done, total)
     return Same(of, tuple(sorted(left_out)))
+
+
+class ProgressLog:
+    """Writes into the log how far something is, at most every `LOG_SECONDS`; nothing where it is done before."""
+
+    def __init__(self, what: str) -> None:
+        """Start the clock.
+
+        Args:
+            what: follows the number of structures, e.g. "compared".
+        """
+        self._what, self._last = what, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say so, if it is time."""
+        if time.monotonic() - self._last >= LOG_SECONDS:
+            self._last = time.monotonic()
+            logging.getLogger(__name__).info("%d of %d structures %s", done, total, self._what)
+
+
+@dataclass
+class SpaceGroup:
+    """The space group of a structure, found when it is asked for.
+
+    Attributes:
+        cell: primitive, so that no more sites than needed are looked at.
+        symprec: Angstrom.
+    """
+
+    cell: PrimitiveCell
+    symprec: float
+
+    @cached_property
+    def number(self) -> int:
+        """International number by spglib, of mirror images that of the first; 0 where none was found."""
+        kinds = np.repeat(np.arange(1, len(self.cell.start)), np.diff(self.cell.start))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                cell: Any = (self.cell.lattice, self.cell.frac, kinds)
+                found = spglib.get_symmetry_dataset(cell, symprec=self.symprec)
+            except Exception:  # newer versions raise where older ones gave None
+                found = None
+        number = 0 if found is None else int(found.number)
+        return _MIRRORED.get(number, number)
 
 
 @dataclass(frozen=True)
@@ -118,18 +196,25 @@ class Prepared:
     Attributes:
         row: what it is called.
         structures: a batch of one.
-        space_group: number, of mirror images that of the first; 0 where none was found.
         volume: cubic Angstrom an atom.
+        cell: its primitive cell.
+        symmetry: its space group, shared by whatever this is renamed to.
     """
 
     row: int
     structures: Structures
-    space_group: int
     volume: float
+    cell: PrimitiveCell
+    symmetry: SpaceGroup
+
+    @property
+    def space_group(self) -> int:
+        """International number, of mirror images that of the first; 0 where none was found."""
+        return self.symmetry.number
 
     @cached_property
     def primitive(self) -> Structure:
-        """Its primitive cell, made when there is something to compare it with."""
+        """Its primitive cell for pymatgen, where there are no compiled loops."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self.structures.to_pymatgen()[0].get_primitive_structure()
@@ -137,26 +222,27 @@ class Prepared:
 
 def prepare(structures: Structures, row: int, tolerances: Tolerances = TOLERANCES) -> Prepared | None:
     """One structure of a batch; None where it is too large to be compared."""
-    one = structures.take([row])
-    number, size = _symmetry(one, tolerances.symprec)
-    if size > tolerances.most_atoms:
+    if structures.n_atoms[row] > tolerances.most_sites:
         return None
-    number = _MIRRORED.get(number, number)
-    return Prepared(row, one, number, abs(float(np.linalg.det(one.lattice[0]))) / int(one.n_atoms[0]))
+    one = _one(structures, row)
+    cell = primitive_cell(one, tolerances.symprec)
+    if len(cell.frac) > tolerances.most_atoms:
+        return None
+    volume = abs(float(np.linalg.det(one.lattice[0]))) / int(one.n_atoms[0])
+    return Prepared(row, one, volume, cell, SpaceGroup(cell, tolerances.symprec))
 
 
-def _symmetry(one: Structures, symprec: float) -> tuple[int, int]:
-    """International number of the space group (0: none found) and atoms in the primitive cell, by spglib."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            cell: Any = (one.lattice[0], one.frac, one.numbers)
-            found = spglib.get_symmetry_dataset(cell, symprec=symprec)
-        except Exception:  # newer versions raise where older ones gave None
-            found = None
-    if found is None:
-        return 0, int(one.n_atoms[0])
-    return int(found.number), len(np.unique(found.mapping_to_primitive))
+def _one(structures: Structures, row: int) -> Structures:
+    """A batch of one, without the detours of `take`."""
+    sites = slice(int(structures.offsets[row]), int(structures.offsets[row + 1]))
+    return Structures(
+        structures.material_id[row : row + 1],
+        structures.lattice[row : row + 1],
+        structures.n_atoms[row : row + 1],
+        structures.numbers[sites],
+        structures.frac[sites],
+        structures.occupancy[sites] if structures.occupancy is not None and structures.disordered[row] else None,
+    )
 
 
 @dataclass
@@ -168,7 +254,11 @@ class KnownCrystals:
     """
 
     tolerances: Tolerances = TOLERANCES
-    _by_space_group: dict[int, list[Prepared]] = field(default_factory=lambda: defaultdict(list))
+    _crystals: list[Prepared] = field(default_factory=list)
+
+    @cached_property
+    def _kernel(self) -> Any:
+        return compiled_module("structures.overlay_kernel")
 
     @cached_property
     def _matcher(self) -> StructureMatcher:
@@ -176,19 +266,39 @@ class KnownCrystals:
 
     def add(self, crystal: Prepared) -> None:
         """Put one more in."""
-        self._by_space_group[crystal.space_group].append(crystal)
+        self._crystals.append(crystal)
 
     def find(self, crystal: Prepared) -> int | None:
         """Row of the first that is the same crystal."""
-        for other in self._by_space_group[crystal.space_group]:
-            # Cheap differences first: the matcher tries many lattices for each pair. Its own scaling would hide the
-            # volume.
-            small, large = sorted((crystal.volume, other.volume))
-            if large > self.tolerances.volume_ratio * small or len(crystal.primitive) != len(other.primitive):
+        ratio = self.tolerances.volume_ratio
+        for other in self._crystals:
+            # Cheap differences first. The matcher's own scaling would hide the volume.
+            if other.volume > ratio * crystal.volume or crystal.volume > ratio * other.volume:
                 continue
-            if self._matcher.fit(crystal.primitive, other.primitive):
+            if crystal.cell.sites != other.cell.sites:
+                continue
+            if self._same(crystal, other):
                 return other.row
         return None
+
+    def _same(self, crystal: Prepared, other: Prepared) -> bool:
+        """Whether primitive cells of the same sites are the same crystal."""
+        if self._kernel is None:
+            alike = crystal.space_group == other.space_group
+            return alike and bool(self._matcher.fit(crystal.primitive, other.primitive))
+        if self._overlay(crystal.cell, other.cell, self.tolerances.close):
+            return True
+        # A pair of small cells is laid on each other in less time than one space group takes; of large ones the space
+        # groups, each found once, tell most apart.
+        n_trials = int(crystal.cell.start[1]) * len(crystal.cell.frac)
+        if n_trials > QUICK and crystal.space_group != other.space_group:
+            return False
+        return self._overlay(crystal.cell, other.cell, np.inf) and crystal.space_group == other.space_group
+
+    def _overlay(self, one: PrimitiveCell, two: PrimitiveCell, within: float) -> bool:
+        """Whether they can be laid on each other within the tolerances, and nothing off by more Angstrom than this."""
+        limits = (self.tolerances.length, self.tolerances.angle, self.tolerances.site, within)
+        return bool(self._kernel.overlay(one.lattice, one.frac, two.lattice, two.frac, one.start, *limits))
 
 
 class CrystalsByFormula:
