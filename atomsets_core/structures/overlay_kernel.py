@@ -1,10 +1,11 @@
 """Primitive cells and the laying of one crystal on another, in compiled loops.
 
-`translations` finds the pure translations of a structure, `overlay` what pymatgen's StructureMatcher finds for two
-primitive cells with volumes made equal: every mapping of one lattice on the other within the tolerances, every
-translation that lays the first atom of the rarest kind on one of its kind, the assignment of atoms with the least sum of
-squared distances, and of it the largest distance once the mean shift is taken off. The work is bounded: of lattices that
-map on each other in very many ways, as long thin ones do when sheared, only the least strained ways are tried.
+`translations` finds the pure translations of a structure. `overlay` does for two primitive cells, their volumes made
+equal, what pymatgen's StructureMatcher does: it goes through every mapping of one lattice on the other within the
+tolerances, and every translation that lays the first atom of the rarest kind on one of its kind; of the assignment of
+atoms with the least sum of squared distances counts the largest distance once the mean shift is taken off. The work is
+bounded: of lattices that map on each other in very many ways, as long thin ones do when sheared, only the least
+strained ways are tried.
 """
 
 from __future__ import annotations

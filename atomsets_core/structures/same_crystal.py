@@ -4,9 +4,9 @@ One rule for all who ask (duplicates of a source, candidates that the training d
 same reduced formula, about the same volume an atom, primitive cells of as many sites that can be laid on each other as
 pymatgen's StructureMatcher does it, and the same space group. The matcher alone, with its wide tolerances, takes a
 distorted phase for the one it distorts; the space group keeps them apart, and the volume one crystal at two pressures.
-What lies on each other closer than half of what symmetry is looked for within is one crystal without asking for its space
-group: that takes longest, and can differ there only where a distortion is just about as large as is looked for. Mirror images, which differ in handedness and in no property that
-is learned here, are one crystal.
+What lies on each other much closer than symmetry is looked for is one crystal without asking for its space group, which
+takes longest and differs there only where a distortion is just about as large as is looked for. Mirror images, which
+differ in handedness and in no property that is learned here, are one crystal.
 
 A crystal is prepared once: its primitive cell first, its space group when one is found that could be the same.
 """
@@ -40,7 +40,7 @@ LOG_SECONDS = 10.0
 
 
 QUICK = 100
-"""Sites times sites of the rarest kind, of cells that are laid on each other before their space groups are asked for."""
+"""Sites times sites of the rarest kind; smaller cells are laid on each other before their space groups are asked for."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,9 @@ class Tolerances:
     def close(self) -> float:
         """Angstrom; where all sites and vectors of the cell lie closer, crystals are the same without a space group.
 
-        Half of `symprec`: an operation maps two points, each off by so much at most, so that every symmetry of the one
-        crystal is one of the other within `symprec`.
+        A fifth of `symprec`: space groups differ then only where a distortion is just about `symprec`.
         """
-        return 0.5 * self.symprec
+        return 0.2 * self.symprec
 
     def matcher(self) -> StructureMatcher:
         """Compares primitive cells within these tolerances, volumes made equal."""
