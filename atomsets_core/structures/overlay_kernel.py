@@ -21,7 +21,7 @@ FAR = 1e12
 """Square Angstrom: the cost of laying an atom on one that is out of reach."""
 
 MOST_MAPPINGS = 96
-"""Mappings of one lattice on another that are tried, least strained first: twice the 48 of a cubic lattice on itself."""
+"""Mappings of one lattice on another that are tried, least strained first; a cubic lattice has 48 on itself."""
 
 
 @compiled
@@ -235,7 +235,9 @@ def _mappings(cell: Any, goal: Any, goal_angle: Any, length: float, angle: float
         cell: (3, 3) float64, a basis of the lattice, Angstrom.
         goal: (3,) float64, lengths of the other cell, Angstrom.
         goal_angle: (3,) float64, its angles, degrees.
-        length: see `overlay`, as `angle` and `within`.
+        length: share by which lengths may differ.
+        angle: degrees by which angles may differ.
+        within: Angstrom by which a vector may be off.
 
     Returns:
         (m, 3, 3) int64 bases as multiples of the vectors in `cell`, and their (m, 3) lengths and (m, 3) angles.

@@ -30,7 +30,7 @@ class PrimitiveCell:
         lattice: (3, 3) float64, row vectors, Angstrom; Niggli-reduced.
         frac: (n, 3) float64, sites, kind after kind, the rarest first.
         start: (n_kinds + 1,) int64, first site of each kind.
-        sites: how many there are of each kind; a kind is an element, or the elements that share a site and their shares.
+        sites: each kind and how many there are; a kind is an element, or the elements that share a site.
     """
 
     lattice: npt.NDArray[np.float64]
@@ -60,8 +60,8 @@ def primitive_cell(one: Structures, tolerance: float) -> PrimitiveCell:
     by_count = np.argsort(count, kind="stable")
     rank = np.empty_like(by_count)
     rank[by_count] = np.arange(len(names))
-    # Within a kind in an order that jumps about: of two crystals that differ, neighbours often fit each other, and sites
-    # far apart soon show that the whole doesn't.
+    # Within a kind in an order that jumps about: of two crystals that differ, neighbours often fit each other, and
+    # sites far apart soon show that the whole doesn't.
     scattered = (np.arange(len(rows)) * GOLDEN) % 1.0
     order = np.lexsort((scattered, rank[kind[rows]]))
     size = np.bincount(rank[kind[rows]], minlength=len(names))

@@ -40,7 +40,7 @@ LOG_SECONDS = 10.0
 
 
 QUICK = 100
-"""Sites times sites of the rarest kind; smaller cells are laid on each other before their space groups are asked for."""
+"""Sites times sites of the rarest kind up to which cells are laid on each other before space groups are asked for."""
 
 
 @dataclass(frozen=True)
