@@ -25,7 +25,7 @@ MOST_MAPPINGS = 96
 
 
 @compiled
-def translations(cell: Any, frac: Any, kind: Any, rare: Any, tolerance: float) -> Any:
+def translations(cell: Any, frac: Any, kind: Any, rare: Any, order: Any, axis: int, tolerance: float) -> Any:
     """Translations that lay a structure on itself.
 
     Args:
@@ -33,6 +33,8 @@ def translations(cell: Any, frac: Any, kind: Any, rare: Any, tolerance: float) -
         frac: (n, 3) float64, within [0, 1).
         kind: (n,) int64, what is on each site.
         rare: (m,) int64, the sites of the rarest kind.
+        order: (n,) int64, the sites by their coordinate along an axis.
+        axis: which one.
         tolerance: Angstrom by which a site may miss.
 
     Returns:
@@ -40,12 +42,9 @@ def translations(cell: Any, frac: Any, kind: Any, rare: Any, tolerance: float) -
     """
     n, m = len(frac), len(rare)
     spacing = _spacings(cell)
-    axis = 0
-    for other in range(1, 3):
-        if spacing[other] > spacing[axis]:
-            axis = other
-    order = np.argsort(frac[:, axis])
-    place = frac[:, axis][order]
+    place = np.empty(n)
+    for i in range(n):
+        place[i] = frac[order[i], axis]
     shift = np.empty((m, 3))
     onto = np.empty((m, n), np.int64)
     found = 0
@@ -75,7 +74,13 @@ def _lies_on_itself(
     for i in range(n):
         target = frac[i, axis] + shift[axis]
         target -= math.floor(target)
-        first = np.searchsorted(place, target - width)
+        first, last = 0, n
+        while first < last:
+            middle = (first + last) // 2
+            if place[middle] < target - width:
+                first = middle + 1
+            else:
+                last = middle
         hit, nearest = -1, tolerance * tolerance
         # The window may reach over the end of the cell: then its places go on from the other end.
         for step in range(n):
@@ -144,7 +149,11 @@ def lattice_of(shift: Any) -> Any:
             for x in range(column + 1, 3):
                 row[x] %= k  # multiples of k along an axis are in the lattice anyway
     volume = abs(basis[0, 0] * basis[1, 1] * basis[2, 2])
-    return basis / k, volume == k * k
+    out = np.empty((3, 3))
+    for x in range(3):
+        for y in range(3):
+            out[x, y] = basis[x, y] / k
+    return out, volume == k * k
 
 
 @compiled
@@ -207,14 +216,12 @@ def overlay(
     n = len(frac)
     volume, other_volume = _volume(cell), _volume(other_cell)
     factor = (other_volume / volume) ** (1.0 / 6.0)
-    cell = cell * factor
-    other_cell = other_cell / factor
-    goal, goal_angle = _parameters(other_cell)
-    index, own, own_angle = _mappings(cell, goal, goal_angle, length, angle, within)
+    goal, goal_angle = _parameters(_scaled(other_cell, 1.0 / factor))
+    count, index, own, own_angle = _mappings(_scaled(cell, factor), goal, goal_angle, length, angle, within)
     moved = np.empty((n, 3))
     scratch = _scratch(n)
     inverse = np.empty((3, 3))
-    for m in range(len(index)):
+    for m in range(count):
         _inverted(index[m, 0], index[m, 1], index[m, 2], inverse)
         for s in range(n):
             for x in range(3):
@@ -240,43 +247,62 @@ def _mappings(cell: Any, goal: Any, goal_angle: Any, length: float, angle: float
         within: Angstrom by which a vector may be off.
 
     Returns:
-        (m, 3, 3) int64 bases as multiples of the vectors in `cell`, and their (m, 3) lengths and (m, 3) angles.
+        Their number m, and the first m rows of (k, 3, 3) int64 bases as multiples of the vectors in `cell`, of their
+        (k, 3) lengths and of their (k, 3) angles.
     """
     length = min(length, within / min(goal[0], goal[1], goal[2]))
-    vector, index = _lattice_points(cell, max(goal[0], goal[1], goal[2]) * (1.0 + length))
-    norm = np.sqrt(vector[:, 0] ** 2 + vector[:, 1] ** 2 + vector[:, 2] ** 2)
-    first, second = _of_length(norm, goal[0], length), _of_length(norm, goal[1], length)
-    third = _of_length(norm, goal[2], length)
-    room = 64
+    n, vector, norm, index = _lattice_points(cell, max(goal[0], goal[1], goal[2]) * (1.0 + length))
+    low, high = 1.0 / (1.0 + length), 1.0 + length
+    room = MOST_MAPPINGS + 1
     basis, own, own_angle = np.empty((room, 3, 3), np.int64), np.empty((room, 3)), np.empty((room, 3))
     strain, inverse, count = np.empty(room), np.empty((3, 3)), 0
-    for i in first:
-        for j in second:
-            gamma = _angle(vector[i], vector[j], norm[i], norm[j])
-            if abs(gamma - goal_angle[2]) >= angle:
+    lengths, angles = np.empty(3), np.empty(3)
+    for i in range(n):
+        if not low < norm[i] / goal[0] < high:
+            continue
+        for j in range(n):
+            if not low < norm[j] / goal[1] < high:
                 continue
-            for k in third:
-                beta = _angle(vector[i], vector[k], norm[i], norm[k])
-                if abs(beta - goal_angle[1]) >= angle:
+            angles[2] = _angle(vector[i], vector[j], norm[i], norm[j])
+            if abs(angles[2] - goal_angle[2]) >= angle:
+                continue
+            for k in range(n):
+                if not low < norm[k] / goal[2] < high:
                     continue
-                alpha = _angle(vector[j], vector[k], norm[j], norm[k])
-                if abs(alpha - goal_angle[0]) >= angle or not _inverted(index[i], index[j], index[k], inverse):
+                angles[1] = _angle(vector[i], vector[k], norm[i], norm[k])
+                if abs(angles[1] - goal_angle[1]) >= angle:
                     continue
-                if count == len(strain):
-                    basis, own, own_angle = _longer(basis), _longer(own), _longer(own_angle)
-                    strain = _longer(strain)
-                basis[count, 0], basis[count, 1], basis[count, 2] = index[i], index[j], index[k]
-                own[count, 0], own[count, 1], own[count, 2] = norm[i], norm[j], norm[k]
-                own_angle[count, 0], own_angle[count, 1], own_angle[count, 2] = alpha, beta, gamma
-                strain[count] = _strain(own[count], own_angle[count], goal, goal_angle)
-                count += strain[count] < within
-    best = np.argsort(strain[:count], kind="mergesort")[:MOST_MAPPINGS]
-    return basis[best], own[best], own_angle[best]
+                angles[0] = _angle(vector[j], vector[k], norm[j], norm[k])
+                if abs(angles[0] - goal_angle[0]) >= angle or not _inverted(index[i], index[j], index[k], inverse):
+                    continue
+                lengths[0], lengths[1], lengths[2] = norm[i], norm[j], norm[k]
+                worst = _strain(lengths, angles, goal, goal_angle)
+                if worst >= within:
+                    continue
+                # Sorted as they come, by moving up those that are worse; of equal ones the first stays first.
+                at = count
+                while at > 0 and strain[at - 1] > worst:
+                    strain[at] = strain[at - 1]
+                    for x in range(3):
+                        own[at, x], own_angle[at, x] = own[at - 1, x], own_angle[at - 1, x]
+                        for y in range(3):
+                            basis[at, x, y] = basis[at - 1, x, y]
+                    at -= 1
+                strain[at] = worst
+                for x in range(3):
+                    own[at, x], own_angle[at, x] = lengths[x], angles[x]
+                    basis[at, 0, x], basis[at, 1, x], basis[at, 2, x] = index[i, x], index[j, x], index[k, x]
+                count = min(count + 1, MOST_MAPPINGS)
+    return count, basis, own, own_angle
 
 
 @compiled
-def _longer(values: Any) -> Any:
-    return np.concatenate((values, np.empty_like(values)))
+def _scaled(cell: Any, factor: float) -> Any:
+    out = np.empty((3, 3))
+    for x in range(3):
+        for y in range(3):
+            out[x, y] = cell[x, y] * factor
+    return out
 
 
 @compiled
@@ -463,13 +489,13 @@ def _parameters(cell: Any) -> Any:
 
 @compiled
 def _lattice_points(cell: Any, radius: float) -> Any:
-    """Vectors (m, 3) of the lattice up to a length, and their indices (m, 3)."""
+    """How many vectors of the lattice are up to a length, and in the first rows they, their lengths and indices."""
     spacing = _spacings(cell)
     most = np.empty(3, np.int64)
     for x in range(3):
         most[x] = int(radius / spacing[x])
     total = (2 * most[0] + 1) * (2 * most[1] + 1) * (2 * most[2] + 1)
-    vector, index = np.empty((total, 3)), np.empty((total, 3), np.int64)
+    vector, norm, index = np.empty((total, 3)), np.empty(total), np.empty((total, 3), np.int64)
     count = 0
     for a in range(-most[0], most[0] + 1):
         for b in range(-most[1], most[1] + 1):
@@ -477,17 +503,13 @@ def _lattice_points(cell: Any, radius: float) -> Any:
                 x = a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
                 y = a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
                 z = a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
-                if 0.0 < x * x + y * y + z * z <= radius * radius:
+                square = x * x + y * y + z * z
+                if 0.0 < square <= radius * radius:
+                    norm[count] = math.sqrt(square)
                     vector[count, 0], vector[count, 1], vector[count, 2] = x, y, z
                     index[count, 0], index[count, 1], index[count, 2] = a, b, c
                     count += 1
-    return vector[:count], index[:count]
-
-
-@compiled
-def _of_length(norm: Any, goal: float, tolerance: float) -> Any:
-    ratio = norm / goal
-    return np.flatnonzero((ratio < 1.0 + tolerance) & (ratio > 1.0 / (1.0 + tolerance)))
+    return count, vector, norm, index
 
 
 @compiled

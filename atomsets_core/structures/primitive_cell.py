@@ -78,8 +78,10 @@ def _reduced(
     basis = np.eye(3)
     where, rows = frac, np.arange(len(frac))
     if len(rare) > 1:
+        axis = int(np.linalg.norm(lattice, axis=1).argmax())
+        order = np.argsort(frac[:, axis])
         for _ in range(TRIES):
-            shift, onto = kernel.translations(lattice, frac, kind, rare, tolerance)
+            shift, onto = kernel.translations(lattice, frac, kind, rare, order, axis, tolerance)
             found, is_group = kernel.lattice_of(shift)
             if is_group:
                 basis = found
