@@ -1,9 +1,9 @@
 """Which entries of a source are one and the same, so that a campaign ranks each crystal once.
 
 Three kinds of sameness, each including the ones before it: the identifier, the content (lattice and sites to 1e-6), the
-crystal (pymatgen's StructureMatcher, whatever the cell and the setting). Crystals are compared within a reduced
-formula, a space group and a range of volumes. That makes it fast, and keeps phases apart that the matcher alone, with
-its wide tolerances, takes for one: a distorted phase and the one it distorts, or one crystal at two pressures.
+crystal (whatever the cell and the setting). Crystals are compared within a reduced formula, a space group and a range
+of volumes. That makes it fast, and keeps phases apart that pymatgen's StructureMatcher alone, with its wide tolerances,
+takes for one: a distorted phase and the one it distorts, or one crystal at two pressures.
 """
 
 from __future__ import annotations
