@@ -51,7 +51,7 @@ def primitive_cell(one: Structures, tolerance: float) -> PrimitiveCell:
     frac, kinds = _sites(one)
     names, kind, count = _numbered(kinds)
     lattice = np.ascontiguousarray(one.lattice[0], dtype=np.float64)
-    kernel = compiled_module("structures.overlay_kernel")
+    kernel = compiled_module("structures.primitive_kernel")
     if kernel is None:
         given = lattice, frac, np.arange(len(frac))
         cell, where, rows = given if one.disordered[0] else _by_spglib(one, tolerance)
