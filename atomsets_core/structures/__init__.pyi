@@ -11,7 +11,7 @@ from .batch import regrouped as regrouped
 from .compositions import Compositions as Compositions
 from .compositions import as_compositions as as_compositions
 from .compositions import from_formulas as from_formulas
-from .dimensionality import KINDS as KINDS
+from .dimensionality import MATTER_KINDS as MATTER_KINDS
 from .dimensionality import NO_BULK as NO_BULK
 from .dimensionality import dimensionalities as dimensionalities
 from .dimensionality import matter_kinds as matter_kinds
@@ -30,5 +30,7 @@ from .reading import validate as validate
 from .same_crystal import TOLERANCES as TOLERANCES
 from .same_crystal import CrystalsByFormula as CrystalsByFormula
 from .same_crystal import KnownCrystals as KnownCrystals
+from .same_crystal import Progress as Progress
+from .same_crystal import ProgressLog as ProgressLog
 from .same_crystal import prepare as prepare
 from .same_crystal import same_crystal as same_crystal

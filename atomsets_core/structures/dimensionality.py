@@ -1,14 +1,16 @@
 """What kind of matter a cell holds: a bulk crystal, layers, chains or molecules, packed or in vacuum.
 
 Atoms are bonded where they are no farther apart than their covalent radii (Cordero et al., Dalton Trans. 2008, 2832)
-and 0.45 Angstrom, as in Jmol; metals reach each other over somewhat more. A bonded part that comes back to itself
-through images of the cell in 0, 1, 2 or 3 independent directions is a molecule, chain, layer or network (Larsen et al.,
-Phys. Rev. Mater. 3, 034003 (2019)); the highest of its parts counts for a structure. Whether parts are packed or lie in
-vacuum is seen from the largest sphere between them that reaches into no atom's van der Waals sphere.
+and 0.45 Angstrom, as in Jmol; metals reach each other, and large cations their anions, over somewhat more. A bonded
+part that comes back to itself through images of the cell in 0, 1, 2 or 3 independent directions is a molecule, chain,
+layer or network (Larsen et al., Phys. Rev. Mater. 3, 034003 (2019)); the highest of its parts counts for a structure.
+Whether parts are packed or lie in vacuum is seen from the largest sphere between them that reaches into no atom's van
+der Waals sphere.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from functools import cache
 
@@ -22,7 +24,7 @@ from scipy.spatial import cKDTree
 from atomsets_core.structures.batch import LARGEST_ATOMIC_NUMBER, FloatArray, IntArray, Structures
 from atomsets_core.structures.graphs import DENSEST, Bonds, find_bonds
 
-KINDS = {
+MATTER_KINDS = {
     "bulk": "bonds go on in three directions",
     "layered": "layers, packed as in graphite",
     "chains": "chains, packed as in selenium",
@@ -43,8 +45,10 @@ _IN_VACUUM = np.array(["molecule", "wire", "slab", "bulk"], dtype=object)
 BOND_TOLERANCE = 0.45
 """Angstrom by which bonds may be longer than the sum of the covalent radii."""
 
-METAL_STRETCH = 1.25
-"""Metals are bonded up to so many times the sum of their radii, too: each has many neighbours, and none is near."""
+STRETCH = 1.3
+"""Metals, and large cations and anions, are bonded up to so many times the sum of their radii, too.
+
+Such atoms have many neighbours, and none is near (mercury has its next at 1.29 times the sum)."""
 
 VACUUM = 5.0
 """Angstrom, diameter of the smallest empty sphere that is vacuum: an atom as large as xenon (4.3) could rattle in it.
@@ -68,7 +72,7 @@ AT_ONCE = 256
 
 
 def matter_kinds(structures: Structures) -> npt.NDArray[np.object_]:
-    """(n,) str, a word of `KINDS` for each structure.
+    """(n,) str, a word of `MATTER_KINDS` for each structure.
 
     Takes about a millisecond a structure. Ask `NO_BULK` for those that are no bulk crystals.
     """
@@ -121,16 +125,10 @@ def _of_batch(structures: Structures) -> IntArray:
 
 def _bonds(lattice: FloatArray, frac: FloatArray, numbers: IntArray) -> Bonds:
     """The bonds of one structure, with images."""
-    radius, metal = _radii()[numbers], _metals()[numbers]
-    reach = 2.0 * radius.max() + BOND_TOLERANCE
-    if metal.any():
-        reach = max(reach, METAL_STRETCH * 2.0 * radius[metal].max())
-    near = find_bonds(lattice, frac, float(reach), vectors=True)
-    both = radius[near.centre] + radius[near.neighbour]
-    longest = both + BOND_TOLERANCE
-    metallic = metal[near.centre] & metal[near.neighbour]
-    longest[metallic] = np.maximum(longest[metallic], METAL_STRETCH * both[metallic])
-    kept = near.distance <= longest
+    elements, which = np.unique(numbers, return_inverse=True)
+    longest = _longest_bonds()[np.ix_(elements, elements)]
+    near = find_bonds(lattice, frac, float(longest.max()), vectors=True)
+    kept = near.distance <= longest[which[near.centre], which[near.neighbour]]
     image = None if near.image is None else near.image[kept]
     return Bonds(near.centre[kept], near.neighbour[kept], near.distance[kept], None, image)
 
@@ -211,23 +209,24 @@ def _by_count(numbers: IntArray) -> Iterable[int]:
 
 
 @cache
-def _radii() -> npt.NDArray[np.float64]:
-    """(119,) Angstrom, covalent radii by atomic number; of manganese, iron and cobalt those of high spin."""
+def _longest_bonds() -> npt.NDArray[np.float64]:
+    """(119, 119) Angstrom, longest bond between two elements, by their atomic numbers."""
     from pymatgen.analysis.molecule_structure_comparator import CovalentRadius  # here: it is slow to import
 
-    known = {**CovalentRadius.radius, "Mn": 1.61, "Fe": 1.52, "Co": 1.5}
-    symbols = [Element.from_Z(z).symbol for z in range(1, LARGEST_ATOMIC_NUMBER + 1)]
-    return np.array([0.0, *(known.get(symbol, 1.7) for symbol in symbols)])
+    elements = [Element.from_Z(z) for z in range(1, LARGEST_ATOMIC_NUMBER + 1)]
+    known = {**CovalentRadius.radius, "Mn": 1.61, "Fe": 1.52, "Co": 1.5}  # of these the high-spin ones
+    radius = np.array([0.0, *(known.get(element.symbol, 1.7) for element in elements)])
+    metal = np.array([False, *(element.is_metal for element in elements)])
+    large = np.array([False, *(e.is_alkali or e.is_alkaline or e.symbol == "Tl" for e in elements)])
+    both = radius[:, None] + radius[None, :]
+    wide = (metal[:, None] & metal[None, :]) | (large[:, None] & ~metal[None, :]) | (~metal[:, None] & large[None, :])
+    return np.where(wide, np.maximum(both + BOND_TOLERANCE, STRETCH * both), both + BOND_TOLERANCE)
 
 
 @cache
 def _van_der_waals() -> npt.NDArray[np.float64]:
     """(119,) Angstrom, van der Waals radii by atomic number; 2.0 where none is known."""
-    elements = [Element.from_Z(z) for z in range(1, LARGEST_ATOMIC_NUMBER + 1)]
-    return np.array([0.0, *(float(element.van_der_waals_radius or 2.0) for element in elements)])
-
-
-@cache
-def _metals() -> npt.NDArray[np.bool_]:
-    """(119,) whether an element is a metal."""
-    return np.array([False, *(Element.from_Z(z).is_metal for z in range(1, LARGEST_ATOMIC_NUMBER + 1))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # for the last elements there is no radius
+        known = [Element.from_Z(z).van_der_waals_radius for z in range(1, LARGEST_ATOMIC_NUMBER + 1)]
+    return np.array([0.0, *(2.0 if radius is None or np.isnan(radius) else float(radius) for radius in known)])

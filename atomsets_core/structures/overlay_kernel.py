@@ -1,11 +1,10 @@
-"""Primitive cells and the laying of one crystal on another, in compiled loops.
+"""The laying of one crystal on another, in compiled loops.
 
-`translations` finds the pure translations of a structure. `overlay` does for two primitive cells, their volumes made
-equal, what pymatgen's StructureMatcher does: it goes through every mapping of one lattice on the other within the
-tolerances, and every translation that lays the first atom of the rarest kind on one of its kind; of the assignment of
-atoms with the least sum of squared distances counts the largest distance once the mean shift is taken off. The work is
-bounded: of lattices that map on each other in very many ways, as long thin ones do when sheared, only the least
-strained ways are tried.
+`overlay` does for two primitive cells, their volumes made equal, what pymatgen's StructureMatcher does: it goes through
+the mappings of one lattice on the other within the tolerances, and every translation that lays the first atom of the
+rarest kind on one of its kind; of the assignment of atoms with the least sum of squared distances counts the largest
+distance once the mean shift is taken off. The work is bounded: of lattices that map on each other in very many ways, as
+long thin ones do when sheared, only the least strained ways are tried.
 """
 
 from __future__ import annotations
@@ -16,167 +15,13 @@ from typing import Any
 import numpy as np
 
 from atomsets_core.compiled import compiled
+from atomsets_core.structures.primitive_kernel import cell_volume, plane_spacings
 
 FAR = 1e12
 """Square Angstrom: the cost of laying an atom on one that is out of reach."""
 
 MOST_MAPPINGS = 96
 """Mappings of one lattice on another that are tried, least strained first; a cubic lattice has 48 on itself."""
-
-
-@compiled
-def translations(cell: Any, frac: Any, kind: Any, rare: Any, tolerance: float) -> Any:
-    """Translations that lay a structure on itself.
-
-    Args:
-        cell: (3, 3) float64, row vectors, Angstrom.
-        frac: (n, 3) float64, within [0, 1).
-        kind: (n,) int64, what is on each site.
-        rare: (m,) int64, the sites of the rarest kind.
-        tolerance: Angstrom by which a site may miss.
-
-    Returns:
-        (k, 3) float64 fractional translations, the first 0, and (k, n) int64, the site that each site comes to.
-    """
-    n, m = len(frac), len(rare)
-    spacing = _spacings(cell)
-    axis = 0
-    for other in range(1, 3):
-        if spacing[other] > spacing[axis]:
-            axis = other
-    order = np.argsort(frac[:, axis])
-    place = frac[:, axis][order]
-    shift = np.empty((m, 3))
-    onto = np.empty((m, n), np.int64)
-    found = 0
-    for c in range(m):
-        for x in range(3):
-            shift[found, x] = frac[rare[c], x] - frac[rare[0], x]
-        if _lies_on_itself(cell, frac, kind, order, place, axis, spacing[axis], shift[found], tolerance, onto[found]):
-            found += 1
-    return shift[:found], onto[:found]
-
-
-@compiled
-def _lies_on_itself(
-    cell: Any,
-    frac: Any,
-    kind: Any,
-    order: Any,
-    place: Any,
-    axis: int,
-    spacing: float,
-    shift: Any,
-    tolerance: float,
-    onto: Any,
-) -> bool:
-    n = len(frac)
-    width = tolerance / spacing
-    for i in range(n):
-        target = frac[i, axis] + shift[axis]
-        target -= math.floor(target)
-        first = np.searchsorted(place, target - width)
-        hit, nearest = -1, tolerance * tolerance
-        # The window may reach over the end of the cell: then its places go on from the other end.
-        for step in range(n):
-            at = first + step
-            lap = 0.0
-            if at >= n:
-                at -= n
-                lap = 1.0
-            if place[at] + lap > target + width:
-                break
-            nearest, hit = _nearer(cell, frac, kind, shift, i, order[at], nearest, hit)
-        if target - width < 0.0:
-            for at in range(n - 1, -1, -1):
-                if place[at] - 1.0 < target - width:
-                    break
-                nearest, hit = _nearer(cell, frac, kind, shift, i, order[at], nearest, hit)
-        if hit < 0:
-            return False
-        onto[i] = hit
-    return True
-
-
-@compiled
-def _nearer(cell: Any, frac: Any, kind: Any, shift: Any, i: int, j: int, nearest: float, hit: int) -> Any:
-    """The square distance and site of the nearest so far, j considered."""
-    if kind[i] != kind[j]:
-        return nearest, hit
-    a = frac[i, 0] + shift[0] - frac[j, 0]
-    b = frac[i, 1] + shift[1] - frac[j, 1]
-    c = frac[i, 2] + shift[2] - frac[j, 2]
-    a, b, c = a - np.rint(a), b - np.rint(b), c - np.rint(c)
-    x = a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
-    y = a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
-    z = a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
-    square = x * x + y * y + z * z
-    return (square, j) if square <= nearest else (nearest, hit)
-
-
-@compiled
-def lattice_of(shift: Any) -> Any:
-    """Basis of the lattice that fractional translations span together with the cell's own.
-
-    Args:
-        shift: (k, 3) float64, a group of k translations.
-
-    Returns:
-        (3, 3) float64, rows in fractions of the cell, and whether the translations are a group: then its volume is
-        1 / k of the cell's.
-    """
-    k = len(shift)
-    basis = np.zeros((3, 3), np.int64)
-    for x in range(3):
-        basis[x, x] = k
-    row = np.empty(3, np.int64)
-    for t in range(k):
-        for x in range(3):
-            # Each element of a group of order k is, k times over, a translation of the lattice.
-            row[x] = int(np.rint(k * shift[t, x])) % k
-        for column in range(3):
-            while row[column] != 0:  # Euclid's algorithm on the rows keeps the basis triangular
-                times = basis[column, column] // row[column]
-                for x in range(3):
-                    rest = basis[column, x] - times * row[x]
-                    basis[column, x] = row[x]
-                    row[x] = rest
-            for x in range(column + 1, 3):
-                row[x] %= k  # multiples of k along an axis are in the lattice anyway
-    volume = abs(basis[0, 0] * basis[1, 1] * basis[2, 2])
-    return basis / k, volume == k * k
-
-
-@compiled
-def mean_sites(frac: Any, shift: Any, onto: Any) -> Any:
-    """One site of each that translations lay on each other, at the mean of their places, and its row.
-
-    Args:
-        frac: (n, 3) float64.
-        shift: (k, 3) float64.
-        onto: (k, n) int64, both from `translations`.
-
-    Returns:
-        (n_primitive, 3) float64 fractional coordinates in the given cell, and (n_primitive,) int64 rows.
-    """
-    n, k = len(frac), len(shift)
-    taken = np.zeros(n, np.bool_)
-    where, rows = np.empty((n, 3)), np.empty(n, np.int64)
-    count = 0
-    for i in range(n):
-        if taken[i]:
-            continue
-        for x in range(3):
-            where[count, x] = frac[i, x]
-        for t in range(k):
-            j = onto[t, i]
-            taken[j] = True
-            for x in range(3):
-                off = frac[j, x] - shift[t, x] - frac[i, x]
-                where[count, x] += (off - np.rint(off)) / k
-        rows[count] = i
-        count += 1
-    return where[:count], rows[:count]
 
 
 @compiled
@@ -205,16 +50,14 @@ def overlay(
         within: Angstrom that neither a site nor a vector of the cell may be farther off, besides.
     """
     n = len(frac)
-    volume, other_volume = _volume(cell), _volume(other_cell)
+    volume, other_volume = cell_volume(cell), cell_volume(other_cell)
     factor = (other_volume / volume) ** (1.0 / 6.0)
-    cell = cell * factor
-    other_cell = other_cell / factor
-    goal, goal_angle = _parameters(other_cell)
-    index, own, own_angle = _mappings(cell, goal, goal_angle, length, angle, within)
+    goal, goal_angle = _parameters(_scaled(other_cell, 1.0 / factor))
+    count, index, own, own_angle = _mappings(_scaled(cell, factor), goal, goal_angle, length, angle, within)
     moved = np.empty((n, 3))
     scratch = _scratch(n)
     inverse = np.empty((3, 3))
-    for m in range(len(index)):
+    for m in range(count):
         _inverted(index[m, 0], index[m, 1], index[m, 2], inverse)
         for s in range(n):
             for x in range(3):
@@ -240,43 +83,62 @@ def _mappings(cell: Any, goal: Any, goal_angle: Any, length: float, angle: float
         within: Angstrom by which a vector may be off.
 
     Returns:
-        (m, 3, 3) int64 bases as multiples of the vectors in `cell`, and their (m, 3) lengths and (m, 3) angles.
+        Their number m, and the first m rows of (k, 3, 3) int64 bases as multiples of the vectors in `cell`, of their
+        (k, 3) lengths and of their (k, 3) angles.
     """
     length = min(length, within / min(goal[0], goal[1], goal[2]))
-    vector, index = _lattice_points(cell, max(goal[0], goal[1], goal[2]) * (1.0 + length))
-    norm = np.sqrt(vector[:, 0] ** 2 + vector[:, 1] ** 2 + vector[:, 2] ** 2)
-    first, second = _of_length(norm, goal[0], length), _of_length(norm, goal[1], length)
-    third = _of_length(norm, goal[2], length)
-    room = 64
+    n, vector, norm, index = _lattice_points(cell, max(goal[0], goal[1], goal[2]) * (1.0 + length))
+    low, high = 1.0 / (1.0 + length), 1.0 + length
+    room = MOST_MAPPINGS + 1
     basis, own, own_angle = np.empty((room, 3, 3), np.int64), np.empty((room, 3)), np.empty((room, 3))
     strain, inverse, count = np.empty(room), np.empty((3, 3)), 0
-    for i in first:
-        for j in second:
-            gamma = _angle(vector[i], vector[j], norm[i], norm[j])
-            if abs(gamma - goal_angle[2]) >= angle:
+    lengths, angles = np.empty(3), np.empty(3)
+    for i in range(n):
+        if not low < norm[i] / goal[0] < high:
+            continue
+        for j in range(n):
+            if not low < norm[j] / goal[1] < high:
                 continue
-            for k in third:
-                beta = _angle(vector[i], vector[k], norm[i], norm[k])
-                if abs(beta - goal_angle[1]) >= angle:
+            angles[2] = _angle(vector[i], vector[j], norm[i], norm[j])
+            if abs(angles[2] - goal_angle[2]) >= angle:
+                continue
+            for k in range(n):
+                if not low < norm[k] / goal[2] < high:
                     continue
-                alpha = _angle(vector[j], vector[k], norm[j], norm[k])
-                if abs(alpha - goal_angle[0]) >= angle or not _inverted(index[i], index[j], index[k], inverse):
+                angles[1] = _angle(vector[i], vector[k], norm[i], norm[k])
+                if abs(angles[1] - goal_angle[1]) >= angle:
                     continue
-                if count == len(strain):
-                    basis, own, own_angle = _longer(basis), _longer(own), _longer(own_angle)
-                    strain = _longer(strain)
-                basis[count, 0], basis[count, 1], basis[count, 2] = index[i], index[j], index[k]
-                own[count, 0], own[count, 1], own[count, 2] = norm[i], norm[j], norm[k]
-                own_angle[count, 0], own_angle[count, 1], own_angle[count, 2] = alpha, beta, gamma
-                strain[count] = _strain(own[count], own_angle[count], goal, goal_angle)
-                count += strain[count] < within
-    best = np.argsort(strain[:count], kind="mergesort")[:MOST_MAPPINGS]
-    return basis[best], own[best], own_angle[best]
+                angles[0] = _angle(vector[j], vector[k], norm[j], norm[k])
+                if abs(angles[0] - goal_angle[0]) >= angle or not _inverted(index[i], index[j], index[k], inverse):
+                    continue
+                lengths[0], lengths[1], lengths[2] = norm[i], norm[j], norm[k]
+                worst = _strain(lengths, angles, goal, goal_angle)
+                if worst >= within:
+                    continue
+                # Sorted as they come, by moving up those that are worse; of equal ones the first stays first.
+                at = count
+                while at > 0 and strain[at - 1] > worst:
+                    strain[at] = strain[at - 1]
+                    for x in range(3):
+                        own[at, x], own_angle[at, x] = own[at - 1, x], own_angle[at - 1, x]
+                        for y in range(3):
+                            basis[at, x, y] = basis[at - 1, x, y]
+                    at -= 1
+                strain[at] = worst
+                for x in range(3):
+                    own[at, x], own_angle[at, x] = lengths[x], angles[x]
+                    basis[at, 0, x], basis[at, 1, x], basis[at, 2, x] = index[i, x], index[j, x], index[k, x]
+                count = min(count + 1, MOST_MAPPINGS)
+    return count, basis, own, own_angle
 
 
 @compiled
-def _longer(values: Any) -> Any:
-    return np.concatenate((values, np.empty_like(values)))
+def _scaled(cell: Any, factor: float) -> Any:
+    out = np.empty((3, 3))
+    for x in range(3):
+        for y in range(3):
+            out[x, y] = cell[x, y] * factor
+    return out
 
 
 @compiled
@@ -422,27 +284,6 @@ def _assign(cost: Any, low: int, high: int, partner: Any) -> bool:
 
 
 @compiled
-def _volume(cell: Any) -> float:
-    x = cell[0, 1] * cell[1, 2] - cell[0, 2] * cell[1, 1]
-    y = cell[0, 2] * cell[1, 0] - cell[0, 0] * cell[1, 2]
-    z = cell[0, 0] * cell[1, 1] - cell[0, 1] * cell[1, 0]
-    return abs(x * cell[2, 0] + y * cell[2, 1] + z * cell[2, 2])
-
-
-@compiled
-def _spacings(cell: Any) -> Any:
-    """(3,) Angstrom between lattice planes along each axis."""
-    spacing, volume = np.empty(3), _volume(cell)
-    for axis in range(3):
-        u, v = (axis + 1) % 3, (axis + 2) % 3
-        x = cell[u, 1] * cell[v, 2] - cell[u, 2] * cell[v, 1]
-        y = cell[u, 2] * cell[v, 0] - cell[u, 0] * cell[v, 2]
-        z = cell[u, 0] * cell[v, 1] - cell[u, 1] * cell[v, 0]
-        spacing[axis] = volume / math.sqrt(x * x + y * y + z * z)
-    return spacing
-
-
-@compiled
 def _angle(first: Any, second: Any, one: float, two: float) -> float:
     """Degrees between two vectors of lengths one and two."""
     cosine = (first[0] * second[0] + first[1] * second[1] + first[2] * second[2]) / (one * two)
@@ -463,13 +304,13 @@ def _parameters(cell: Any) -> Any:
 
 @compiled
 def _lattice_points(cell: Any, radius: float) -> Any:
-    """Vectors (m, 3) of the lattice up to a length, and their indices (m, 3)."""
-    spacing = _spacings(cell)
+    """How many vectors of the lattice are up to a length, and in the first rows they, their lengths and indices."""
+    spacing = plane_spacings(cell)
     most = np.empty(3, np.int64)
     for x in range(3):
         most[x] = int(radius / spacing[x])
     total = (2 * most[0] + 1) * (2 * most[1] + 1) * (2 * most[2] + 1)
-    vector, index = np.empty((total, 3)), np.empty((total, 3), np.int64)
+    vector, norm, index = np.empty((total, 3)), np.empty(total), np.empty((total, 3), np.int64)
     count = 0
     for a in range(-most[0], most[0] + 1):
         for b in range(-most[1], most[1] + 1):
@@ -477,17 +318,13 @@ def _lattice_points(cell: Any, radius: float) -> Any:
                 x = a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
                 y = a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
                 z = a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
-                if 0.0 < x * x + y * y + z * z <= radius * radius:
+                square = x * x + y * y + z * z
+                if 0.0 < square <= radius * radius:
+                    norm[count] = math.sqrt(square)
                     vector[count, 0], vector[count, 1], vector[count, 2] = x, y, z
                     index[count, 0], index[count, 1], index[count, 2] = a, b, c
                     count += 1
-    return vector[:count], index[:count]
-
-
-@compiled
-def _of_length(norm: Any, goal: float, tolerance: float) -> Any:
-    ratio = norm / goal
-    return np.flatnonzero((ratio < 1.0 + tolerance) & (ratio > 1.0 / (1.0 + tolerance)))
+    return count, vector, norm, index
 
 
 @compiled

@@ -42,7 +42,7 @@ class PrimitiveCell:
 def primitive_cell(one: Structures, tolerance: float) -> PrimitiveCell:
     """The primitive cell of a structure, its sites at the mean of those that lie on each other.
 
-    Without compiled loops it has as many sites as spglib finds, which is enough to tell cells apart by size.
+    Without compiled loops it is spglib's, not reduced; of structures with shared sites it is the cell that is given.
 
     Args:
         one: a batch of one.
@@ -51,10 +51,10 @@ def primitive_cell(one: Structures, tolerance: float) -> PrimitiveCell:
     frac, kinds = _sites(one)
     names, kind, count = _numbered(kinds)
     lattice = np.ascontiguousarray(one.lattice[0], dtype=np.float64)
-    kernel = compiled_module("structures.overlay_kernel")
+    kernel = compiled_module("structures.primitive_kernel")
     if kernel is None:
-        rows = _rows_by_spglib(one, tolerance) if len(frac) == len(one.frac) else np.arange(len(frac))
-        cell, where = lattice, frac[rows]
+        given = lattice, frac, np.arange(len(frac))
+        cell, where, rows = given if one.disordered[0] else _by_spglib(one, tolerance)
     else:
         cell, where, rows = _reduced(kernel, lattice, frac, kind, np.flatnonzero(kind == count.argmin()), tolerance)
     by_count = np.argsort(count, kind="stable")
@@ -78,8 +78,10 @@ def _reduced(
     basis = np.eye(3)
     where, rows = frac, np.arange(len(frac))
     if len(rare) > 1:
+        axis = int(np.linalg.norm(lattice, axis=1).argmax())
+        order = np.argsort(frac[:, axis])
         for _ in range(TRIES):
-            shift, onto = kernel.translations(lattice, frac, kind, rare, tolerance)
+            shift, onto = kernel.translations(lattice, frac, kind, rare, order, axis, tolerance)
             found, is_group = kernel.lattice_of(shift)
             if is_group:
                 basis = found
@@ -116,12 +118,18 @@ def _numbered(kinds: list[Any]) -> tuple[list[Any], IntArray, IntArray]:
     return names, kind, np.bincount(kind, minlength=len(names))
 
 
-def _rows_by_spglib(one: Structures, tolerance: float) -> IntArray:
-    """Rows of one site of each of the primitive cell."""
+def _by_spglib(one: Structures, tolerance: float) -> tuple[FloatArray, FloatArray, IntArray]:
+    """A primitive lattice, fractional coordinates in it, and the row of each site; as given where none is found."""
+    lattice, frac = one.lattice[0], one.frac
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = spglib.get_symmetry_dataset((one.lattice[0], one.frac, one.numbers), symprec=tolerance)
+            cell: Any = (lattice, frac, one.numbers)
+            found = spglib.get_symmetry_dataset(cell, symprec=tolerance)
         except Exception:  # newer versions raise where older ones gave None
             found = None
-    return np.arange(len(one.frac)) if found is None else np.unique(found.mapping_to_primitive, return_index=True)[1]
+    if found is None:
+        return lattice, frac, np.arange(len(frac))
+    rows = np.unique(found.mapping_to_primitive, return_index=True)[1]
+    primitive = np.asarray(found.primitive_lattice)
+    return primitive, (frac[rows] @ lattice) @ np.linalg.inv(primitive) % 1.0, rows

@@ -303,13 +303,17 @@ class KnownCrystals:
 class CrystalsByFormula:
     """The crystals of a batch, each prepared once, when the first of its formula is asked for."""
 
-    def __init__(self, structures: Structures) -> None:
+    def __init__(self, structures: Structures, seconds: float = 600.0) -> None:
         """Look at the formulas only.
 
         Args:
             structures: n of them.
+            seconds: after the first `find` that it compares; `not_compared` counts what came later.
         """
         self.structures = structures
+        self.not_compared = 0
+        self._seconds = seconds
+        self._deadline: float | None = None
         self._rows: dict[str, list[int]] = defaultdict(list)
         for row, formula in enumerate(structures.formulas):
             self._rows[formula].append(row)
@@ -325,8 +329,14 @@ class CrystalsByFormula:
         return self._known[formula]
 
     def find(self, structures: Structures, row: int) -> int | None:
-        """Row of the first that is the same crystal as one of another batch."""
+        """Row of the first that is the same crystal as one of another batch; None also for one that isn't compared."""
         formula = str(structures.formulas[row])
-        if formula not in self._rows or (crystal := prepare(structures, row)) is None:
+        if formula not in self._rows:
+            return None
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._seconds
+        crystal = prepare(structures, row) if time.monotonic() < self._deadline else None
+        if crystal is None:
+            self.not_compared += 1
             return None
         return self.of(formula).find(crystal)

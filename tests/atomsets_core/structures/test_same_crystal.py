@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import spglib
 from pymatgen.core import Lattice, Structure
 
+from atomsets_core.structures.primitive_cell import primitive_cell
 from atomsets_core.structures.reading import as_structures
 from atomsets_core.structures.same_crystal import (
     _MIRRORED,
@@ -112,3 +116,147 @@ def test_what_the_matcher_is_told_are_its_own_defaults():
     ours, theirs = TOLERANCES.matcher(), StructureMatcher()
     for name in ("ltol", "stol", "angle_tol"):
         assert getattr(ours, name) == pytest.approx(getattr(theirs, name))
+
+
+def chiral(space_group: str) -> Structure:
+    """A crystal without any mirror in a group that has no mirrored twin: its mirror image is in the same group."""
+    lattice = Lattice.cubic(6.0) if space_group == "P2_13" else Lattice.orthorhombic(5.1, 6.3, 7.7)
+    where = (
+        [[0.06, 0.06, 0.06], [0.31, 0.17, 0.44]] if space_group == "P2_13" else [[0.1, 0.2, 0.3], [0.43, 0.31, 0.08]]
+    )
+    return Structure.from_spacegroup(space_group, lattice, ["Na", "Cl"], where)
+
+
+@pytest.mark.parametrize("space_group", ["P1", "P2_12_12_1", "P2_13"])
+def test_mirror_images_in_one_space_group_are_one_crystal(space_group):
+    right = chiral(space_group)
+    left = Structure(right.lattice, right.species, 1 - right.frac_coords)
+    moved = left * (1, 2, 1)
+    moved.translate_sites(range(len(moved)), [0.3, 0.1, 0.2])
+    assert of(right, left, moved) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("second", sorted(_MIRRORED))
+def test_mirror_images_in_all_mirrored_pairs_are_one_crystal(second):
+    kind = next(k for k in map(spglib.get_spacegroup_type, range(1, 531)) if k.number == second)
+    cubic, tetragonal = second >= 195, second < 143
+    lattice = (
+        Lattice.cubic(9.0) if cubic else Lattice.tetragonal(7.0, 9.0) if tetragonal else Lattice.hexagonal(7.0, 9.0)
+    )
+    right = Structure.from_spacegroup(
+        kind.international_short, lattice, ["Fe", "O"], [[0.11, 0.27, 0.38], [0.4, 0.1, 0.03]]
+    )
+    left = Structure(right.lattice, right.species, -right.frac_coords)
+    numbers = [
+        spglib.get_symmetry_dataset((c.lattice.matrix, c.frac_coords, c.atomic_numbers), symprec=0.01).number
+        for c in (right, left)
+    ]
+    assert numbers == [second, _MIRRORED[second]]
+    assert of(right, left) == [0, 0]
+
+
+def test_each_is_the_same_as_the_matcher_says_where_space_group_and_volume_agree(elastic):
+    """Crystals of one kind and their strained, shaken and mirrored twins, pair by pair."""
+    rng = np.random.default_rng(5)
+    chosen = elastic.structures.take(rng.choice(np.flatnonzero(elastic.structures.n_atoms < 13), 12, replace=False))
+    agreed = 0
+    for crystal in chosen.to_pymatgen():
+        twins = [crystal]
+        for amount in (0.01, 0.3, 0.6, 1.0):
+            strained = crystal.copy()
+            strained.apply_strain(rng.uniform(-0.05, 0.05, 3))
+            strained.perturb(amount)
+            twins.append(Structure(strained.lattice, strained.species, -strained.frac_coords).get_reduced_structure())
+        made = [prepare(as_structures([twin]), 0) for twin in twins]
+        for one, two in itertools.combinations(made, 2):
+            known = KnownCrystals()
+            known.add(one)
+            expected = one.space_group == two.space_group and TOLERANCES.matcher().fit(two.primitive, one.primitive)
+            small, large = sorted((one.volume, two.volume))
+            expected = expected and large <= TOLERANCES.volume_ratio * small
+            if one.cell.sites == two.cell.sites and len(one.primitive) == len(two.primitive):
+                assert (known.find(two) is not None) == expected
+                agreed += 1
+    assert agreed > 60
+
+
+def test_without_compiled_loops_answers_are_the_same(monkeypatch):
+    crystals = (
+        CUBIC,
+        stretched(0.06),
+        quartz("P3_121"),
+        quartz("P3_221") * (1, 1, 2),
+        CUBIC * (2, 1, 1),
+        stretched(0.005),
+    )
+    fast = of(*crystals)
+    for name in ("same_crystal", "primitive_cell"):
+        module = sys.modules[f"atomsets_core.structures.{name}"]
+        monkeypatch.setattr(module, "compiled_module", lambda _: None)
+    assert of(*crystals) == fast == [0, 1, 2, 2, 0, 0]
+
+
+@pytest.mark.parametrize("times", [(1, 1, 1), (3, 1, 2), (5, 5, 5)])
+def test_primitive_cells_are_found_in_large_and_shaken_ones(times):
+    rng = np.random.default_rng(0)
+    large = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]) * times
+    shaken = Structure(
+        large.lattice, large.species, large.frac_coords + rng.uniform(-1, 1, (len(large), 3)) * 0.01 / 30
+    )
+    found = primitive_cell(as_structures([shaken]), 0.1)
+    assert found.sites == ((11, 1), (17, 1))
+    assert abs(np.linalg.det(found.lattice)) == pytest.approx(5.69**3 / 4)
+    assert primitive_cell(as_structures([shaken]), 1e-6).sites == (
+        (11, len(large) // 2),
+        (17, len(large) // 2),
+    ) or times == (1, 1, 1)
+
+
+def test_a_translation_that_misses_by_more_than_the_tolerance_is_none():
+    doubled = CUBIC * (1, 1, 2)
+    doubled.translate_sites([0], [0, 0, 0.3 / 8.0])
+    assert dict(primitive_cell(as_structures([doubled]), 0.1).sites)[56] == 2
+    assert of(CUBIC, doubled) == [0, 1]
+
+
+def test_comparing_tells_how_far_it_is(caplog, monkeypatch):
+    told = []
+    batch = as_structures([CUBIC, quartz("P3_121"), CUBIC * (1, 1, 2), stretched(0.06)])
+    same_crystal(batch, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]  # quartz has a formula of its own
+    monkeypatch.setattr(sys.modules[prepare.__module__], "LOG_SECONDS", 0.0)
+    with caplog.at_level(logging.INFO):
+        same_crystal(batch)
+    assert "2 of 3 structures compared" in caplog.text
+
+
+def test_searching_ends_after_its_time_and_counts_the_rest():
+    crystals = CrystalsByFormula(as_structures([CUBIC]), seconds=0.0)
+    assert crystals.find(as_structures([CUBIC * (1, 1, 2)]), 0) is None
+    assert crystals.not_compared == 1
+    assert crystals.find(as_structures([quartz("P3_121")]), 0) is None
+    assert crystals.not_compared == 1  # no crystal of its formula is known: there was nothing to compare
+
+
+def test_the_largest_cells_are_compared_in_bounded_time_and_larger_ones_not_at_all():
+    rng = np.random.default_rng(1)
+
+    def iron() -> Structure:
+        grid = np.stack(np.meshgrid(*[np.arange(6)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)[:200]
+        return Structure(Lattice.cubic(14.0), ["Fe"] * 200, (grid + rng.uniform(-0.2, 0.2, grid.shape)) / 6)
+
+    batch = as_structures([iron(), iron(), iron()])
+    same_crystal(batch)  # compiled now
+    start = time.process_time()
+    assert same_crystal(batch).of.tolist() == [0, 1, 2]
+    assert time.process_time() - start < 30
+    assert prepare(as_structures([CUBIC * (2, 1, 1)]), 0, Tolerances(most_sites=9)) is None
+
+
+def test_shared_sites_are_compared_by_what_is_on_them():
+    def mixed(share: float) -> Structure:
+        return Structure(
+            Lattice.cubic(3.0), [{"Fe": share, "Co": 1 - share}, {"Fe": 1 - share, "Co": share}], [[0] * 3, [0.5] * 3]
+        )
+
+    assert of(mixed(0.3), mixed(0.3) * (1, 1, 2), mixed(0.2), mixed(0.7)) == [0, 0, 2, 0]
