@@ -1,10 +1,9 @@
 """Which entries of a source are used, and why each other is not: a duplicate, unlabelled, already seen, filtered out.
 
 Duplicates are of three kinds, each including the ones before it: the identifier, the content (lattice and sites to
-1e-6), the crystal (pymatgen's StructureMatcher, whatever the cell and the setting). Crystals are compared within a
-reduced formula, a space group and a range of volumes. That makes it fast, and keeps phases apart that the matcher
-alone, with its wide tolerances, takes for one: a distorted phase and the one it distorts, or one crystal at two
-pressures.
+1e-6), the crystal (whatever the cell and the setting). Crystals are compared within a reduced formula, a space group and
+a range of volumes. That makes it fast, and keeps phases apart that pymatgen's StructureMatcher alone, with its wide
+tolerances, takes for one: a distorted phase and the one it distorts, or one crystal at two pressures.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pymatgen.core import Element
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, without_duplicates
 from atomsets_core.sources.catalogue import OWN, Catalogue, Lines, rewrite
 from atomsets_core.storage import HashIndex, Store
-from atomsets_core.structures import CrystalsByFormula, Refusal, Structures, same_crystal
+from atomsets_core.structures import CrystalsByFormula, Progress, ProgressLog, Refusal, Structures, same_crystal
 from atomsets_core.transforms import find_transform
 
 Kind = Literal["id", "content", "structure"]
@@ -260,9 +259,14 @@ class _Training:
         self.ids, self.hashes = set(structures.material_id), set(structures.hashes)
         self.crystals = CrystalsByFormula(structures)
 
-    def reasons(self, candidates: Structures) -> npt.NDArray[np.object_]:
+    def reasons(
+        self, candidates: Structures, tell: Progress | None = None, done: int = 0, total: int = 0
+    ) -> npt.NDArray[np.object_]:
+        """Why each counts as seen; `tell` hears of each, `done` of `total` having gone before."""
         reasons = np.full(len(candidates), "", dtype=object)
         for row in range(len(candidates)):
+            if tell is not None:
+                tell(done + row, total)
             if candidates.material_id[row] in self.ids:
                 reasons[row] = "its identifier is in the training data"
             elif candidates.hashes[row] in self.hashes:
@@ -272,17 +276,28 @@ class _Training:
         return reasons
 
 
-def already_seen_lines(candidates: Catalogue, training: Catalogue) -> npt.NDArray[np.object_]:
-    """(n,) why each candidate counts as seen; read are only structures of formulas that both have, block by block."""
+def already_seen_lines(
+    candidates: Catalogue, training: Catalogue, progress: Progress | None = None
+) -> npt.NDArray[np.object_]:
+    """(n,) why each candidate counts as seen; read are only structures of formulas that both have, block by block.
+
+    Args:
+        candidates: n of them.
+        training: what they are compared with.
+        progress: is told how many of those to be compared are done; by default the log is told now and then.
+    """
+    tell = ProgressLog("compared with the training data") if progress is None else progress
     reasons = np.full(len(candidates), "", dtype=object)
     reasons[candidates.lines.material_id.isin(training.lines.material_id)] = "its identifier is in the training data"
     shared = candidates.lines.formulas.isin(training.lines.formulas) & (reasons == "")
     if not shared.any():
         return reasons
     known = _Training(training.take(training.lines.formulas.isin(candidates.lines.formulas[shared])).structures())
-    rows = np.flatnonzero(shared)
+    rows, done = np.flatnonzero(shared), 0
     for positions, block, _ in candidates.take(shared).blocks():
-        reasons[rows[positions]] = known.reasons(block)
+        reasons[rows[positions]] = known.reasons(block, tell, done, len(rows))
+        done += len(block)
+    tell(len(rows), len(rows))
     return reasons
 
 

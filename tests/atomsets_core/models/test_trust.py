@@ -204,3 +204,55 @@ def test_few_structures():
     assert domain.neighbours == 2
     assert len(domain.distance(cloud(10))) == 10
     assert domain.distance(np.empty((0, 40))).shape == (0,)
+
+
+def test_repeats_of_a_crystal_count_once_and_the_threshold_stays_that_of_distinct_ones():
+    points = cloud(60)
+    once = fit_domain(points)
+    often = fit_domain(np.repeat(points, 8, axis=0), groups=np.repeat(np.arange(60), 8))
+    # the mean and deviation of the columns are the same, so are the distances
+    assert often.threshold == pytest.approx(once.threshold, rel=1e-3)
+    np.testing.assert_allclose(often.distance(cloud(20, 3)), once.distance(cloud(20, 3)), rtol=1e-3)
+    # also where repeats differ by a little, as relaxed cells do, and belong to one formula
+    noisy = np.repeat(points, 8, axis=0) + np.random.default_rng(0).normal(scale=1e-2, size=(480, 40))
+    # (the five nearest may all be of the nearest crystal, so it is a little less)
+    assert 0.7 * once.threshold < fit_domain(noisy, groups=np.repeat(np.arange(60), 8)).threshold <= once.threshold
+
+
+def test_rows_of_a_group_are_measured_to_other_groups():
+    points = np.concatenate([cloud(40), cloud(40) + 1e-3])
+    group = np.tile(np.arange(40), 2)
+    domain, own = domain_and_distances(points, groups=group)
+    gaps = np.linalg.norm(domain.reference[0] - domain.reference, axis=1)
+    others = np.sort(gaps[group != 0])[:5].mean()
+    assert own[0] == pytest.approx(others, rel=1e-4)
+    assert domain_and_distances(points)[1][0] < 0.9 * others
+
+
+def test_a_single_crystal_many_times_has_itself_inside_and_all_else_outside():
+    point = cloud(1)
+    domain = fit_domain(np.repeat(point, 12, axis=0))
+    inside = domain.remoteness(domain.distance(np.concatenate([point, point + 1.0])))
+    assert inside.tolist() == [0.0, np.inf]
+
+
+def test_far_away_a_model_says_what_it_knew_before_it_saw_the_structure():
+    calibrator = Calibrator(1.0, 1.0, 3.0, 1.6, 0.9, centre=10.0, limit=4.0)
+    remoteness, mean = np.array([0.0, 1.0, 3.0, 50.0, np.inf]), np.full(5, 100.0)
+    believed = calibrator.believed(mean, remoteness)
+    assert believed[:2].tolist() == [100.0, 100.0]
+    assert 10.0 < believed[2] < 30.0
+    assert believed[3:] == pytest.approx(10.0)
+    std = calibrator.std(np.full(5, 2.0), remoteness)
+    # sqrt(1 + 4 + 0) inside; never more than the deviation of the training values, and that far away
+    assert std[0] == pytest.approx(np.sqrt(5))
+    assert (np.diff(std) >= 0).all()
+    assert std[2:] == pytest.approx(4.0, rel=0.02)
+    assert std.max() <= 4.0
+
+
+def test_models_saved_without_a_centre_fade_nowhere():
+    calibrator = Calibrator(1.0, 1.0, 0.0, 1.6, 0.9)
+    far = np.array([0.0, 9.0])
+    assert calibrator.believed(np.array([5.0, 5.0]), far).tolist() == [5.0, 5.0]
+    assert calibrator.std(np.zeros(2), far).tolist() == [1.0, 1.0]
