@@ -25,7 +25,9 @@ from machine import describe
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from atomsets_core.structures import TOLERANCES, Structures, from_arrow, same_crystal
-from atomsets_core.structures.same_crystal import _MIRRORED
+
+MIRRORED = {78: 76, 95: 91, 96: 92, 145: 144, 153: 151, 154: 152, 170: 169, 172: 171, 179: 178, 181: 180, 213: 212}
+"""Second -> first of each pair of space groups that are mirror images of each other."""
 
 
 def main() -> None:
@@ -131,7 +133,7 @@ def prepared(structures: Structures, row: int) -> tuple[int, float, Any]:
     except spglib.SpglibError:
         found = None
     number = 0 if found is None else int(found.number)
-    return _MIRRORED.get(number, number), crystal.volume / len(crystal), crystal.get_primitive_structure()
+    return MIRRORED.get(number, number), crystal.volume / len(crystal), crystal.get_primitive_structure()
 
 
 if __name__ == "__main__":
