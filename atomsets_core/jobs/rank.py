@@ -381,7 +381,7 @@ class _Table:
                 "in_domain": self.in_domain[rows],
                 "matter": pd.array(self.matter[rows], dtype="str"),
                 "score": self.score[rows],
-                "shortlist": self.shortlist[start:stop],
+                "shortlist": self.shortlist[start : start + len(rows)],
                 "n_atoms": lines.n_atoms,
                 "remark": pd.array(
                     [self._remark(h, row) for h, row in zip(lines.hashes, rows, strict=True)], dtype="str"

@@ -1,8 +1,8 @@
 """Which entries of a source are used, and why each other is not: a duplicate, unlabelled, already seen, filtered out.
 
 Duplicates are of three kinds, each including the ones before it: the identifier, the content (lattice and sites to
-1e-6), the crystal (whatever the cell and the setting). Crystals are compared within a reduced formula, a space group and
-a range of volumes. That makes it fast, and keeps phases apart that pymatgen's StructureMatcher alone, with its wide
+1e-6), the crystal (whatever the cell and the setting). Crystals are compared within a reduced formula, a space group
+and a range of volumes. That makes it fast, and keeps phases apart that pymatgen's StructureMatcher alone, with its wide
 tolerances, takes for one: a distorted phase and the one it distorts, or one crystal at two pressures.
 """
 
