@@ -21,7 +21,7 @@ from atomsets_core.structures import Structures
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.object_]
+Labels = npt.NDArray[np.object_] | IntArray
 
 FEWEST = 5
 """Rows a model can learn from."""

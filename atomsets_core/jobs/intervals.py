@@ -67,8 +67,8 @@ def trust_in_candidates(
     rows = np.sort(random.permutation(usable)[:SAMPLE])
     training = known["structure_hash"].take(rows).to_pylist()
     sampled = sample_candidates(features, hashes, random)
-    pooled = [features.find(part).load().pooled(features.levels) for part in (training, sampled)]
-    weights = likeness(*pooled)
+    known_rows, of_candidates = (features.find(part).load().pooled(features.levels) for part in (training, sampled))
+    weights = likeness(known_rows, of_candidates)
     residual = transform.forward(value[rows]) - mean[rows]
     return trust_candidates(residual, std[rows], half[rows], weights, coverage, len(sampled))
 

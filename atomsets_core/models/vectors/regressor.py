@@ -102,7 +102,7 @@ class HeadRegressor(AtomSetsRegressor):
         self,
         data: Vectors,  # type: ignore[override]
         y: FloatArray,
-        groups: npt.NDArray[np.object_],
+        groups: npt.NDArray[np.int64],
         row_weights: FloatArray,
         progress: Progress | None,
         checkpoint: Checkpoint | None,
