@@ -24,8 +24,8 @@ FloatArray = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 TREES = {FEATURES: 100, COMPOSITION: 300}
-"""Of all forests of a model together, by what they see: each fold's has its share. Features have hundreds of columns, and
-trees on them take as much longer."""
+"""Of all forests of a model together, by what they see: each fold's has its share. Features have hundreds of columns,
+and trees on them take as much longer."""
 
 
 class Fitted(Protocol):
