@@ -30,7 +30,7 @@ HEADS = {
     "ridge": "a ridge regression of pooled features, its strength chosen by leave-one-out",
     "Gaussian process": "a Gaussian process of pooled features with a linear and a squared-exponential kernel, their "
     "sizes those of the highest marginal likelihood",
-    "random forest": "a random forest of 300 trees on pooled features",
+    "random forest": "a random forest of 100 trees on pooled features",
     "ridge, composition": "a ridge regression of statistics of the composition, its strength chosen by leave-one-out",
     "random forest, composition": "a random forest of 300 trees on statistics of the composition",
     "AtomSets + Gaussian process": "the mean of AtomSets networks and a Gaussian process of pooled features",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atomsets_flows.runs.summary import plain
+from atomsets_flows.runs.summary import headlines, markdown, plain
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,30 @@ def test_markdown_and_html_lose_their_meaning(text):
 def test_ordinary_names_stay_readable():
     assert plain("Fe2O3, 3.2 eV/atom (log10 GPa)") == "Fe2O3, 3.2 eV/atom (log10 GPa)"
     assert plain("AT&T") == "AT&amp;T"
+
+
+def finished(**choice):
+    """A summary with no more than its headlines need."""
+    return {
+        "campaign": "c", "target": "Tc", "unit": "K", "transform": "none",
+        "settings": {"objective": {"goal": "maximize"}, "discovery": {"choose": True}},
+        "counts": {
+            "training": {"labelled": 10, "learned_from": 10, "pulled": 10},
+            "candidates": {"pulled": 5, "ranked": 5, "filtered": 0, "failed": 0},
+        },
+        "model": {"mae": 1.0, "r2": 0.5, "coverage_out_of_fold": 0.9, "coverage": 0.9},
+        "choice": {"head": "random forest, composition", **choice},
+        "discovery": None,
+    }  # fmt: skip
+
+
+def test_to_whom_atomsets_lost_is_a_headline_with_the_numbers():
+    lost = {"to": "random forest, composition", "r_precision": 0.62, "own": 0.53, "by": 0.09, "used": True}
+    said = (
+        "AtomSets lost to random forest, composition where the answer is known: it found 53% of the hidden best, "
+        "random forest, composition 62%, 9.0 points more; so it is used here."
+    )
+    assert headlines(finished(lost=lost))[-1] == said
+    assert f"- {said}" in markdown(finished(lost=lost))
+    for won in (finished(lost=None), finished()):
+        assert not any("lost" in line for line in headlines(won))
