@@ -113,7 +113,10 @@ def main() -> None:
         if options.only in dataset.name and split in wanted and (dataset.name, split) not in rows:
             labelled, candidates = prepare()
             rows[dataset.name, split] = measure(dataset, split, labelled, candidates, options.seeds)
-            print(json.dumps({k: v for k, v in rows[dataset.name, split].items() if k != "heads"}), flush=True)
+            print(
+                json.dumps({k: v for k, v in rows[dataset.name, split].items() if k not in ("heads", "compared")}),
+                flush=True,
+            )
             result = {
                 "command": f"python benchmarks/trust.py --seeds {options.seeds}",
                 "coverage_asked": COVERAGE,
@@ -294,7 +297,7 @@ def measure(dataset: DataSet, split: str, data: Labelled, candidate: Mask, seeds
                                "outside": [int(wanted[top][~inside[top]].sum()), int((~inside[top]).sum())]},
         "r_precision": {"chosen": r_precision(wanted, score), "prevalence": float(wanted.mean()),
                         "best": max(h["r_precision"] for h in heads.values())},
-        "heads": heads, "seconds": round(time.perf_counter() - started, 1),
+        "heads": heads, "compared": choice["compared"], "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
 
 

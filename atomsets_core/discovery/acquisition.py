@@ -121,7 +121,7 @@ MEAN = Acquisition(
     lambda asked: asked.optimistic(0.0),
     words="the prediction alone",
     formula="{utility}, as predicted",
-    preference=3,
+    preference=1,
 )
 
 UCB = Acquisition(
@@ -145,7 +145,7 @@ ACQUISITIONS: Mapping[str, Acquisition] = MappingProxyType(
                 _expected_improvement,
                 words="the expected improvement over the best known value",
                 formula="expected improvement of {quantity} over {reference}",
-                preference=1,
+                preference=3,
                 refuses=("target", "window"),
             ),
             Acquisition(

@@ -9,7 +9,7 @@ import numpy as np
 
 from atomsets_core.discovery.acquisition import KINDS
 from atomsets_core.discovery.heads import AtomSetsHead, Head
-from atomsets_core.discovery.simulate import pick
+from atomsets_core.discovery.simulate import preferred
 from atomsets_core.models import HEADS, AtomSetsRegressor, reach_beyond
 
 OWN = "AtomSets"
@@ -82,7 +82,7 @@ def choose(
     kinds: Sequence[str] = KINDS,
     coverage: float = 0.9,
 ) -> dict[str, Any] | None:
-    """The head and acquisition to use, from means over the repeats; see `simulate.pick`.
+    """The head and acquisition to use, from means over the repeats; see `simulate.preferred`.
 
     Args:
         runs: of `simulate.scored`.
@@ -98,8 +98,8 @@ def choose(
     if not runs:
         return None
     tried = [name for name in heads if all(name in run["heads"] for run in runs)]
-    table, errors = _means(runs, tried, kinds)
-    head, kind = pick(table, errors, runs[0]["n_hidden"])
+    table = _means(runs, tried, kinds)
+    head, kind = preferred(table, runs[0]["n_hidden"])
     lost = defeat(runs, head, kind, kinds)
     return {
         "head": head,
@@ -137,13 +137,12 @@ def beyond_range(runs: Sequence[Mapping[str, Any]], head: str, coverage: float) 
 
 def _means(
     runs: Sequence[Mapping[str, Any]], heads: Sequence[str], kinds: Sequence[str]
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Head -> acquisition -> mean R-precision, and head -> mean error outside."""
-    table = {
+) -> dict[str, dict[str, float]]:
+    """Head -> acquisition -> mean R-precision."""
+    return {
         name: {kind: float(np.mean([run["heads"][name]["acquisition"][kind] for run in runs])) for kind in kinds}
         for name in heads
     }
-    return table, {name: float(np.mean([run["heads"][name]["mae_outside"] for run in runs])) for name in heads}
 
 
 def defeat(
@@ -164,7 +163,7 @@ def defeat(
         difference), "used" (whether the winner is the head that is used).
     """
     every = [name for name in PREFERRED if all(name in run["heads"] for run in runs)]
-    table, _ = _means(runs, every, kinds)
+    table = _means(runs, every, kinds)
     most = {name: max(found.values()) for name, found in table.items()}
     if head in table:
         most[head] = table[head][kind]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -81,8 +82,12 @@ def likeness(training: npt.NDArray[np.floating], candidates: npt.NDArray[np.floa
     of_candidate = np.concatenate([np.zeros(n, dtype=np.int64), np.ones(m, dtype=np.int64)])
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
     parts = StratifiedKFold(5, shuffle=True, random_state=seed)
-    share = cross_val_predict(classifier, x, of_candidate, cv=parts, method="predict_proba")[:n, 1]
+    everywhere = cross_val_predict(classifier, x, of_candidate, cv=parts, method="predict_proba")[:, 1]
+    share = everywhere[:n]
     share = np.clip(share, 1e-6, 1.0 - 1e-6)
+    # Where the classifier does no better than to guess, it has learned accidents: the two kinds are drawn alike.
+    if log_loss(of_candidate, everywhere) >= log_loss(of_candidate, np.full(n + m, m / (n + m))):
+        return np.ones(n)
     # Bayes: p(x | candidate) / p(x | training) = odds x (n / m).
     return np.minimum(share / (1.0 - share) * (n / m), STRONGEST)
 
