@@ -33,8 +33,7 @@ from sklearn.cluster import KMeans
 
 from atomsets_core.discovery import Design, Rows, acquisition, answer, campaign_heads, choose, recipes, scored
 from atomsets_core.features import featurize, parse_features
-from atomsets_core.jobs import labels_of
-from atomsets_core.jobs.intervals import Beyond, believed
+from atomsets_core.jobs import Beyond, believed, labels_of
 from atomsets_core.models import (
     AtomSetsRegressor,
     kept_together,
@@ -79,7 +78,7 @@ DATA_SETS = (
     DataSet("refractive index n", "matminer_dielectric_constant.parquet", "n", "log10", ""),
     DataSet("phonons, last peak", "matbench_phonons.json.gz", "last phdos peak", "log10", "1/cm"),
     DataSet("band gap, where there is one", "mp2018_megnet_eform_gap.parquet", "gap", "none", "eV"),
-    DataSet("piezoelectric modulus", "matminer_piezoelectric_tensor.parquet", "eij_max", "none", "C/m2", rows=941),
+    DataSet("piezoelectric modulus", "matminer_piezoelectric_tensor.parquet", "eij_max", "log10", "C/m2", rows=941),
     DataSet("perovskites, formation energy", "matbench_perovskites.parquet", "e_form", "none", "eV", goal="minimize"),
     DataSet("dielectric, electronic part", "matminer_dielectric_constant.parquet", "poly_electronic", "log10", ""),
 )
@@ -269,6 +268,8 @@ def measure(dataset: DataSet, split: str, data: Labelled, candidate: Mask, seeds
     inside = prediction.in_domain
     held = (truth >= numbers["lower"]) & (truth <= numbers["upper"])
     as_trained = (truth >= prediction.lower) & (truth <= prediction.upper)
+    if not trust.enough:
+        held = held[:0]
     beyond = sign * truth > sign * best
     near = numbers["lower"] if sign > 0 else numbers["upper"]
     to_end = (sign * truth >= sign * near) & (sign * truth <= sign * numbers["beyond"])
@@ -281,13 +282,13 @@ def measure(dataset: DataSet, split: str, data: Labelled, candidate: Mask, seeds
         "n_beyond": int(beyond.sum()), "deviation": float(y.std()),
         "chosen": choice["head"], "acquisition": choice["acquisition"],
         "coverage": {
-            "as_trained": share(as_trained), "all": share(held), "inside": share(held[inside]),
-            "outside": share(held[~inside]), "beyond_interval": share(held[beyond]), "beyond": share(to_end[beyond]),
+            "as_trained": share(as_trained), "all": share(held), "inside": share(held[inside] if trust.enough else held),
+            "outside": share(held[~inside] if trust.enough else held), "beyond_interval": share(held[beyond] if trust.enough else held), "beyond": share(to_end[beyond] if trust.enough else held),
             "expected_as_trained": trust.expected,
         },
         "effective_rows": trust.effective_rows, "factor": trust.factor if trust.enough else None,
         "width": {
-            "as_trained": float(np.median(prediction.upper - prediction.lower)), "all": float(np.nanmedian(widths)),
+            "as_trained": float(np.median(prediction.upper - prediction.lower)), "all": float(np.nanmedian(widths)) if trust.enough else None,
             "beyond": float(2 * reach),
         },
         "bias": float((numbers["mean"] - truth).mean()),
@@ -322,6 +323,17 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
+def held_by(row: dict[str, Any]) -> str:
+    """Coverage of all candidates, or why there is no interval."""
+    few = f"none: worth {row['effective_rows']:.0f} rows"
+    return few if row["factor"] is None else percent(row["coverage"]["all"])
+
+
+def width(value: float | None) -> str:
+    """Two digits, or a dash."""
+    return "-" if value is None else f"{value:.2g}"
+
+
 def table(result: dict[str, Any]) -> str:
     """The tables of docs/trust.md."""
     lines = [
@@ -333,9 +345,9 @@ def table(result: dict[str, Any]) -> str:
         c, w = row["coverage"], row["width"]
         lines.append(
             f"| {row['data']} | {row['split']} | {row['n_candidates']:,}, {row['n_outside']:,} | {row['n_beyond']:,} | "
-            f"{percent(c['expected_as_trained'])}, {percent(c['as_trained'])} | {percent(c['all'])} | "
+            f"{percent(c['expected_as_trained'])}, {percent(c['as_trained'])} | {held_by(row)} | "
             f"{percent(c['inside'])}, {percent(c['outside'])} | {percent(c['beyond_interval'])}, "
-            f"{percent(c['beyond'])} | {w['as_trained']:.2g}, {w['all']:.2g}, {w['beyond']:.2g} {row['unit']} |"
+            f"{percent(c['beyond'])} | {w['as_trained']:.2g}, {width(w['all'])}, {w['beyond']:.2g} {row['unit']} |"
         )
     lines += [
         "",

@@ -17,6 +17,8 @@ from .discover import search_one as search_one
 from .duel import duel_on_folds as duel_on_folds
 from .duel import simulate_champion as simulate_champion
 from .evidence import write_evidence as write_evidence
+from .intervals import Beyond as Beyond
+from .intervals import believed as believed
 from .model_card import save_trained as save_trained
 from .predict import predictions as predictions
 from .predict import stored_predictions as stored_predictions

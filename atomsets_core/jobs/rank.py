@@ -41,7 +41,7 @@ LEFT_OUT = "unlike all training structures, or no bulk crystal"
 """Why candidates are left out where that is asked for."""
 
 LOOKED_AT = 500
-"""Of so many leading candidates it is found out what kind of matter they are, or of the shortlist's offer if more."""
+"""Leading candidates whose kind of matter is looked at, or the shortlist's offer if that is more."""
 
 VACUUM = frozenset({"slab", "wire", "molecule"})
 """Kinds of matter that no property of a bulk crystal is predicted for."""
@@ -334,7 +334,7 @@ class _Table:
 
     @property
     def n_no_bulk(self) -> int:
-        """Of those that were looked at."""
+        """How many of those that were looked at are no bulk crystals."""
         return int(np.isin(self.matter, list(NO_BULK)).sum())
 
     def rows_unknown(self, offer: int) -> IntArray:

@@ -362,7 +362,7 @@ def _means_of_others(target: FloatArray, fold: npt.NDArray[np.int64]) -> FloatAr
 
 
 def _without_intervals(residual: FloatArray, coverage: float, centre: float, limit: float) -> Calibrator:
-    """Of too few rows: how far off they are together is all that is known."""
+    """A calibrator of too few rows: how far off they are together is all that is known."""
     error = float(np.sqrt(np.mean(residual**2)))
     return Calibrator(min(error, limit), 0.0, 0.0, float("nan"), coverage, centre, limit)
 

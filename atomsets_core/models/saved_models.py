@@ -53,7 +53,8 @@ class SavedModel:
         choice: of features="auto".
         domain: applicability domain.
         state: what the kind keeps besides, JSON.
-        arrays: what the kind keeps besides, e.g. knots of the curves that calibrate classes, or the trees of a forest.
+        arrays: what the kind keeps besides, name -> array: knots (k,) float64 of curves that calibrate classes, or what
+            the learners of a head say in `arrays`.
         about: what the user keeps beside it, JSON.
     """
 

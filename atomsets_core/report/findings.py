@@ -246,7 +246,7 @@ def _choice(results: Results) -> Finding | None:
         f"{choice['head']}, ranked by {find_acquisition(choice['acquisition']).words}, found "
         f"{percent(choice['r_precision'])} of the hidden best"
         f"{f' (at best: {listed(others)})' if others else ''}. So this campaign uses it. Of models that find as many "
-        f"as the best, noise aside, the one with the smallest error outside is taken. Blind picking finds "
+        f"as the best, noise aside, the first in the order of preference is taken. Blind picking finds "
         f"{percent(choice['prevalence'])} on average and seldom more than {percent(choice['chance'])}."
     )
     return Finding("Which model, and why", text if choice["better_than_random"] else f"{NO_BETTER} {text}")

@@ -66,7 +66,7 @@ class Forest:
         return self.value[node].reshape(len(x), -1)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What `read_forest` takes."""
+        """What `read_forest` takes: name -> (n,) or (n_trees + 1,) array of the attribute of that name."""
         return {
             "roots": self.roots,
             "children": self.children,

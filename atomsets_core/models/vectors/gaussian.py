@@ -78,7 +78,7 @@ class Ridge:
         return self.centre + scaled @ self.weights, self.noise * np.sqrt(1.0 + leverage)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What `read_ridge` takes."""
+        """What `read_ridge` takes: name -> float64 array, (width,) or of the shape of the attribute of that name."""
         return {
             "mean": self.scaler.mean,
             "scale": self.scaler.scale,
@@ -174,7 +174,7 @@ class GaussianProcess:
         return self.centre + self.unit * (cross @ self.dual), self.unit * std
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What `read_gaussian_process` takes: without the factor, which is as large as the rest together."""
+        """What `read_gaussian_process` takes: name -> float64 array, rows (n, width); not the factor, as large again."""
         return {
             "mean": self.scaler.mean,
             "scale": self.scaler.scale,

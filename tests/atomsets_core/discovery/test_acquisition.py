@@ -255,9 +255,9 @@ def test_a_paper_says_what_was_done():
 
 
 def test_those_that_are_compared_come_in_their_order():
-    assert KINDS == ("ei", "ucb", "mean", "probability")
+    assert KINDS == ("mean", "ucb", "ei", "probability")
     assert len({kind.preference for kind in ACQUISITIONS.values()}) == len(KINDS) + 1
-    assert takers("target", KINDS) == "ucb or mean"
+    assert takers("target", KINDS) == "mean or ucb"
     assert takers("window") == "mean, ucb, probability or thompson"
 
 
