@@ -268,8 +268,8 @@ def measure(dataset: DataSet, split: str, data: Labelled, candidate: Mask, seeds
     inside = prediction.in_domain
     held = (truth >= numbers["lower"]) & (truth <= numbers["upper"])
     as_trained = (truth >= prediction.lower) & (truth <= prediction.upper)
-    if not trust.enough:
-        held = held[:0]
+    # Without an interval there is nothing to hold.
+    shown = np.full(len(truth), trust.enough)
     beyond = sign * truth > sign * best
     near = numbers["lower"] if sign > 0 else numbers["upper"]
     to_end = (sign * truth >= sign * near) & (sign * truth <= sign * numbers["beyond"])
@@ -282,13 +282,14 @@ def measure(dataset: DataSet, split: str, data: Labelled, candidate: Mask, seeds
         "n_beyond": int(beyond.sum()), "deviation": float(y.std()),
         "chosen": choice["head"], "acquisition": choice["acquisition"],
         "coverage": {
-            "as_trained": share(as_trained), "all": share(held), "inside": share(held[inside] if trust.enough else held),
-            "outside": share(held[~inside] if trust.enough else held), "beyond_interval": share(held[beyond] if trust.enough else held), "beyond": share(to_end[beyond] if trust.enough else held),
-            "expected_as_trained": trust.expected,
+            "as_trained": share(as_trained), "all": share(held[shown]), "inside": share(held[shown & inside]),
+            "outside": share(held[shown & ~inside]), "beyond_interval": share(held[shown & beyond]),
+            "beyond": share(to_end[shown & beyond]), "expected_as_trained": trust.expected,
         },
         "effective_rows": trust.effective_rows, "factor": trust.factor if trust.enough else None,
         "width": {
-            "as_trained": float(np.median(prediction.upper - prediction.lower)), "all": float(np.nanmedian(widths)) if trust.enough else None,
+            "as_trained": float(np.median(prediction.upper - prediction.lower)),
+            "all": float(np.median(widths)) if trust.enough else None,
             "beyond": float(2 * reach),
         },
         "bias": float((numbers["mean"] - truth).mean()),

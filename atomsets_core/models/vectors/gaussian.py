@@ -174,7 +174,7 @@ class GaussianProcess:
         return self.centre + self.unit * (cross @ self.dual), self.unit * std
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What `read_gaussian_process` takes: name -> float64 array, rows (n, width); not the factor, as large again."""
+        """What `read_gaussian_process` takes: name -> float64 array, rows (n, width). Not the factor."""
         return {
             "mean": self.scaler.mean,
             "scale": self.scaler.scale,

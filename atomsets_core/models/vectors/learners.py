@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 TREES = {FEATURES: 100, COMPOSITION: 300}
-"""Trees of all forests of a model together, by what they see: each fold's has its share. Features have hundreds of columns,
+"""Trees of all forests of a model, by what they see: each fold has its share. Features have hundreds of columns,
 and trees on them take as much longer."""
 
 
@@ -36,7 +36,7 @@ class Fitted(Protocol):
         ...
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All that it is, for saving: name -> array, see the `arrays` of each learner for shapes and dtypes."""
+        """All that it is, for saving: name -> (n,) or (n, width) array, see that of each learner."""
         ...
 
 

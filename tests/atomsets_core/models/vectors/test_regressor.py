@@ -65,7 +65,10 @@ def test_out_of_fold_predictions_know_nothing_of_their_labels(fitted, offered, n
     np.testing.assert_allclose(other.oof_.mean[fold], model.oof_.mean[fold], rtol=0, atol=1e-12)
     assert not np.allclose(other.oof_.mean[~fold], model.oof_.mean[~fold], atol=1e-3)
     left_out = model.predict_left_out(features, model.fold_)
-    np.testing.assert_allclose(left_out.mean, model.oof_.mean, rtol=0, atol=1e-6)
+    # Outside the domain predictions fade, and a row that was learned from is no distance from itself.
+    inside = model.oof_.in_domain
+    assert inside.mean() > 0.9
+    np.testing.assert_allclose(left_out.mean[inside], model.oof_.mean[inside], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -235,8 +238,6 @@ def test_the_unit_of_the_values_changes_no_ranking(fitted, offered, name, unit):
 @pytest.mark.parametrize("loss", ["absolute", "squared"])
 @pytest.mark.parametrize("head", ["AtomSets", NETWORKS])
 def test_the_unit_of_the_values_changes_no_ranking_of_networks(offered, head, loss, unit):
-    if unit < 1:
-        pytest.xfail("networks standardise the target by no less than 1e-6")
     features, values = offered
     parameters = {**SMALL, "loss": loss, **({} if head == "AtomSets" else {"head": head})}
     here = regressor_of(parameters).fit(features, values).predict_distribution(features)
