@@ -11,6 +11,7 @@ from .batch import regrouped as regrouped
 from .compositions import Compositions as Compositions
 from .compositions import as_compositions as as_compositions
 from .compositions import from_formulas as from_formulas
+from .contacts import radii as radii
 from .equivalent_sites import MergedGraph as MergedGraph
 from .equivalent_sites import MergedSites as MergedSites
 from .equivalent_sites import count_unlike_bonds as count_unlike_bonds
@@ -19,6 +20,7 @@ from .equivalent_sites import merge_sites as merge_sites
 from .graphs import CrystalGraphs as CrystalGraphs
 from .graphs import graph_batches as graph_batches
 from .graphs import neighbours as neighbours
+from .graphs import without_overlaps as without_overlaps
 from .reading import as_structures as as_structures
 from .reading import from_arrow as from_arrow
 from .reading import from_pymatgen as from_pymatgen
