@@ -2,8 +2,8 @@
 
 python benchmarks/contacts.py /path/to/structures.parquet ...
 
-Each file has columns lattice, Z and frac, and one of identifiers. Printed are the shortest contacts, how many structures
-have a shorter one than some fractions, and every structure that `without_overlaps` refuses.
+Each file has columns lattice, Z and frac, and one of identifiers. Printed are the shortest contacts, how many
+structures have a shorter one than some fractions, and every structure that `without_overlaps` refuses.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ oxygen is as impossible as one at 0.3.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from pymatgen.core import Element
 
 from atomsets_core.structures.batch import LARGEST_ATOMIC_NUMBER, FloatArray, IntArray
@@ -42,7 +41,7 @@ def reach(numbers: IntArray) -> FloatArray:
     return NEAREST * radii(numbers)
 
 
-def overlapping(first: int, second: int, distance: float, numbers: npt.NDArray[np.int64]) -> str:
+def overlapping(first: int, second: int, distance: float, numbers: IntArray) -> str:
     """Why a structure with two atoms so near is refused.
 
     Args:

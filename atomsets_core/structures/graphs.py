@@ -314,10 +314,9 @@ def _hopeless(lattice: FloatArray, n_atoms: int, cutoff: float) -> str:
 
 
 def _unusable(part: Bonds, numbers: IntArray, cutoff: float) -> str:
-    centre, neighbour, distance = part[:3]
     if reason := _overlap(part, numbers):
         return reason
-    lonely = np.bincount(centre, minlength=len(numbers)) == 0
+    lonely = np.bincount(part.centre, minlength=len(numbers)) == 0
     if lonely.any():
         return _isolated(int(lonely.argmax()), cutoff)
     return ""
@@ -349,8 +348,10 @@ def without_overlaps(structures: Structures) -> tuple[IntArray, list[Refusal]]:
         (k,) ascending row numbers of those that can be kept, and a refusal for each other one.
     """
     reasons = _overlaps(structures)
-    names, hashes = structures.material_id, structures.hashes if reasons else []
-    refused = [Refusal(str(names[i]), "validate", reasons[i], str(hashes[i])) for i in sorted(reasons)]
+    refused = [
+        Refusal(str(structures.material_id[i]), "validate", reasons[i], str(structures.hashes[i]))
+        for i in sorted(reasons)
+    ]
     return np.setdiff1d(np.arange(len(structures)), np.array(list(reasons), dtype=np.int64)), refused
 
 
@@ -376,7 +377,7 @@ def _overlaps(structures: Structures) -> dict[int, str]:
     return reasons
 
 
-def _numbers(structures: Structures, i: int) -> IntArray:
+def _numbers(structures: Structures, i: int | np.integer[Any]) -> IntArray:
     return structures.numbers[structures.offsets[i] : structures.offsets[i + 1]]
 
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import spglib
+from spglib import SpaceGroupType
 
 N_SETTINGS = 530
 
@@ -50,14 +51,12 @@ class Setting:
         symbol: full Hermann-Mauguin symbol, with spaces.
         choice: what tells it from others with this symbol: "H", "R", "1", "2", "b1", "ba-c", ...
         hall: its Hall symbol, by which its operations are found.
-        usual: it is the first of those with its symbol, as the tables print it.
     """
 
     number: int
     symbol: str
     choice: str
     hall: str
-    usual: bool = True
 
     @property
     def name(self) -> str:
@@ -71,16 +70,21 @@ class Setting:
         return operations_of_hall(self.hall)
 
 
+def _tabulated(row: int) -> SpaceGroupType:
+    kind = spglib.get_spacegroup_type(row)
+    if kind is None:
+        raise LookupError(f"spglib has no setting {row} of its {N_SETTINGS}")
+    return kind
+
+
 @lru_cache(maxsize=1)
 def settings() -> tuple[Setting, ...]:
     """All settings of the tables, in their order."""
     found = []
     for row in range(1, N_SETTINGS + 1):
-        kind = spglib.get_spacegroup_type(row)
+        kind = _tabulated(row)
         symbol = kind.international_full if 3 <= kind.number <= 15 else kind.international
-        choice = kind.choice
-        usual = choice.lstrip("12") in ("", "H", "R", "b", "b1")
-        found.append(Setting(kind.number, symbol.split("=")[-1].strip(), choice, kind.hall_symbol, usual))
+        found.append(Setting(kind.number, symbol.split("=")[-1].strip(), kind.choice, kind.hall_symbol))
     return tuple(found)
 
 
@@ -103,7 +107,7 @@ def _by_symbol() -> dict[str, tuple[Setting, ...]]:
     """Bare symbol -> the settings it may mean."""
     table: dict[str, list[Setting]] = defaultdict(list)
     for row, setting in enumerate(settings(), start=1):
-        kind = spglib.get_spacegroup_type(row)
+        kind = _tabulated(row)
         full, named = _bare(kind.international_full), _bare(setting.symbol)
         names = {full, named}
         if 3 <= setting.number <= 15:
@@ -170,13 +174,16 @@ def fits_choice(setting: Setting, choice: str) -> bool:
         return True
     if wanted in ("1", "2"):
         return own.startswith(wanted) or (wanted == "1" and own in ("", "b1"))
+    if wanted == "h" and own == "":
+        return 143 <= setting.number <= 194
     if wanted in ("b", "c", "a", "-b", "-c", "-a"):
         return own in (wanted, f"{wanted}1")
     return own.lstrip("12") == wanted or (wanted == "abc" and own.lstrip("12") == "")
 
 
 _BEHIND = (
-    (re.compile(r"[:,;]\(?(?:origin(?:choice)?|o)?=?([12]|h|r|-?[abc][123]?|[12]?(?:abc|ba-c|cab|-cba|bca|a-cb))\)?$"), ""),
+    (re.compile(r"[:,;]\(?(?:origin(?:choice)?|o)?=?([12]|h|r|-?[abc][123]?)\)?$"), ""),
+    (re.compile(r"[:,;]\(?([12]?(?:abc|ba-c|cab|-cba|bca|a-cb))\)?$"), ""),
     (re.compile(r"[:;,]?[\[({]?origin(?:choice|setting)?[:=@]*(1|2)[\])}]?$"), ""),
     (re.compile(r"[:;,]?[\[({]?origin(?:choice)?(?:at|@|on)?(?:the)?(?:inversion)?(?:centre|center|-1)[\])}]?$"), "2"),
     (re.compile(r"[:;,]?[\[({]?(hex|rho)[a-z]*(?:axes|setting|cell)?[\])}]?$"), ""),
