@@ -7,7 +7,6 @@ damaged file is taken all follow from there.
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pymatgen.core import Element, Structure
-from pymatgen.io.vasp import Poscar
 
 from atomsets_core.sources.base import (
     ID_NAMES,
@@ -36,6 +34,7 @@ from atomsets_core.sources.base import (
 )
 from atomsets_core.sources.files.ase_formats import ase_rows, read_ase_database, read_xyz
 from atomsets_core.sources.files.cif import read_cif
+from atomsets_core.sources.files.poscar import read_poscar
 from atomsets_core.storage import check_arrays, probe_content, probe_file, read_parquet
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
@@ -210,24 +209,7 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
 
 
 def _poscar(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
-    text = file.text()
-    try:
-        _check_poscar(text)
-        poscar = Poscar.from_str(text, read_velocities=False)
-    except Exception as error:
-        raise ValueError(reason_of(error, "not a readable POSCAR")) from error
-    if not poscar.true_names:  # pymatgen would call them H, He, Li, ...
-        raise ValueError("no element symbols (VASP 4 format): write them in the line before the numbers of atoms")
-    return iter([Entry(file.stem, poscar.structure)])
-
-
-def _check_poscar(text: str) -> None:
-    """Raise ValueError where a POSCAR announces more atoms than it has lines: pymatgen names them all, however many."""
-    lines = text.splitlines()
-    for line in lines[5:7]:
-        counts = list(itertools.takewhile(str.isdecimal, line.split()))
-        if counts and (any(len(count) > 9 for count in counts) or sum(map(int, counts)) > len(lines)):
-            raise ValueError(f"{' + '.join(counts)} atoms are announced, the file has {len(lines)} lines")
+    return iter([Entry(file.stem, read_poscar(file.text()))])
 
 
 def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:

@@ -1,4 +1,4 @@
-"""A CIF without operations is read as what it states, in any setting of any space group, or refused; never as others."""
+"""A CIF without operations is read as what it states, in any setting of any group, or refused; never as another."""
 
 from __future__ import annotations
 
