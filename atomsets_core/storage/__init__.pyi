@@ -7,6 +7,7 @@ from .memory import release as release
 from .object_store import SCHEME as SCHEME
 from .parquet_probe import probe_content as probe_content
 from .parquet_probe import probe_file as probe_file
+from .size_limits import COMPRESSED as COMPRESSED
 from .size_limits import check_arrays as check_arrays
 from .size_limits import check_parquet as check_parquet
 from .size_limits import file_content as file_content

@@ -32,9 +32,7 @@ PLAIN = "label type_symbol fract_x fract_y fract_z"
 SHARED = f"{PLAIN} occupancy"
 
 
-@pytest.mark.parametrize(
-    "symbol", ["Si/Al", "Nb,Zr", "Si+Al", "Si0.5Al0.5", "(Si,Al)", "Si:Al", "Si|Al"]
-)
+@pytest.mark.parametrize("symbol", ["Si/Al", "Nb,Zr", "Si+Al", "Si0.5Al0.5", "(Si,Al)", "Si:Al", "Si|Al"])
 def test_two_elements_in_one_symbol_are_refused(symbol):
     said = contents(block(PLAIN, f"M1 '{symbol}' 0 0 0", "O1 O .5 .5 .5"))
     assert "unknown element" in said or "needs a row" in said

@@ -11,6 +11,7 @@ from atomsets_core.sources.base import Entry, pulled_from_entries
 from atomsets_core.sources.files.cif import read_cif
 from atomsets_core.sources.files.space_groups import keeps_metric, settings
 from atomsets_core.structures import Refusal
+from atomsets_core.structures.graphs import neighbours
 
 MONOCLINIC = range(3, 16)
 
@@ -68,12 +69,17 @@ class Case:
         metric = np.diag([81.0, 121.0, 169.0]) + np.array([[0, 9, 14], [9, 0, -17], [14, -17, 0]])
         rotations = symmetry["rotations"]
         metric = np.mean([rotation.T @ metric @ rotation for rotation in rotations], axis=0)
+        metric *= (40 * len(rotations)) ** (2 / 3) / np.linalg.det(metric) ** (1 / 3)  # 20 cubic Angstrom an atom
         lengths = np.sqrt(np.diag(metric))
         cosines = [metric[i, j] / lengths[i] / lengths[j] for i, j in ((1, 2), (0, 2), (0, 1))]
         self.cell = [*lengths, *np.degrees(np.arccos(cosines))]
-        self.listed = random.uniform(0.05, 0.45, (2, 3)).round(4)
-        images = np.einsum("oij,nj->noi", rotations, self.listed) + symmetry["translations"]
-        self.sites = [np.unique((image % 1).round(6) % 1, axis=0) for image in images]
+        while True:
+            self.listed = random.uniform(0.02, 0.48, (2, 3)).round(4)
+            images = np.einsum("oij,nj->noi", rotations, self.listed) + symmetry["translations"]
+            self.sites = [np.unique((image % 1).round(6) % 1, axis=0) for image in images]
+            frac = np.concatenate(self.sites)
+            if not len(neighbours(np.linalg.cholesky(metric), frac, 1.4)[0]):  # no atoms nearer than any bond of Si
+                break
         self.n = len(rotations)
 
     def text(self, **stated: str) -> str:
