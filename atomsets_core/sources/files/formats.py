@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,6 +33,14 @@ from atomsets_core.sources.base import (
     split_id,
 )
 from atomsets_core.sources.files.ase_formats import ase_rows, read_ase_database, read_xyz
+from atomsets_core.sources.files.calculation_outputs import reader_of
+from atomsets_core.sources.files.cell_formats import (
+    cif_of_shelx,
+    read_aims,
+    read_castep_cell,
+    read_phonopy,
+    read_xsf,
+)
 from atomsets_core.sources.files.cif import read_cif
 from atomsets_core.sources.files.poscar import read_poscar
 from atomsets_core.sources.files.records import (
@@ -225,6 +233,16 @@ def _poscar(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
     return iter([Entry(file.stem, read_poscar(file.text()))])
 
 
+def _lone(read: Callable[[str], Crystal]) -> Reader:
+    """A reader of files of one structure, from what reads their text."""
+    return lambda file, _id_column: iter([Entry(file.stem, read(file.text()))])
+
+
+def _shelx(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
+    found = read_cif(cif_of_shelx(file.text()), file.name, file.stem)
+    return iter([replace(item, material_id=file.name) if isinstance(item, Refusal) else item for item in found])
+
+
 def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
     try:
         document = json.loads(file.content())
@@ -382,6 +400,15 @@ FORMATS = (
     JSON_LINES,
     Format("CIF", (".cif", ".mcif"), _cif, single=True),
     Format("POSCAR", (".vasp", ".poscar", ".contcar"), _poscar, prefixes=("POSCAR", "CONTCAR"), single=True),
+    Format("FHI-aims", (), _lone(read_aims), prefixes=("GEOMETRY.IN",), single=True),
+    Format("XSF", (".xsf",), _lone(read_xsf), single=True),
+    Format("CASTEP", (".cell",), _lone(read_castep_cell), single=True),
+    Format("SHELX", (".res", ".ins"), _shelx, single=True),
+    Format("phonopy", (), _lone(read_phonopy), prefixes=("PHONOPY",), single=True),
+    Format("vasprun", (), reader_of("ase.io.vasp", "read_vasp_xml"), prefixes=("VASPRUN",), single=True),
+    Format("OUTCAR", (), reader_of("ase.io.vasp", "read_vasp_out"), prefixes=("OUTCAR",), single=True),
+    Format("Quantum ESPRESSO input", (".pwi",), reader_of("ase.io.espresso", "read_espresso_in"), single=True),
+    Format("Quantum ESPRESSO output", (".pwo",), reader_of("ase.io.espresso", "read_espresso_out"), single=True),
     Format("extended XYZ", (".xyz", ".extxyz"), read_xyz),
     Format("ASE database", (".db",), read_ase_database, compressed=False),
     CSV,

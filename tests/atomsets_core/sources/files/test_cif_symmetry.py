@@ -69,7 +69,7 @@ class Case:
         metric = np.diag([81.0, 121.0, 169.0]) + np.array([[0, 9, 14], [9, 0, -17], [14, -17, 0]])
         rotations = symmetry["rotations"]
         metric = np.mean([rotation.T @ metric @ rotation for rotation in rotations], axis=0)
-        metric *= (40 * len(rotations)) ** (2 / 3) / np.linalg.det(metric) ** (1 / 3)  # 20 cubic Angstrom an atom
+        metric *= (120 * len(rotations)) ** (2 / 3) / np.linalg.det(metric) ** (1 / 3)  # 60 cubic Angstrom an atom
         lengths = np.sqrt(np.diag(metric))
         cosines = [metric[i, j] / lengths[i] / lengths[j] for i, j in ((1, 2), (0, 2), (0, 1))]
         self.cell = [*lengths, *np.degrees(np.arccos(cosines))]
