@@ -225,8 +225,15 @@ def _named_settings(data: Mapping[str, Any]) -> tuple[tuple[Setting, ...], str, 
 
 
 def _texts(data: Mapping[str, Any], tag: re.Pattern[str]) -> list[str]:
-    found = [str(value).strip().strip("'\"").strip() for name, value in data.items() if tag.fullmatch(name.lower())]
+    found = [_unquoted(str(value)) for name, value in data.items() if tag.fullmatch(name.lower())]
     return [text for text in dict.fromkeys(found) if text not in UNKNOWN]
+
+
+def _unquoted(text: str) -> str:
+    """Without quotes around it; a Hall symbol may end in one."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1].strip() if quoted else text
 
 
 def _column(data: Mapping[str, Any], tag: str) -> npt.NDArray[np.float64]:

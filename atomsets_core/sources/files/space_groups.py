@@ -133,7 +133,9 @@ def _by_symbol() -> dict[str, tuple[Setting, ...]]:
 def _by_hall() -> dict[str, tuple[Setting, ...]]:
     table: dict[str, list[Setting]] = defaultdict(list)
     for setting in settings():
-        table[_bare_hall(setting.hall)].append(setting)
+        spaced = _bare_hall(setting.hall)
+        for name in {spaced, spaced.replace(" ", "")}:
+            table[name].append(setting)
     return {name: tuple(found) for name, found in table.items()}
 
 
@@ -147,7 +149,8 @@ def by_hall(text: str) -> tuple[Setting, ...]:
 
     Symbols that aren't in the tables are worked out. None where it can't be read.
     """
-    if known := _by_hall().get(_bare_hall(text)):
+    spaced = _bare_hall(text)  # spaces count: "P 32" is a screw axis, "P 3 2" two axes
+    if known := _by_hall().get(spaced) or _by_hall().get(spaced.replace(" ", "")):
         return known
     try:
         operations_of_hall(text.strip())
@@ -215,7 +218,7 @@ def _bare(text: str) -> str:
 
 
 def _bare_hall(text: str) -> str:
-    return re.sub(r"[\s_]", " ", text.replace("=", '"')).strip().lower().replace(" ", "")
+    return " ".join(text.replace("=", '"').replace("_", " ").lower().split())
 
 
 # Hall symbols: rotations by order and axis, translations by letter (in 24ths of a cell).
