@@ -40,12 +40,15 @@ def reader_of(module: str, function: str, **options: Any) -> Callable[[Structure
 
     def read(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
         text = file.text()
-        atoms = getattr(installed_ase(module), function)(_Text(text), **options)
-        if not hasattr(atoms, "cell"):  # a list or generator of steps
-            steps = list(atoms)
-            if not steps:
-                raise ValueError("it holds no step with a structure")
-            atoms = steps[-1]
+        parse = getattr(installed_ase(module), function)
+        try:
+            found = parse(_Text(text), **options)
+            steps = [found] if hasattr(found, "cell") else list(found)
+        except (AttributeError, TypeError, UnboundLocalError) as error:  # what ASE stumbles over
+            raise ValueError("a part of it is missing or damaged") from error
+        if not steps:
+            raise ValueError("it holds no step with a structure")
+        atoms = steps[-1]
         return iter([Entry(file.stem, crystal_from_atoms(atoms), results_of(atoms))])
 
     return read
