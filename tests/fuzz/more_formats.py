@@ -45,7 +45,8 @@ PHONOPY = (
     "  - {symbol: Na, coordinates: [0, 0, 0]}\n  - {symbol: Cl, coordinates: [0.5, 0.5, 0.5]}\n"
 )
 VASPRUN = """<?xml version="1.0"?>
-<modeling><generator><i name="version" type="string">6.3.0</i></generator><atominfo><atoms> 2 </atoms>
+<modeling><generator><i name="version" type="string">6.3.0</i></generator>
+<kpoints><varray name="kpointlist"><v>0 0 0</v></varray><varray name="weights"><v>1</v></varray></kpoints><atominfo><atoms> 2 </atoms>
 <array name="atoms"><set><rc><c>Na</c><c>1</c></rc><rc><c>Cl</c><c>2</c></rc></set></array></atominfo>
 <structure name="initialpos"><crystal>
 <varray name="basis"><v>5.64 0 0</v><v>0 5.64 0</v><v>0 0 5.64</v></varray></crystal>
