@@ -17,7 +17,7 @@ from pymatgen.core import Structure
 from atomsets_core.storage import file_content
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, from_arrow, from_pymatgen, validate
 
-ID_NAMES = ("material_id", "mp_id", "mbid", "id")
+ID_NAMES = ("material_id", "mp_id", "mbid", "id", "jid", "mat_id", "immutable_id", "entry_id")
 LONGEST_REASON = 200
 _BLOCK = 1024  # entries that are held as objects at the same time
 

@@ -28,7 +28,14 @@ from atomsets_core.sources.materials_project.pull import pull_materials_project
 from atomsets_core.sources.materials_project.query import MaterialsQuery
 from atomsets_core.sources.optimade import pull_optimade
 from atomsets_core.storage import Digests, Store, check_parquet, position, probe_file, sha256_of
-from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, empty_structures, from_arrow
+from atomsets_core.structures import (
+    STRUCTURE_COLUMNS,
+    Refusal,
+    Structures,
+    empty_structures,
+    from_arrow,
+    without_overlaps,
+)
 
 if TYPE_CHECKING:
     from atomsets_core.sources.substitution import Options
@@ -145,11 +152,20 @@ def pull_into(
     if query is not None:
         raise SourceError(f"a query goes with the source {MATERIALS_PROJECT!r}, not with {source!r}")
     if labels is None and is_table(source):
-        return copy_table(store, target, source, id_column)
-    pulled = pull(source, labels=labels, id_column=id_column, **(options or {}))
+        return copy_table(store, target, source, id_column, sound=True)
+    pulled = _sound(pull(source, labels=labels, id_column=id_column, **(options or {})))
     store.write_table(target, pulled.to_arrow(), row_group_size=ROW_GROUP)
     store.write_json(target.removesuffix(".parquet") + ".json", pulled.provenance)
     return PulledFile(target, len(pulled.structures), pulled.refused, pulled.provenance, {})
+
+
+def _sound(pulled: Pulled) -> Pulled:
+    """What no parent refuses for atoms on top of each other, so that a file that was pulled can be predicted."""
+    kept, refused = without_overlaps(pulled.structures)
+    if not refused:
+        return pulled
+    columns = pulled.columns.iloc[kept].reset_index(drop=True)
+    return Pulled(pulled.structures.take(kept), columns, [*pulled.refused, *refused], pulled.provenance)
 
 
 def open_source(source: str, scratch: Store, **options: Any) -> Pulled[Any]:
@@ -174,8 +190,15 @@ def open_source(source: str, scratch: Store, **options: Any) -> Pulled[Any]:
     return Pulled(catalogue, columns, file.refused, file.provenance)
 
 
-def copy_table(store: Store, target: str, source: str, id_column: str) -> PulledFile:
+def copy_table(store: Store, target: str, source: str, id_column: str, *, sound: bool = False) -> PulledFile:
     """What `pull` reads of a Parquet file with columns lattice, Z and frac, written as `pull_into` writes it.
+
+    Args:
+        store: of the file.
+        target: its name.
+        source: the Parquet file.
+        id_column: of identifiers.
+        sound: refuse structures with atoms on top of each other.
 
     Raises:
         SourceError: the columns don't hold structures, or there are no rows.
@@ -190,8 +213,13 @@ def copy_table(store: Store, target: str, source: str, id_column: str) -> Pulled
     def tables() -> Iterator[pa.Table]:
         for block in blocks:
             refused.extend(block.refused)
-            table = block.structures.to_arrow(occupancy=mixed)
-            for column, values in zip(block.columns.schema, block.columns.columns, strict=True):
+            structures, beside = block.structures, block.columns
+            kept, overlapping = without_overlaps(structures) if sound else (np.arange(len(structures)), [])
+            if overlapping:
+                refused.extend(overlapping)
+                structures, beside = structures.take(kept), beside.take(kept) if beside.num_columns else beside
+            table = structures.to_arrow(occupancy=mixed)
+            for column, values in zip(beside.schema, beside.columns, strict=True):
                 table = table.append_column(column, values)
             yield table
 

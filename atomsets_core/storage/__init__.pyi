@@ -1,3 +1,4 @@
+from .memory import COMPRESSED as COMPRESSED
 from .memory import Digests as Digests
 from .memory import HashIndex as HashIndex
 from .memory import check_arrays as check_arrays

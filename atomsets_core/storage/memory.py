@@ -8,17 +8,19 @@ here: their library compares what they announce with what they hold before it al
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import ctypes
 import gc
 import gzip
 import io
 import itertools
+import lzma
 import math
 import resource
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 
 
 def file_content(path: Path, member: str = "") -> bytes:
-    """The bytes of a file, or of a member of the zip that it is; decompressed where the name ends in .gz.
+    """The bytes of a file, or of a member of the zip that it is; decompressed where the name says that they aren't.
 
     Raises:
         ValueError: there are more of them than the limits allow, or the zip member can't be read.
@@ -67,12 +69,22 @@ def file_content(path: Path, member: str = "") -> bytes:
     if member:
         return _member_content(_archive(path, path.stat().st_mtime_ns), member)
     size = path.stat().st_size
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as stream:
+    if opened := _opener(path.name):
+        with opened(path) as stream:
             return _bounded(stream, size, LARGEST_FILE)
     if size > LARGEST_FILE:
         raise ValueError(f"it is larger than {LARGEST_FILE // 1_000_000} MB: split it")
     return path.read_bytes()
+
+
+COMPRESSED = (".gz", ".bz2", ".xz")
+"""Ends of the names of files that are decompressed as they are read."""
+
+
+def _opener(name: str) -> Callable[[Any], Any] | None:
+    """What opens a compressed file; None for one that isn't."""
+    openers: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return next((openers[end] for end in COMPRESSED if name.lower().endswith(end)), None)
 
 
 @lru_cache(maxsize=2)
@@ -90,8 +102,8 @@ def _member_content(archive: zipfile.ZipFile, name: str) -> bytes:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("its compression isn't read: pack it with plain deflate")
     with archive.open(member) as stream:
-        if name.lower().endswith(".gz"):
-            with gzip.open(stream) as inner:
+        if opened := _opener(name):
+            with opened(stream) as inner:
                 return _bounded(inner, member.compress_size, LARGEST_MEMBER)
         return _bounded(stream, member.compress_size, LARGEST_MEMBER)
 

@@ -36,6 +36,18 @@ SCHEMES = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "a
 """Where a store may be. fsspec knows more: archives, web servers, addresses in addresses; none of them is a folder."""
 
 
+_PACKAGES = {
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "adl": "adlfs",
+    "oss": "ossfs",
+}
+"""What fsspec needs for a scheme that it doesn't come with."""
+
+
 class StorageError(Exception):
     """A file could not be written or read; the message names it, says why and what to do."""
 
@@ -65,8 +77,14 @@ class Store:
         self._path: str
         try:
             self._fs, self._path = open_s3(self.root) if self.root.startswith(S3) else fsspec.core.url_to_fs(self.root)
-        except (ObjectStoreError, OSError) as error:
+        except ImportError as error:  # fsspec names the package that speaks to this kind of store
+            package = _PACKAGES.get(scheme.lower(), "")
+            needed = f"pip install {package}" if package else str(error)
+            raise StorageError(f"{self.root}: a package is missing for {scheme}:// addresses: {needed}") from error
+        except ObjectStoreError as error:
             raise StorageError(str(error)) from error
+        except OSError as error:
+            raise StorageError(f"{self.root} can't be reached: {_why(error)}") from error
         self.is_local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
 
     def __repr__(self) -> str:
@@ -98,13 +116,29 @@ class Store:
         return f"{self._path.rstrip('/')}/{inside}"
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
-        return bool(self._fs.exists(self._full(name)))
+        """Whether there is a file of this name.
+
+        Raises:
+            StorageError: the store doesn't answer.
+        """
+        with self._reached(name):
+            return bool(self._fs.exists(self._full(name)))
+
+    @contextlib.contextmanager
+    def _reached(self, name: str) -> Iterator[None]:
+        """What a store says that can't be reached, as an error of ours; what isn't there is for the caller."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be read: {_why(error)}") from error
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names (relative to the store) of the files directly in a folder, sorted; none if there is no folder."""
         try:
-            found = self._fs.ls(self._full(folder), detail=True)
+            with self._reached(folder):
+                found = self._fs.ls(self._full(folder), detail=True)
         except FileNotFoundError:
             return []
         names = [str(item["name"]).rsplit("/", 1)[-1] for item in found if item["type"] != "directory"]
@@ -119,7 +153,8 @@ class Store:
         """
         root = self._full(folder).removesuffix("/.").rstrip("/")
         try:
-            found = self._fs.find(root)
+            with self._reached(folder):
+                found = self._fs.find(root)
         except FileNotFoundError:
             return []
         start = len(self._path.rstrip("/")) + 1
@@ -129,7 +164,8 @@ class Store:
     def sizes(self, folder: str, suffix: str = "") -> dict[str, int]:
         """Name (relative to the store) -> bytes of the files directly in a folder, from one listing."""
         try:
-            found = self._fs.ls(self._full(folder), detail=True)
+            with self._reached(folder):
+                found = self._fs.ls(self._full(folder), detail=True)
         except FileNotFoundError:
             return {}
         names = [(str(item["name"]).rsplit("/", 1)[-1], item) for item in found if item["type"] != "directory"]
@@ -146,7 +182,8 @@ class Store:
             StorageError: there is none.
         """
         try:
-            return int(self._fs.size(self._full(name)))
+            with self._reached(name):
+                return int(self._fs.size(self._full(name)))
         except FileNotFoundError as error:
             raise StorageError(f"{self.url(name)} does not exist") from error
 
@@ -161,7 +198,7 @@ class Store:
         except FileNotFoundError as error:
             raise StorageError(f"{self.url(name)} does not exist") from error
         except OSError as error:
-            raise StorageError(f"{self.url(name)} can't be read: {error.strerror or error}") from error
+            raise StorageError(f"{self.url(name)} can't be read: {_why(error)}") from error
         return data
 
     def open(self, name: str) -> BinaryIO:
@@ -311,7 +348,30 @@ def _why(error: OSError) -> str:
         return f"{error.strerror}. Choose a folder you may write to with --out"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"{error.strerror}: a file stands where a folder is needed"
+    if "AWS" in str(error) and (told := _told_by_server(str(error))):
+        return told
     return error.strerror or str(error)
+
+
+_SAID = (
+    (
+        ("NO_SUCH_BUCKET", "bucket does not exist", "Bucket not found"),
+        "there is no such bucket: make it, or check its name",
+    ),
+    (
+        ("NETWORK_CONNECTION", "Could not connect", "Couldn't resolve host", "timed out", "curlCode"),
+        "no object store answers there: check AWS_ENDPOINT_URL and the network",
+    ),
+    (
+        ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "No credentials", "EXPIRED_TOKEN"),
+        "the object store denies access: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do",
+    ),
+)
+
+
+def _told_by_server(text: str) -> str:
+    """What Arrow's client says of an object store, in a sentence; "" where it isn't known."""
+    return next((told for words, told in _SAID if any(word in text for word in words)), "")
 
 
 def _no_number(text: str) -> float:

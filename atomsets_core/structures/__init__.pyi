@@ -15,6 +15,7 @@ from .dimensionality import MATTER_KINDS as MATTER_KINDS
 from .dimensionality import NO_BULK as NO_BULK
 from .dimensionality import dimensionalities as dimensionalities
 from .dimensionality import matter_kinds as matter_kinds
+from .contacts import radii as radii
 from .equivalent_sites import MergedGraph as MergedGraph
 from .equivalent_sites import MergedSites as MergedSites
 from .equivalent_sites import count_unlike_bonds as count_unlike_bonds
@@ -23,6 +24,7 @@ from .equivalent_sites import merge_sites as merge_sites
 from .graphs import CrystalGraphs as CrystalGraphs
 from .graphs import graph_batches as graph_batches
 from .graphs import neighbours as neighbours
+from .graphs import without_overlaps as without_overlaps
 from .reading import as_structures as as_structures
 from .reading import from_arrow as from_arrow
 from .reading import from_pymatgen as from_pymatgen

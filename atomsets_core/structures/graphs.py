@@ -12,13 +12,11 @@ from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from atomsets_core.compiled import compiled_module
 from atomsets_core.structures.batch import FloatArray, IntArray, Refusal, Structures, ragged_rows
+from atomsets_core.structures.contacts import overlapping, reach
 from atomsets_core.structures.reading import partial_occupancy
 
 SELF_TOLERANCE = 1e-8
 """Angstrom: an atom is its own neighbour only through another image, farther than this."""
-
-OVERLAP = 0.3
-"""Angstrom: two atoms nearer than this are a broken structure (the shortest bond, H-H, has 0.74)."""
 
 DENSEST = 2.0
 """Atoms per cubic Angstrom above which a cell is refused unseen (diamond has 0.18)."""
@@ -171,6 +169,7 @@ def _batches_compiled(
     n = len(structures)
     skip = _are_hopeless(structures.lattice, structures.n_atoms, cutoff)
     columns = [np.ascontiguousarray(structures.lattice), np.ascontiguousarray(structures.frac), structures.offsets]
+    near = reach(structures.numbers)
     n_bonds, status, culprit = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros((n, 3))
     # The kernel writes pairs down before it knows whether they are bonds, so lists need room beyond `max_bonds`.
     room = max_bonds + 65_536
@@ -183,7 +182,7 @@ def _batches_compiled(
             skip,
             start,
             float(cutoff),
-            OVERLAP,
+            near,
             max_bonds,
             centre,
             neighbour,
@@ -196,7 +195,7 @@ def _batches_compiled(
             if skip[i]:
                 reason = _hopeless(structures.lattice[i], int(structures.n_atoms[i]), cutoff)
             else:
-                reason = _describe(kernel, int(status[i]), culprit[i], cutoff)
+                reason = _describe(kernel, int(status[i]), culprit[i], _numbers(structures, i), cutoff)
             refused.append(Refusal(str(structures.material_id[i]), "featurize", reason, str(structures.hashes[i])))
         if total < 0:
             room *= 2
@@ -209,9 +208,9 @@ def _batches_compiled(
             yield rows, CrystalGraphs(chosen.numbers, chosen.n_atoms, n_bonds[rows], *bonds)
 
 
-def _describe(kernel: Any, status: int, culprit: FloatArray, cutoff: float) -> str:
+def _describe(kernel: Any, status: int, culprit: FloatArray, numbers: IntArray, cutoff: float) -> str:
     if status == kernel.OVERLAPPING:
-        return _overlapping(int(culprit[0]), int(culprit[1]), float(culprit[2]))
+        return overlapping(int(culprit[0]), int(culprit[1]), float(culprit[2]), numbers)
     return _isolated(int(culprit[0]), cutoff)
 
 
@@ -231,7 +230,7 @@ def _batches_one_by_one(
         reason = _hopeless(structures.lattice[i], int(stop - start), cutoff)
         if not reason:
             part = find_bonds(structures.lattice[i], structures.frac[start:stop], cutoff, vectors=vectors)
-            reason = _unusable(part, int(stop - start), cutoff)
+            reason = _unusable(part, _numbers(structures, i), cutoff)
         if reason:
             refused.append(Refusal(str(structures.material_id[i]), "featurize", reason, str(structures.hashes[i])))
             continue
@@ -309,25 +308,77 @@ def _hopeless(lattice: FloatArray, n_atoms: int, cutoff: float) -> str:
         return ""
     density = n_atoms / abs(float(np.linalg.det(lattice)))
     if density > DENSEST:
-        return f"overlapping atoms: {density:.3g} atoms per cubic Angstrom"
+        return _too_dense(density)
     extent = np.abs(lattice).sum(axis=0) / cutoff + 2.0
     return f"isolated atoms: {n_atoms} in a cell of {'x'.join(f'{e * cutoff:.0f}' for e in extent)} Angstrom"
 
 
-def _unusable(part: Bonds, n_atoms: int, cutoff: float) -> str:
-    centre, neighbour, distance = part[:3]
-    if len(distance):
-        nearest = int(distance.argmin())
-        if distance[nearest] < OVERLAP:
-            return _overlapping(int(centre[nearest]), int(neighbour[nearest]), float(distance[nearest]))
-    lonely = np.bincount(centre, minlength=n_atoms) == 0
+def _unusable(part: Bonds, numbers: IntArray, cutoff: float) -> str:
+    if reason := _overlap(part, numbers):
+        return reason
+    lonely = np.bincount(part.centre, minlength=len(numbers)) == 0
     if lonely.any():
         return _isolated(int(lonely.argmax()), cutoff)
     return ""
 
 
-def _overlapping(first: int, second: int, distance: float) -> str:
-    return f"overlapping atoms: sites {first} and {second} are {distance:.3f} Angstrom apart"
+def _too_dense(density: float) -> str:
+    return f"overlapping atoms: {density:.3g} atoms per cubic Angstrom"
+
+
+def _overlap(part: Bonds, numbers: IntArray) -> str:
+    near = reach(numbers)
+    rows = np.flatnonzero(part.distance < near[part.centre] + near[part.neighbour])
+    if not len(rows):
+        return ""
+    nearest = int(rows[part.distance[rows].argmin()])
+    return overlapping(int(part.centre[nearest]), int(part.neighbour[nearest]), float(part.distance[nearest]), numbers)
+
+
+def without_overlaps(structures: Structures) -> tuple[IntArray, list[Refusal]]:
+    """Which structures have no two atoms nearer than `atomsets_core.structures.contacts` allows.
+
+    What no parent can take is so known before a structure is kept. Sites with partial occupancy may stand on each
+    other, so that structures which have them aren't looked at.
+
+    Args:
+        structures: (n) of them.
+
+    Returns:
+        (k,) ascending row numbers of those that can be kept, and a refusal for each other one.
+    """
+    reasons = _overlaps(structures)
+    refused = [
+        Refusal(str(structures.material_id[i]), "validate", reasons[i], str(structures.hashes[i]))
+        for i in sorted(reasons)
+    ]
+    return np.setdiff1d(np.arange(len(structures)), np.array(list(reasons), dtype=np.int64)), refused
+
+
+def _overlaps(structures: Structures) -> dict[int, str]:
+    """Row of each ordered structure with overlapping atoms, and the reason it is refused."""
+    near, volume = reach(structures.numbers), np.abs(np.linalg.det(structures.lattice))
+    dense = ~structures.disordered & (structures.n_atoms > DENSEST * volume)
+    skip = dense | structures.disordered
+    reasons = {int(i): _too_dense(structures.n_atoms[i] / volume[i]) for i in np.flatnonzero(dense)}
+    if (kernel := compiled_module("structures.neighbour_kernel")) is not None:
+        culprit = np.empty((len(structures), 3))
+        columns = np.ascontiguousarray(structures.lattice), np.ascontiguousarray(structures.frac), structures.offsets
+        kernel.overlaps(*columns, near, skip, culprit)
+        for i in np.flatnonzero(~skip & (culprit[:, 2] >= 0)):
+            first, second, distance = culprit[i]
+            reasons[int(i)] = overlapping(int(first), int(second), float(distance), _numbers(structures, i))
+        return reasons
+    cutoff = 2 * float(near.max(initial=0))
+    for i in np.flatnonzero(~skip & ~_are_hopeless(structures.lattice, structures.n_atoms, max(cutoff, 1.0))):
+        frac = structures.frac[structures.offsets[i] : structures.offsets[i + 1]]
+        if reason := _overlap(find_bonds(structures.lattice[i], frac, cutoff), _numbers(structures, i)):
+            reasons[int(i)] = reason
+    return reasons
+
+
+def _numbers(structures: Structures, i: int | np.integer[Any]) -> IntArray:
+    return structures.numbers[structures.offsets[i] : structures.offsets[i + 1]]
 
 
 def _isolated(site: int, cutoff: float) -> str:

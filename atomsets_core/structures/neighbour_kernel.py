@@ -27,7 +27,7 @@ def fill(
     skip: Any,
     first: int,
     cutoff: float,
-    overlap: float,
+    reach: Any,
     max_bonds: int,
     centre: Any,
     neighbour: Any,
@@ -45,7 +45,7 @@ def fill(
         skip: (n,) bool, structures to leave out.
         first: structure to begin with.
         cutoff: Angstrom, inclusive.
-        overlap: Angstrom, distance below which two atoms overlap.
+        reach: (n_atoms_total,) float64, Angstrom: atoms nearer than the sum of theirs overlap.
         max_bonds: a structure that would exceed it is left to the next call, unless it is the first with bonds.
         centre: (capacity,) int64, filled: atoms counted from the first accepted structure of this call.
         neighbour: (capacity,) int64, filled.
@@ -67,7 +67,8 @@ def fill(
         found = _one(lattice[i], frac[low:high], cutoff, total, centre, neighbour, distance)
         if found < 0 or (total > 0 and total + found > max_bonds):
             return (i, total) if total > 0 else (i, -1)
-        status[i], which = _judge(centre[total : total + found], distance[total : total + found], high - low, overlap)
+        rows = slice(total, total + found)
+        status[i], which = _judge(centre[rows], neighbour[rows], distance[rows], reach[low:high])
         if status[i] == FINE:
             for b in range(total, total + found):
                 centre[b] += atoms
@@ -84,11 +85,12 @@ def fill(
 
 
 @compiled
-def _judge(centre: Any, distance: Any, n_atoms: int, overlap: float) -> Any:
-    """Status of a structure, and the shortest bond or the atom without neighbours."""
-    nearest = -1
+def _judge(centre: Any, neighbour: Any, distance: Any, reach: Any) -> Any:
+    """Status of a structure, and the shortest bond of atoms that overlap or the atom without neighbours."""
+    nearest, n_atoms = -1, len(reach)
     for b in range(len(distance)):
-        if distance[b] < overlap and (nearest < 0 or distance[b] < distance[nearest]):
+        near = distance[b] < reach[centre[b]] + reach[neighbour[b]]
+        if near and (nearest < 0 or distance[b] < distance[nearest]):
             nearest = b
     if nearest >= 0:
         return OVERLAPPING, nearest
@@ -100,6 +102,77 @@ def _judge(centre: Any, distance: Any, n_atoms: int, overlap: float) -> Any:
             expected += 1
     # The atoms before `expected` have a bond; all have one when it has run past the last.
     return (FINE, 0) if expected == n_atoms else (ISOLATED, expected)
+
+
+@compiled
+def overlaps(lattice: Any, frac: Any, atom_start: Any, reach: Any, skip: Any, culprit: Any) -> None:
+    """The two atoms of each structure that are nearest to each other among those that overlap.
+
+    Every pair is looked at, but nearly all are passed over by their fractional coordinates alone: two atoms are at
+    least as far apart as the lattice planes through them.
+
+    Args:
+        lattice: (n, 3, 3) float64, row vectors, Angstrom.
+        frac: (n_atoms_total, 3) float64.
+        atom_start: (n + 1,) int64, first atom of each structure.
+        reach: (n_atoms_total,) float64, Angstrom: atoms nearer than the sum of theirs overlap.
+        skip: (n,) bool, structures to leave out.
+        culprit: (n, 3) float64, filled: two atoms and their distance, which is -1 where none overlap.
+    """
+    for i in range(len(atom_start) - 1):
+        culprit[i, 2] = -1.0
+        if not skip[i]:
+            low, high = atom_start[i], atom_start[i + 1]
+            _nearest_overlap(lattice[i], frac[low:high], reach[low:high], culprit[i])
+
+
+@compiled
+def _nearest_overlap(cell: Any, frac: Any, reach: Any, culprit: Any) -> None:
+    n, best = len(frac), np.inf
+    spacing, place = _plane_distances(cell), np.empty((n, 3))
+    for i in range(n):
+        for axis in range(3):
+            place[i, axis] = _wrapped(frac[i, axis])
+    for i in range(n):
+        for j in range(i, n):
+            limit, far = reach[i] + reach[j], False
+            for axis in range(3):
+                gap = abs(place[j, axis] - place[i, axis])
+                far |= min(gap, 1.0 - gap) * spacing[axis] >= limit
+            if far:
+                continue
+            u, v, w = place[j, 0] - place[i, 0], place[j, 1] - place[i, 1], place[j, 2] - place[i, 2]
+            ru, rv, rw = limit / spacing[0], limit / spacing[1], limit / spacing[2]
+            # The first and last image whose planes are near enough.
+            u_low, u_high = math.ceil(-ru - u), math.floor(ru - u)
+            v_low, v_high = math.ceil(-rv - v), math.floor(rv - v)
+            w_low, w_high = math.ceil(-rw - w), math.floor(rw - w)
+            for a in range(int(u_low), int(u_high) + 1):
+                for b in range(int(v_low), int(v_high) + 1):
+                    for c in range(int(w_low), int(w_high) + 1):
+                        if i == j and a == 0 and b == 0 and c == 0:
+                            continue
+                        square = 0.0
+                        for axis in range(3):
+                            part = (u + a) * cell[0, axis] + (v + b) * cell[1, axis] + (w + c) * cell[2, axis]
+                            square += part * part
+                        if square < limit * limit and square < best:
+                            best = square
+                            culprit[0], culprit[1], culprit[2] = i, j, math.sqrt(square)
+
+
+@compiled
+def _plane_distances(cell: Any) -> Any:
+    """(3,) Angstrom: distance between the lattice planes along each vector, volume over area of the opposite face."""
+    spacing = np.empty(3)
+    for axis in range(3):
+        u, v = (axis + 1) % 3, (axis + 2) % 3
+        x = cell[u, 1] * cell[v, 2] - cell[u, 2] * cell[v, 1]
+        y = cell[u, 2] * cell[v, 0] - cell[u, 0] * cell[v, 2]
+        z = cell[u, 0] * cell[v, 1] - cell[u, 1] * cell[v, 0]
+        volume = abs(x * cell[axis, 0] + y * cell[axis, 1] + z * cell[axis, 2])
+        spacing[axis] = volume / math.sqrt(x * x + y * y + z * z)
+    return spacing
 
 
 @compiled

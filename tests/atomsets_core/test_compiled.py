@@ -14,7 +14,7 @@ import numpy as np
 from atomsets_core.structures.neighbour_kernel import fill
 n = np.zeros(1, np.int64)
 lists = np.empty(1000, np.int64), np.empty(1000, np.int64), np.empty(1000)
-print(fill(3 * np.eye(3)[None], np.zeros((1, 3)), np.array([0, 1]), np.zeros(1, bool), 0, 5.0, 0.3, 1000,
+print(fill(3 * np.eye(3)[None], np.zeros((1, 3)), np.array([0, 1]), np.zeros(1, bool), 0, 5.0, np.full(1, 0.15), 1000,
            *lists, n, n.copy(), np.zeros((1, 3))))
 """
 

@@ -40,6 +40,7 @@ from atomsets_flows.campaign.base import CampaignError
 from atomsets_flows.campaign.reading import read_campaign
 from benchmarks.machine import RESULTS, describe, keep
 from tests.fuzz.malformed import GOOD, files, parquet_files, table
+from tests.fuzz.more_formats import MORE
 
 TOKENS = [b"0", b"-1", b"nan", b"inf", b"1e999", b"\n", b" ", b"\t", b"'", b'"', b"{", b"}", b"[", b"]", b",",
           b":", b"loop_", b"data_", b"_atom_site_label", b"null", b"true", b"\x00", b"\xff\xfe", b"Fe",
@@ -83,10 +84,10 @@ def damaged(good: bytes, rng: random.Random) -> bytes:
 
 
 def structures_of(place: Path, ending: str) -> Read:
-    """A reader of structure files of one ending."""
+    """A reader of structure files of one ending or name."""
 
     def read(content: bytes) -> str:
-        path = place / f"x{ending}"
+        path = place / (f"x{ending}" if ending.startswith(".") else ending)
         path.write_bytes(content)
         try:
             pulled = read_path(path)
@@ -193,6 +194,8 @@ def readers(place: Path) -> dict[str, tuple[Sequence[bytes], Read]]:
         "ASE database": ([ase_database(place)], structures_of(place, ".db")),
         "campaign": ([CAMPAIGN], campaign_of(place)),
     }
+    for name, (file, good_files) in MORE.items():
+        found[name] = ([text.encode() for text in good_files], structures_of(place, file))
     for name, ending in (("feature shard", ".parquet"), ("manifest entry", ".json")):
         good, read = shards_of(place, ending)
         found[name] = ([good], read)

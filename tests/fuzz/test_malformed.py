@@ -8,10 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.files.reading import read_path
 from tests.fuzz.malformed import GOOD, files
+from tests.fuzz.more_formats import MORE
 
 CORPUS = list(files())
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_good_files_of_further_formats_are_read_and_cut_ones_give_a_row_or_a_reason(name: str, tmp_path: Path):
+    file, good = MORE[name]
+    for text in good[:1]:
+        (tmp_path / file).write_text(text)
+        pulled = read_path(tmp_path / file)
+        assert len(pulled.structures) >= 1, pulled.refused
+        for part in range(1, 12):
+            (tmp_path / file).write_text(text[: len(text) * part // 12])
+            try:
+                pulled = read_path(tmp_path / file)
+            except SourceError:
+                continue
+            assert np.isfinite(pulled.structures.frac).all()
+            assert all(refusal.reason and "\n" not in refusal.reason for refusal in pulled.refused)
 
 
 def test_the_corpus_is_large_and_of_every_format():

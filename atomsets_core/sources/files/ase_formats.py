@@ -19,14 +19,26 @@ from atomsets_core.storage import check_arrays
 from atomsets_core.structures import Refusal
 
 
-def _ase(module: str) -> Any:
+def installed_ase(module: str) -> Any:
+    """A module of ASE.
+
+    Raises:
+        SourceError: ASE isn't installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise SourceError("extended XYZ files and ASE databases are read with ASE: pip install ase") from error
+        raise SourceError(
+            "extended XYZ, ASE databases and outputs of calculations are read with ASE: pip install ase"
+        ) from error
 
 
-def _from_atoms(atoms: Any) -> Crystal:
+def crystal_from_atoms(atoms: Any) -> Crystal:
+    """The crystal of ASE's atoms.
+
+    Raises:
+        ValueError: they are none.
+    """
     if not all(atoms.pbc):
         raise ValueError("not periodic in all three directions: a crystal needs a cell (Lattice=... and pbc=T T T)")
     cell = np.array(atoms.cell.array, dtype=np.float64)
@@ -44,7 +56,7 @@ def read_xyz(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
         SourceError: ASE isn't installed.
         ValueError: the file can't be read.
     """
-    return _xyz_entries(_ase("ase.io.extxyz").read_xyz, file, id_column)
+    return _xyz_entries(installed_ase("ase.io.extxyz").read_xyz, file, id_column)
 
 
 def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
@@ -58,7 +70,7 @@ def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator
             atoms = next(read_xyz(io.StringIO(frame), index=0))
             inside, columns = split_id(_atoms_columns(atoms), id_column)
             material_id = inside or material_id
-            yield Entry(material_id, _from_atoms(atoms), columns)
+            yield Entry(material_id, crystal_from_atoms(atoms), columns)
         except Exception as error:
             yield Refusal(material_id, "parse", reason_of(error))
 
@@ -71,7 +83,7 @@ def _check_frame(frame: str) -> None:
         raise ValueError(f"{int(header)} atoms are announced, {max(len(lines) - 2, 0)} lines follow")
     if len(lines) > 2:
         # by ASE's own reading of the line: quotes, repeated keys and numbers have more forms than one thinks of
-        stated = _ase("ase.io.extxyz").key_val_str_to_dict(lines[1].strip()).get("Properties", "")
+        stated = installed_ase("ase.io.extxyz").key_val_str_to_dict(lines[1].strip()).get("Properties", "")
         widths = [int(part) for part in str(stated).split(":")[2::3]]
         if sum(widths) > len(lines[2].split()) or min(widths, default=1) < 1:
             raise ValueError(f"{sum(widths):.3g} columns are announced, a line of it has {len(lines[2].split())}")
@@ -101,7 +113,7 @@ def read_ase_database(file: StructureFile, id_column: str) -> Iterator[Entry | R
         SourceError: ASE isn't installed.
         ValueError: the file is no such database.
     """
-    _ase("ase.db")
+    installed_ase("ase.db")
     if file.member:
         return ase_rows(file, id_column, "db")
     _check_ase_database(file.path)
@@ -131,7 +143,7 @@ def _check_columns(connection: sqlite3.Connection) -> None:
 
 def ase_rows(file: StructureFile, id_column: str, kind: str) -> Iterator[Entry | Refusal]:
     """The rows of an ASE database in SQLite or JSON, with its key-value pairs as columns."""
-    connect = _ase("ase.db").connect
+    connect = installed_ase("ase.db").connect
     with ExitStack() as stack:
         path = file.path
         if file.member or path.name.lower().endswith(".gz"):  # ASE opens files only
@@ -146,6 +158,6 @@ def ase_rows(file: StructureFile, id_column: str, kind: str) -> Iterator[Entry |
                 material_id = inside or material_id
                 if row.get("energy") is not None:
                     columns = {"energy": row.energy, **columns}
-                yield Entry(material_id, _from_atoms(row.toatoms()), columns)
+                yield Entry(material_id, crystal_from_atoms(row.toatoms()), columns)
             except Exception as error:
                 yield Refusal(material_id, "parse", reason_of(error))

@@ -2,7 +2,8 @@
 
 The parser of pymatgen is forgiving: it leaves out sites whose symbol it can't read, and falls back to P1 or to a
 standard setting where it doesn't know the space group. The result is a structure, but not the one in the file, so
-`read_cif` refuses what pymatgen only warns of.
+`read_cif` makes the list of sites (`cif_sites`) and the symmetry (`cif_symmetry`) plain before pymatgen sees them, and
+refuses what pymatgen only warns of.
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ from pymatgen.io.cif import CifParser
 from scipy.spatial import cKDTree
 
 from atomsets_core.sources.base import Crystal, Entry, default_id, reason_of
+from atomsets_core.sources.files.cif_sites import (
+    UNKNOWN,
+    Data,
+    check_implicit_hydrogen,
+    check_kind,
+    formula_disagreement,
+    prepare_sites,
+    with_shared_hydrogen,
+)
+from atomsets_core.sources.files.cif_symmetry import LISTED, operations_listed, read_without_operations
+from atomsets_core.sources.files.space_groups import keeps_metric
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
 _BLOCK = re.compile(r"^[ \t]*data_", re.MULTILINE | re.IGNORECASE)
@@ -70,33 +82,67 @@ def _database_codes(blocks: list[str]) -> list[str | None]:
 def structure_from_block(block: str) -> Structure | Crystal:
     """The structure of one data block, in the cell of the file.
 
-    Plain blocks go through `read_plain`, all others through pymatgen's parser.
+    Plain blocks go through `read_plain`, all others through pymatgen's parser; which operations are meant where none
+    are listed is for `atomsets_core.sources.files.cif_symmetry`.
 
     Raises:
-        ValueError: the block can't be parsed, or the sites pymatgen makes of it aren't those the file lists.
+        ValueError: the block can't be parsed, or the sites that would come of it aren't those the file lists.
     """
     plain = read_plain(block)
-    return parsed_by_pymatgen(block) if plain is None else plain
+    return plain if plain is not None else _read_parsed(block)
+
+
+def _read_parsed(block: str) -> Structure | Crystal:
+    parser, data = _parsed(block)
+    if operations_listed(data):
+        return _structure_of(parser, data)
+    lattice = parser.get_lattice(data)  # type: ignore[arg-type]  # of the block it needs what it holds
+    if lattice is None:
+        raise ValueError("its cell can't be read")
+    return read_without_operations(block, data, lattice, _read_listed)
+
+
+def _read_listed(block: str) -> Structure | Crystal:
+    plain = read_plain(block)
+    return plain if plain is not None else parsed_by_pymatgen(block)
 
 
 def parsed_by_pymatgen(block: str) -> Structure:
-    """The structure of one data block by pymatgen's parser.
+    """The structure of one data block that lists its operations, by pymatgen's parser.
 
     Raises:
         ValueError: the block can't be parsed, or the sites pymatgen makes of it aren't those the file lists.
     """
+    parser, data = _parsed(block)
+    if not operations_listed(data):  # of a broken block, the last text of which never ends
+        raise ValueError("the symmetry operations can't be read")
+    return _structure_of(parser, data)
+
+
+def _parsed(block: str) -> tuple[CifParser, Data]:
+    """The parser of pymatgen, and the block as it holds it, with a list of sites that are atoms."""
     try:
         parser = CifParser.from_str(block)
     except Exception as error:
         raise ValueError(reason_of(error, "a table of it is incomplete")) from error
-    data = next(iter(parser.as_dict().values()))
-    if reason := _no_cell(data) or _unknown_element(data) or _missing_coordinate(data):
+    held = next(iter(parser._cif.data.values()))  # type: ignore[attr-defined]  # what it makes structures of
+    check_kind(held.data)
+    if reason := _no_cell(held.data):
         raise ValueError(reason)
+    prepare_sites(held.data, next((loop for loop in held.loops if "_atom_site_label" in loop), ()))
+    return parser, held.data
+
+
+def _structure_of(parser: CifParser, data: Data) -> Structure:
     try:
         structure = parser.parse_structures(primitive=False, on_error="raise")[0]
     except ValueError as error:
         cause = error.__cause__
         raise ValueError(reason_of(cause if isinstance(cause, Exception) else error)) from error
+    rotations = np.array([operation.rotation_matrix for operation in parser.symmetry_operations])
+    if not keeps_metric(rotations, structure.lattice.matrix):
+        raise ValueError("the symmetry operations contradict the cell: they would change its lengths or angles")
+    structure = with_shared_hydrogen(structure, data)
     if reason := _not_as_listed(data, structure, parser):
         raise ValueError(reason)
     return structure
@@ -114,61 +160,24 @@ def _no_cell(data: Mapping[str, Any]) -> str:
 def _not_as_listed(data: Mapping[str, Any], structure: Structure, parser: CifParser) -> str:
     """Why the structure isn't the one the file lists; "" where it is."""
     said: list[str] = parser.warnings  # type: ignore[attr-defined]
-    reason = _unknown_symmetry(data, said) or _lost_sites(data, structure)
-    if reason or not structure.is_ordered:
-        return reason
-    if any("implicit hydrogens" in warning for warning in said):
-        return "hydrogen atoms are stated but have no positions"
-    disagreement = parser.check(structure) or ""
-    if disagreement.startswith(("Missing elements", "Incorrect stoichiometry")):
-        return f"the formula and the sites of the file disagree: {disagreement}"
-    return ""
-
-
-def _unknown_element(data: Mapping[str, Any]) -> str:
-    """A symbol that pymatgen would cut to its first letter: a vacancy "Va" to vanadium, "Cx" to carbon."""
-    symbols = data.get("_atom_site_type_symbol")
-    for symbol in symbols or data.get("_atom_site_label", []):
-        pattern = r"[A-Za-z]+" if symbols else r"[A-Z][a-z]"  # a label may go on in capitals: OW1, C1A
-        match = re.match(pattern, symbol)
-        letters = match.group().capitalize() if match else ""
-        if (letters or symbols) and not Element.is_valid_symbol(letters) and letters not in _WATER:
-            return f"unknown element {symbol!r}"
-    return ""
-
-
-def _missing_coordinate(data: Mapping[str, Any]) -> str:
-    for axis in "xyz":
-        if any(value.strip().lower() in (".", "?", "nan") for value in data.get(f"_atom_site_fract_{axis}", [])):
-            return "a site has no coordinates"
-    return ""
-
-
-def _unknown_symmetry(data: Mapping[str, Any], warnings: list[str]) -> str:
-    """A space group that pymatgen replaced by P1 or by the standard setting of its number."""
-    listed = any("xyz" in key and ("symop" in key or "equiv_pos" in key) for key in data)
-    symbols = [
-        re.sub(r"[\s_]", "", str(value))
-        for key, value in data.items()
-        if key.lower().startswith(("_symmetry_space_group_name", "_space_group_name"))
-    ]
-    symbols = [symbol for symbol in symbols if symbol not in ("", ".", "?", "P1")]
-    to_p1 = any("Defaulting to P1" in warning for warning in warnings)
-    by_symbol = any("Spacegroup from" in warning for warning in warnings)
-    if to_p1 and listed:
+    if any("Defaulting to P1" in warning for warning in said):
         return "the symmetry operations can't be read"
-    if symbols and not listed and not by_symbol:
-        return f"the space group {symbols[0]!r} isn't known and no symmetry operations are listed"
-    return ""
+    if reason := _lost_sites(data, structure):
+        return reason
+    check_implicit_hydrogen(data)
+    if not structure.is_ordered:
+        disagreement = formula_disagreement(structure, data)
+    else:
+        disagreement = parser.check(structure) or ""
+        if not disagreement.startswith(("Missing elements", "Incorrect stoichiometry")):
+            return ""
+    return f"the formula and the sites of the file disagree: {disagreement}" if disagreement else ""
 
 
 def _lost_sites(data: Mapping[str, Any], structure: Structure) -> str:
     if not structure.is_ordered:
         return ""  # sites are shared: what the file lists and what became of it can't be compared one by one
-    labels = data["_atom_site_label"]
-    occupancies = data.get("_atom_site_occupancy", ["1"] * len(labels))
-    empty = {label for label, occupancy in zip(labels, occupancies, strict=True) if re.match(r"0?\.?0*$", occupancy)}
-    lost = set(labels) - {site.label for site in structure} - empty
+    lost = set(data["_atom_site_label"]) - {site.label for site in structure}
     return f"site {min(lost)!r} can't be read" if lost else ""
 
 
@@ -178,11 +187,9 @@ _CELL = tuple(f"_cell_{name}" for name in (
 
 _FRACT = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 
-_OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
-
 # what changes the meaning of the sites beyond a plain list of them
 _UNUSUAL = ("\n;", "_moment", "magn", "_attached_hydrogens", "_oxidation_number", "_eof", "_cell_modulation",
-            "global_", "save_", "stop_")  # fmt: skip
+            "_wave_vector", "_ssg_", "_fourier", "_subsystem", "_displace_", "global_", "save_", "stop_")  # fmt: skip
 
 _HASH_BEHIND = re.compile(r"^[^#\n]*[^#\s][^#\n]*#", re.MULTILINE)
 
@@ -215,8 +222,10 @@ def read_plain(block: str) -> Crystal | None:
         return None
     values, columns = tables
     symbols = columns.get("_atom_site_type_symbol")
-    operations = [columns[name] for name in _OPERATIONS if name in columns]
-    named = [name for name in values.keys() | columns.keys() if name.rstrip("_") in _OPERATIONS]
+    operations = [columns[name] for name in LISTED if name in columns]
+    named = [name for name in values.keys() | columns.keys() if name.rstrip("_") in LISTED]
+    if _has_alternatives(columns):
+        return None
     if symbols is None or "_atom_site_label" not in columns or len(operations) != 1 or len(named) != 1:
         return None
     try:
@@ -230,6 +239,8 @@ def read_plain(block: str) -> Crystal | None:
     if cell is None or occupancies != {1.0} or not np.isfinite(frac).all():
         return None
     order, numbers = np.array(found).T
+    if len(symmetry) > 1 and not keeps_metric(symmetry[:, :3, :3], cell):
+        return None
     sites = _expand(_ideal(frac), symmetry)
     if sites is None:
         return None
@@ -238,6 +249,12 @@ def read_plain(block: str) -> Crystal | None:
         return None
     by_electronegativity = np.argsort(order[owner], kind="stable")
     return Crystal(cell, numbers[owner][by_electronegativity], frac[by_electronegativity])
+
+
+def _has_alternatives(columns: Table) -> bool:
+    """Whether some sites aren't atoms, or exclude others."""
+    flags, groups = columns.get("_atom_site_calc_flag", []), columns.get("_atom_site_disorder_group", [])
+    return any(flag.lower().startswith("dum") for flag in flags) or any(group not in UNKNOWN for group in groups)
 
 
 def _tables(block: str) -> tuple[dict[str, str], Table] | None:

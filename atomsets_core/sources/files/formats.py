@@ -7,10 +7,9 @@ damaged file is taken all follow from there.
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pymatgen.core import Element, Structure
-from pymatgen.io.vasp import Poscar
 
 from atomsets_core.sources.base import (
     ID_NAMES,
@@ -35,8 +33,25 @@ from atomsets_core.sources.base import (
     split_id,
 )
 from atomsets_core.sources.files.ase_formats import ase_rows, read_ase_database, read_xyz
+from atomsets_core.sources.files.calculation_outputs import reader_of
+from atomsets_core.sources.files.cell_formats import (
+    cif_of_shelx,
+    read_aims,
+    read_castep_cell,
+    read_phonopy,
+    read_xsf,
+)
 from atomsets_core.sources.files.cif import read_cif
-from atomsets_core.storage import check_arrays, probe_content, probe_file, read_parquet
+from atomsets_core.sources.files.poscar import read_poscar
+from atomsets_core.sources.files.records import (
+    dict_from_text,
+    is_other_structure,
+    other_structure,
+    plain_record,
+    poscar_from_text,
+    with_structure_columns,
+)
+from atomsets_core.storage import COMPRESSED, check_arrays, probe_content, probe_file, read_parquet
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
 FILE_COLUMNS = ("file", "cif", "path", "structure")
@@ -57,7 +72,7 @@ class Format:
         suffixes: ends of the names of its files, in lower case; a suffix belongs to one format.
         read: its reader. Raises where nothing, or nothing more, of the file can be read.
         prefixes: beginnings of the names of its files, in upper case, for names without such an end.
-        compressed: files with .gz behind their names are read too.
+        compressed: files with .gz, .bz2 or .xz behind their names are read too.
         single: a file holds one structure as a rule, so that a damaged one is a row of the failure ledger even where
             it was asked for by itself, and not an error of the whole source.
     """
@@ -76,8 +91,8 @@ ZIP = "zip"
 
 def kind_and_stem(name: str) -> tuple[str, str]:
     """Name of the format of a file, or `ZIP` ("" where unknown), and the file's name without what says so."""
-    compressed = name.lower().endswith(".gz")
-    plain = name[:-3] if compressed else name
+    packed = next((end for end in COMPRESSED if name.lower().endswith(end)), "")
+    compressed, plain = bool(packed), name[: len(name) - len(packed)]
     path = PurePosixPath(plain)
     if path.suffix.lower() == f".{ZIP}" and not compressed:
         return ZIP, plain[: -len(path.suffix)]
@@ -118,14 +133,16 @@ def _cif(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
 
 
 def structure_from(value: Any) -> Structure | Crystal:
-    """The structure that stands in a table or JSON file: a dict, or CIF or JSON text.
+    """The structure that stands in a table or JSON file: a dict, or the text of a CIF, POSCAR, JSON or Python dict.
 
     Raises:
         Exception: it is none of those, or can't be parsed.
     """
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        value = json.loads(value)
+        value = dict_from_text(value)
     if isinstance(value, str):
+        if (poscar := poscar_from_text(value)) is not None:
+            return poscar
         found = read_cif(value, "", "")
         if len(found) != 1 or isinstance(found[0], Refusal):
             reason = found[0].reason if isinstance(found[0], Refusal) else f"{len(found)} structures, one is needed"
@@ -133,6 +150,8 @@ def structure_from(value: Any) -> Structure | Crystal:
         return found[0].structure
     if not isinstance(value, dict):
         raise ValueError(f"not a structure but a {type(value).__name__}")
+    if is_other_structure(value):
+        return other_structure(value)
     if "lattice" not in value or "sites" not in value:
         missing = "lattice" if "lattice" not in value else "sites"
         raise ValueError(f"a {value.get('@class', 'dict')} without {missing!r}, not a crystal structure")
@@ -196,6 +215,7 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
             table = read_parquet(file.path, file.path.stat().st_size)
     except pa.ArrowException as error:
         raise ValueError(reason_of(error, "not a readable Parquet file")) from error
+    table = with_structure_columns(table)
     if "lattice" not in table.column_names and "structure" in table.column_names:
         rows = (row for batch in table.to_batches(1000) for row in batch.to_pylist())
         return read_items((_item(row, id_column) for row in rows), file.stem, table.num_rows)
@@ -210,24 +230,17 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
 
 
 def _poscar(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
-    text = file.text()
-    try:
-        _check_poscar(text)
-        poscar = Poscar.from_str(text, read_velocities=False)
-    except Exception as error:
-        raise ValueError(reason_of(error, "not a readable POSCAR")) from error
-    if not poscar.true_names:  # pymatgen would call them H, He, Li, ...
-        raise ValueError("no element symbols (VASP 4 format): write them in the line before the numbers of atoms")
-    return iter([Entry(file.stem, poscar.structure)])
+    return iter([Entry(file.stem, read_poscar(file.text()))])
 
 
-def _check_poscar(text: str) -> None:
-    """Raise ValueError where a POSCAR announces more atoms than it has lines: pymatgen names them all, however many."""
-    lines = text.splitlines()
-    for line in lines[5:7]:
-        counts = list(itertools.takewhile(str.isdecimal, line.split()))
-        if counts and (any(len(count) > 9 for count in counts) or sum(map(int, counts)) > len(lines)):
-            raise ValueError(f"{' + '.join(counts)} atoms are announced, the file has {len(lines)} lines")
+def _lone(read: Callable[[str], Crystal]) -> Reader:
+    """A reader of files of one structure, from what reads their text."""
+    return lambda file, _id_column: iter([Entry(file.stem, read(file.text()))])
+
+
+def _shelx(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
+    found = read_cif(cif_of_shelx(file.text()), file.name, file.stem)
+    return iter([replace(item, material_id=file.name) if isinstance(item, Refusal) else item for item in found])
 
 
 def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
@@ -242,15 +255,30 @@ def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
     return read_items(items, file.stem, len(items))
 
 
+def _json_lines(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+    """A record a line; one that can't be read is refused by its number, and the others are read."""
+    lines = [line for line in file.text().splitlines() if line.strip()]
+    return read_items((_line_item(line, id_column) for line in lines), file.stem, len(lines))
+
+
+def _line_item(line: str, id_column: str) -> Item:
+    try:
+        return _item(json.loads(line), id_column)
+    except (ValueError, RecursionError):
+        return None, "{" + line, {}  # no JSON and no dict: refused with the reason where it is read
+
+
 def _is_structure(value: Any) -> bool:
     return isinstance(value, dict) and "lattice" in value and "sites" in value
 
 
 def _item(record: Any, id_column: str, name: str | None = None) -> Item:
     """One element of a list, or value of a dict: a structure, or a record with one under "structure"."""
+    record = plain_record(record) if isinstance(record, dict) else record
     if not isinstance(record, dict) or "structure" not in record:
         return name, record, {}
     inside, columns = split_id({key: value for key, value in record.items() if key != "structure"}, id_column)
+    columns = {key: value for key, value in columns.items() if not str(key).startswith("@")}
     return name or inside, record["structure"], columns
 
 
@@ -258,6 +286,8 @@ def _json_items(document: Any, id_column: str) -> list[Item]:
     """The structures of the layouts listed in `read_path`, in the order of the file."""
     if _is_structure(document):
         return [(None, document, {})]
+    if isinstance(document, dict) and isinstance(document.get("entries"), list):  # as Alexandria writes them
+        document = document["entries"]
     if isinstance(document, list):
         return [_item(item, id_column) for item in document]
     if not isinstance(document, dict):
@@ -270,14 +300,17 @@ def _json_items(document: Any, id_column: str) -> list[Item]:
         return _named_records(records, document.get("index", []), id_column)
     if isinstance(rows, list):  # pandas, orient "table"; replies of databases
         return [_item(item, id_column) for item in rows]
-    if isinstance(column, str) or _is_structure(column):
+    if isinstance(column, str) or _is_structure(column) or is_other_structure(document.get("atoms")):
         return [_item(document, id_column)]
+    if is_other_structure(document):
+        return [_item({"structure": document}, id_column)]
     if isinstance(column, dict) and "@class" not in column:  # pandas, orient "columns"
         others = {key: values for key, values in document.items() if isinstance(values, dict)}
         records = [{key: values.get(row) for key, values in others.items()} for row in column]
         return _named_records(records, list(column), id_column)
     if not any(
-        _is_structure(value) or (isinstance(value, dict) and "structure" in value) for value in document.values()
+        _is_structure(value) or (isinstance(value, dict) and "structure" in plain_record(value))
+        for value in document.values()
     ):
         raise ValueError(
             f"no structures in it: the JSON holds {', '.join(sorted(map(str, document))[:5]) or 'nothing'}"
@@ -358,13 +391,24 @@ def _is_text(reference: str) -> bool:
 
 PARQUET = Format("Parquet", (".parquet", ".pq"), _parquet, compressed=False)
 JSON = Format("pymatgen JSON", (".json",), _json)
+JSON_LINES = Format("JSON lines", (".jsonl", ".ndjson"), _json_lines)
 CSV = Format("CSV", (".csv",), _csv)
 
 FORMATS = (
     PARQUET,
     JSON,
+    JSON_LINES,
     Format("CIF", (".cif", ".mcif"), _cif, single=True),
     Format("POSCAR", (".vasp", ".poscar", ".contcar"), _poscar, prefixes=("POSCAR", "CONTCAR"), single=True),
+    Format("FHI-aims", (), _lone(read_aims), prefixes=("GEOMETRY.IN",), single=True),
+    Format("XSF", (".xsf",), _lone(read_xsf), single=True),
+    Format("CASTEP", (".cell",), _lone(read_castep_cell), single=True),
+    Format("SHELX", (".res", ".ins"), _shelx, single=True),
+    Format("phonopy", (), _lone(read_phonopy), prefixes=("PHONOPY",), single=True),
+    Format("vasprun", (), reader_of("ase.io.vasp", "read_vasp_xml"), prefixes=("VASPRUN",), single=True),
+    Format("OUTCAR", (), reader_of("ase.io.vasp", "read_vasp_out"), prefixes=("OUTCAR",), single=True),
+    Format("Quantum ESPRESSO input", (".pwi",), reader_of("ase.io.espresso", "read_espresso_in"), single=True),
+    Format("Quantum ESPRESSO output", (".pwo",), reader_of("ase.io.espresso", "read_espresso_out"), single=True),
     Format("extended XYZ", (".xyz", ".extxyz"), read_xyz),
     Format("ASE database", (".db",), read_ase_database, compressed=False),
     CSV,

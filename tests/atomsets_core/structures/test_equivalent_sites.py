@@ -67,7 +67,7 @@ def test_counts_are_those_of_the_whole_graph():
 
 def test_without_symmetry_nothing_is_merged():
     rng = np.random.default_rng(0)
-    cell = Structure(Lattice.from_parameters(6, 7, 8, 80, 95, 105), ["Si"] * 6, rng.random((6, 3)))
+    cell = Structure(Lattice.from_parameters(6, 7, 8, 80, 95, 105), ["H"] * 6, rng.random((6, 3)))
     graphs = graph_of(as_structures([cell]))
     merged = merge_alike(graphs, 3, SHORT)
     assert len(merged.numbers) == 6

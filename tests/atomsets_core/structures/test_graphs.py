@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.structures.batch import Refusal, Structures
-from atomsets_core.structures.graphs import OVERLAP, CrystalGraphs, graph_batches, neighbours
+from atomsets_core.structures.graphs import CrystalGraphs, graph_batches, neighbours
 from atomsets_core.structures.reading import as_structures
 
 CUTOFF = 4.0
@@ -108,7 +108,7 @@ def test_the_cutoff_is_inclusive():
 
 
 REFUSED = {
-    "overlapping atoms: sites": Structure(Lattice.cubic(4), ["H", "H"], [[0, 0, 0], [0.9 * OVERLAP / 4, 0, 0]]),
+    "overlapping atoms: sites": Structure(Lattice.cubic(4), ["H", "H"], [[0, 0, 0], [0.07, 0, 0]]),
     "overlapping atoms: sites 0 and 1 are 0.000": Structure(Lattice.cubic(4), ["H", "H"], [[0, 0, 0], [1, 0, 0]]),
     "atoms per cubic Angstrom": Structure(Lattice.cubic(0.7), ["H"], [[0, 0, 0]]),
     "isolated atom: site 0": Structure(Lattice.cubic(9), ["He"], [[0, 0, 0]]),

@@ -62,8 +62,9 @@ def test_distances_of_the_kernel_are_pymatgens_to_1e_8(elastic):
     lists = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
     found = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros((n, 3))
     skip = np.zeros(n, bool)
+    near = np.full(len(structures.numbers), 0.15)
     _, total = kernel.fill(
-        structures.lattice, structures.frac, structures.offsets, skip, 0, 5.0, 0.3, room, *lists, *found
+        structures.lattice, structures.frac, structures.offsets, skip, 0, 5.0, near, room, *lists, *found
     )
     expected = np.sort(neighbours(structures.lattice[0], structures.frac, 5.0)[2])
     np.testing.assert_allclose(np.sort(lists[2][:total]), expected, atol=1e-8, rtol=0)

@@ -47,9 +47,33 @@ def write_with_ase(path: Path) -> None:
         pytest.importorskip("ase.io").write(path, atoms, format="extxyz")
 
 
+def write_shelx(path: Path) -> None:
+    atoms = "".join(f"Fe{i} 1 {' '.join(map(str, site.frac_coords))} 11.0\n" for i, site in enumerate(IRON))
+    path.write_text(f"TITL x\nCELL 1 2.87 2.87 2.87 90 90 90\nLATT -1\nSFAC Fe\nUNIT 2\n{atoms}END\n")
+
+
+def write_phonopy(path: Path) -> None:
+    points = "".join(f"  - {{symbol: Fe, coordinates: {site.frac_coords.tolist()}}}\n" for site in IRON)
+    path.write_text(f"unit_cell:\n  lattice: {IRON.lattice.matrix.tolist()}\n  points:\n{points}")
+
+
+def written_by_ase(**options):
+    return lambda path: pytest.importorskip("ase.io").write(path, IRON.to_ase_atoms(), **options)
+
+
+# Outputs of calculations, which only calculations write: tests of their own read real ones.
+OUTPUTS = {"vasprun", "OUTCAR", "Quantum ESPRESSO output"}
+
 WRITERS = {
     "Parquet": write_parquet,
     "pymatgen JSON": lambda path: path.write_text(json.dumps(IRON.as_dict())),
+    "JSON lines": lambda path: path.write_text(json.dumps({"structure": IRON.as_dict()}) + "\n"),
+    "FHI-aims": written_by_ase(format="aims"),
+    "XSF": written_by_ase(format="xsf"),
+    "CASTEP": written_by_ase(format="castep-cell"),
+    "SHELX": write_shelx,
+    "phonopy": write_phonopy,
+    "Quantum ESPRESSO input": written_by_ase(format="espresso-in", pseudopotentials={"Fe": "Fe.upf"}),
     "CIF": lambda path: path.write_text(IRON.to(fmt="cif")),
     "POSCAR": lambda path: path.write_text(IRON.to(fmt="poscar")),
     "extended XYZ": write_with_ase,
@@ -69,7 +93,10 @@ def read(path: Path, known: Format) -> Pulled:
     return found if isinstance(found, Pulled) else pulled_from_entries(found)
 
 
-@pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
+WRITTEN = [known for known in FORMATS if known.name not in OUTPUTS]
+
+
+@pytest.mark.parametrize("known", WRITTEN, ids=lambda known: known.name)
 def test_each_format_reads_a_file_under_each_of_its_names(known, tmp_path):
     for name in names(known):
         for written in (name, name.upper()):
@@ -82,9 +109,9 @@ def test_each_format_reads_a_file_under_each_of_its_names(known, tmp_path):
             (tmp_path / written).unlink()
 
 
-@pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
+@pytest.mark.parametrize("known", WRITTEN, ids=lambda known: known.name)
 def test_a_compressed_file_is_read_where_the_format_says_so(known, tmp_path):
-    path = tmp_path / f"iron{known.suffixes[0]}"
+    path = tmp_path / names(known)[0]
     WRITERS[known.name](path)
     packed = tmp_path / f"{path.name}.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
@@ -96,7 +123,7 @@ def test_a_compressed_file_is_read_where_the_format_says_so(known, tmp_path):
 
 @pytest.mark.parametrize("known", [known for known in FORMATS if known.single], ids=lambda known: known.name)
 def test_a_damaged_file_of_one_structure_is_a_row_of_the_ledger(known, tmp_path):
-    path = tmp_path / f"iron{known.suffixes[0]}"
+    path = tmp_path / names(known)[0]
     path.write_bytes(b"\x00 no such file")
     (refusal,) = read_path(path).refused
     assert refusal.material_id == path.name

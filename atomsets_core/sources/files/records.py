@@ -1,0 +1,276 @@
+"""Structures and columns as databases write them into JSON, JSON lines, tables and cells of tables.
+
+The layout that all others become is a record with a pymatgen dict under "structure" and numbers and text beside it.
+Read are also the `atoms` of JARVIS, entries of pymatgen (Alexandria, the Materials Project), structures of OPTIMADE,
+and the cell, positions and numbers of ASE (OMat24 and others); a Python dict or a POSCAR as the text of a cell.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pymatgen.core import Element, Structure
+
+from atomsets_core.sources.base import Crystal
+from atomsets_core.sources.files.poscar import read_poscar
+from atomsets_core.structures import LARGEST_ATOMIC_NUMBER
+
+MOST_NESTED = 200
+"""Numbers of nested dicts that become columns of one record."""
+
+DEEPEST = 3
+"""Levels down to which they do: "bulk_modulus.vrh", "elasticity.shear_modulus.vrh"."""
+
+LONGEST_DICT = 400_000
+"""Characters of a Python dict that is read: its syntax tree takes a thousand times their memory."""
+
+_OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
+_OPTIMADE_MORE = (*_OPTIMADE, "species", "nsites", "structure_features", "dimension_types", "nperiodic_dimensions")
+_JARVIS = ("lattice_mat", "coords", "elements")
+_NUMBERS = ("numbers", "atomic_numbers", "symbols", "species", "elements")
+
+
+def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its structure under "structure", and the numbers of nested dicts as columns of their own.
+
+    Of an entry of pymatgen what stands under `data` is put beside the rest; other nested numbers keep their path, as
+    "bulk_modulus.vrh". Columns that are there already stay.
+    """
+    found = dict(record)
+    if "structure" not in found:
+        if isinstance(found.get("atoms"), Mapping):
+            found["structure"] = found.pop("atoms")
+        elif isinstance(found.get("attributes"), Mapping):  # OPTIMADE
+            attributes = dict(found.pop("attributes"))
+            found = {**attributes, **{key: found[key] for key in ("id",) if key in found}}
+        if "structure" not in found and all(name in found for name in _OPTIMADE):
+            found["structure"] = {name: found.pop(name) for name in _OPTIMADE_MORE if name in found}
+        elif "structure" not in found and (used := _ase_names(found)):
+            found["structure"] = {name: found.pop(name) for name in used}
+    if "structure" not in found:
+        return dict(record)
+    nested: dict[str, Any] = {}
+    for key, value in found.items():
+        if (
+            key != "structure"
+            and isinstance(value, Mapping)
+            and not (_looks_like_structure(value) or _is_formula(value))
+        ):
+            _flatten("" if key == "data" else f"{key}.", value, nested, DEEPEST)
+    return {**nested, **found}
+
+
+def _flatten(prefix: str, value: Mapping[str, Any], into: dict[str, Any], levels: int) -> None:
+    for key, inner in value.items():
+        if len(into) >= MOST_NESTED or str(key).startswith("@"):
+            continue
+        if isinstance(inner, Mapping):
+            if levels > 1 and not _is_formula(inner) and not _looks_like_structure(inner):
+                _flatten(f"{prefix}{key}.", inner, into, levels - 1)
+        elif isinstance(inner, (str, int, float, bool)):
+            into[f"{prefix}{key}"] = inner
+
+
+def _looks_like_structure(value: Mapping[str, Any]) -> bool:
+    return ("lattice" in value and "sites" in value) or all(name in value for name in _JARVIS)
+
+
+def _is_formula(value: Mapping[str, Any]) -> bool:
+    """Whether the keys are elements: amounts of them, which the structure says better."""
+    return bool(value) and value.keys() <= _numbers_by_symbol().keys()
+
+
+def _ase_names(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a cell, its positions and what stands on them; none where they aren't there."""
+    numbers = next((name for name in _NUMBERS if isinstance(value.get(name), (list, tuple))), None)
+    if numbers is None or "cell" not in value or "positions" not in value:
+        return ()
+    return ("cell", "positions", numbers, *(("pbc",) if "pbc" in value else ()))
+
+
+def is_other_structure(value: Any) -> bool:
+    """Whether a dict is a structure that `other_structure` reads."""
+    if not isinstance(value, Mapping):
+        return False
+    return all(key in value for key in _JARVIS) or all(key in value for key in _OPTIMADE) or bool(_ase_names(value))
+
+
+def other_structure(value: Mapping[str, Any]) -> Crystal:
+    """The crystal of a dict for which `is_other_structure` holds.
+
+    Raises:
+        ValueError: it can't be one.
+    """
+    if all(name in value for name in _OPTIMADE):
+        from atomsets_core.sources.optimade import crystal_from  # imports an HTTP client
+
+        return crystal_from(value)
+    if all(name in value for name in _JARVIS):
+        cell, places, names = value["lattice_mat"], value["coords"], value["elements"]
+        cartesian = bool(value.get("cartesian", False))
+    else:
+        used = _ase_names(value)
+        cell, places, names, cartesian = value["cell"], value["positions"], value[used[2]], True
+        pbc = value.get("pbc", True)
+        if not np.all(pbc):
+            raise ValueError("not periodic in all three directions")
+    matrix, positions = _array(cell, "cell"), _array(places, "coordinates")
+    if matrix.shape != (3, 3) or positions.shape != (len(names), 3):
+        raise ValueError(f"{len(names)} sites, but coordinates of shape {positions.shape} and a cell {matrix.shape}")
+    if not abs(np.linalg.det(matrix)) > 1e-12:
+        raise ValueError("the cell has no volume")
+    frac = positions @ np.linalg.inv(matrix) if cartesian else positions
+    return Crystal(matrix, np.array([atomic_number(name) for name in names], dtype=np.int64), frac)
+
+
+def _array(value: Any, name: str) -> npt.NDArray[np.float64]:
+    try:
+        found = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"its {name} isn't made of numbers") from error
+    if not np.isfinite(found).all():
+        raise ValueError(f"its {name} has an unknown number")
+    return found
+
+
+@lru_cache(maxsize=1)
+def _numbers_by_symbol() -> dict[str, int]:
+    return {Element.from_Z(z).symbol: z for z in range(1, LARGEST_ATOMIC_NUMBER + 1)}
+
+
+def atomic_number(name: Any) -> int:
+    """Of a symbol or a number.
+
+    Raises:
+        ValueError: it is no element.
+    """
+    if isinstance(name, str):
+        if name.strip() not in _numbers_by_symbol():
+            raise ValueError(f"unknown element {name!r}")
+        return _numbers_by_symbol()[name.strip()]
+    if isinstance(name, (int, np.integer)) or (isinstance(name, float) and name.is_integer()):
+        return int(name)
+    raise ValueError(f"unknown element {name!r}")
+
+
+def python_dict(text: str) -> Any:
+    """What a Python dict says that stands as text in a table: `str(structure.as_dict())`. Nothing of it is run.
+
+    Raises:
+        ValueError: it holds more than plain values, or is too long or too deep.
+    """
+    if len(text) > LONGEST_DICT:
+        raise ValueError(f"a Python dict of {len(text):,} characters: write JSON (json.dumps(structure.as_dict()))")
+    depth = most = 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        most = max(most, depth)
+    try:
+        if most > 30:
+            raise ValueError("it is nested too deeply")
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
+        raise ValueError(
+            "it reads neither as JSON nor as a Python dict of plain values: write json.dumps(structure.as_dict())"
+        ) from error
+
+
+def dict_from_text(text: str) -> Any:
+    """The dict that a text starting with "{" holds, as JSON or as Python writes it.
+
+    Raises:
+        ValueError: neither can be read.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        return python_dict(text)
+
+
+def poscar_from_text(text: str) -> Structure | None:
+    """The structure of a text that has the lines of a POSCAR; None where it hasn't."""
+    lines = text.strip("\n").splitlines()
+    if len(lines) < 7 or "data_" in text:
+        return None
+    try:
+        [float(word) for word in lines[1].split()[:1]]
+        rows = [[float(word) for word in line.split()[:3]] for line in lines[2:5]]
+    except ValueError:
+        return None
+    if not lines[1].split() or any(len(row) != 3 for row in rows):
+        return None
+    return read_poscar(text.strip("\n") + "\n")
+
+
+def with_structure_columns(table: pa.Table) -> pa.Table:
+    """A table with lattice, Z and frac where its columns are ASE's or OPTIMADE's; any other as it is.
+
+    ASE's (OMat24) are a cell, Cartesian positions and elements; OPTIMADE's (LeMaterial) are called as in its
+    specification.
+
+    Raises:
+        ValueError: the columns don't hold what they are called.
+    """
+    names = set(table.column_names)
+    if "lattice" in names and "frac" in names:
+        return table
+    if set(_OPTIMADE) <= names:
+        used = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
+    elif {"cell", "positions"} <= names and (numbers := next((name for name in _NUMBERS if name in names), None)):
+        used = ("cell", "positions", numbers)
+    else:
+        return table
+    cells, places = (_flat(table[name], name) for name in used[:2])
+    starts, elements = _elements(table[used[2]], used[2])
+    n = table.num_rows
+    sites = np.diff(starts)
+    lattice: list[npt.NDArray[np.float64]] = []
+    frac: list[npt.NDArray[np.float64]] = []
+    for row in range(n):
+        cell, place = cells[row], places[row]
+        fits = len(cell) == 9 and len(place) == 3 * sites[row]
+        matrix = cell.reshape(3, 3) if fits else np.zeros((3, 3))
+        whole = fits and abs(float(np.linalg.det(matrix))) > 1e-12
+        lattice.append(cell)
+        frac.append(
+            (place.reshape(-1, 3) @ np.linalg.inv(matrix)).ravel() if whole else np.full(3 * sites[row], np.nan)
+        )
+    made = {
+        "lattice": pa.array(lattice, pa.list_(pa.float64())),
+        "Z": pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(elements, pa.int64())),
+        "frac": pa.array(frac, pa.list_(pa.float64())),
+    }
+    rest = {name: table[name] for name in table.column_names if name not in used}
+    return pa.table({**made, **rest})
+
+
+def _flat(column: pa.ChunkedArray, name: str) -> list[npt.NDArray[np.float64]]:
+    """Numbers of each row of a column of lists of lists."""
+    found = []
+    for value in column.to_pylist():
+        try:
+            found.append(np.array(value if value is not None else [], dtype=np.float64).ravel())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"column {name!r} holds something else than lists of numbers") from error
+    return found
+
+
+def _elements(column: pa.ChunkedArray, name: str) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Where each row's atomic numbers begin, and all of them; 0 for what is no element."""
+    joined = column.combine_chunks()
+    joined = pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
+    if not (pa.types.is_list(joined.type) or pa.types.is_large_list(joined.type)):
+        raise ValueError(f"column {name!r} holds {joined.type}, not lists of elements")
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(joined), 0), dtype=np.int64)
+    known = _numbers_by_symbol()
+    values = pc.list_flatten(joined).to_pylist()
+    numbers = [known.get(value, 0) if isinstance(value, str) else int(value or 0) for value in values]
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), numbers

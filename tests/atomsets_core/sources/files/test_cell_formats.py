@@ -1,0 +1,205 @@
+"""Cells of other programs: what ASE writes is read to 1e-6 Angstrom, and the last step of a calculation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from atomsets_core.sources.files.cell_formats import BOHR, cif_of_shelx, read_aims, read_phonopy, read_xsf
+from atomsets_core.sources.files.reading import read_path
+
+ase_io = pytest.importorskip("ase.io")
+
+CRYSTAL = Structure(
+    Lattice.from_parameters(4.1, 5.2, 6.3, 80, 95, 105), ["Fe", "O", "O"], [[0, 0, 0], [0.4, 0.5, 0.6], [0.9, 0.3, 0.2]]
+)
+TESTDATA = Path(ase_io.__file__).parents[1] / "test" / "testdata"
+
+
+def only(path: Path) -> Structure:
+    pulled = read_path(path)
+    assert not pulled.refused, pulled.refused
+    assert len(pulled.structures) == 1
+    return pulled.structures.to_pymatgen()[0]
+
+
+def assert_same(found: Structure, expected: Structure = CRYSTAL) -> None:
+    """Lengths, angles and distances, whichever way the axes point."""
+    assert [site.specie.symbol for site in found] == [site.specie.symbol for site in expected]
+    np.testing.assert_allclose(found.lattice.parameters, expected.lattice.parameters, atol=1e-6)
+    np.testing.assert_allclose(found.distance_matrix, expected.distance_matrix, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("geometry.in", {"format": "aims"}),
+        ("geometry.in.next_step", {"format": "aims", "scaled": True}),
+        ("x.xsf", {"format": "xsf"}),
+        ("x.cell", {"format": "castep-cell", "precision": 10}),
+        ("x.cell", {"format": "castep-cell", "positions_frac": True, "precision": 10}),
+        ("x.pwi", {"format": "espresso-in", "pseudopotentials": {"Fe": "Fe.upf", "O": "O.upf"}}),
+    ],
+)
+def test_what_ase_writes_is_read(tmp_path, name, written):
+    ase_io.write(tmp_path / name, CRYSTAL.to_ase_atoms(), **written)
+    assert_same(only(tmp_path / name))
+
+
+def test_the_last_frame_of_an_animation_is_read(tmp_path):
+    moved = CRYSTAL.copy()
+    moved.scale_lattice(1.1 * CRYSTAL.volume)
+    ase_io.write(tmp_path / "x.xsf", [CRYSTAL.to_ase_atoms(), moved.to_ase_atoms()], format="xsf")
+    assert_same(only(tmp_path / "x.xsf"), moved)
+
+
+def test_slabs_and_molecules_are_no_crystals():
+    with pytest.raises(ValueError, match="not periodic"):
+        read_xsf("SLAB\nPRIMVEC\n1 0 0\n0 1 0\n0 0 1\nPRIMCOORD\n1 1\n1 0 0 0\n")
+    with pytest.raises(ValueError, match="0 lattice vectors"):
+        read_aims("atom 0 0 0 H\natom 0 0 0.74 H\n")
+
+
+def phonopy_yaml(structure: Structure, length: float, unit: str) -> str:
+    """The part of phonopy 2.43's phonopy.yaml that holds the cell."""
+    rows = [f"  - [ {', '.join(f'{value / length:21.15f}' for value in row)} ]" for row in structure.lattice.matrix]
+    points = []
+    for site in structure:
+        place = ", ".join(f"{value:18.15f}" for value in site.frac_coords)
+        points.append(f"  - symbol: {site.specie.symbol} # 1\n    coordinates: [ {place} ]\n    mass: 1.0")
+    head = ["phonopy:", '  version: "2.43.1"', "physical_unit:", f'  length: "{unit}"', "unit_cell:", "  lattice:"]
+    return "\n".join([*head, *rows, "  points:", *points]) + "\n"
+
+
+@pytest.mark.parametrize(("unit", "length"), [("angstrom", 1.0), ("au", BOHR)])
+def test_the_unit_cell_of_phonopy(tmp_path, unit, length):
+    (tmp_path / "phonopy_disp.yaml").write_text(phonopy_yaml(CRYSTAL, length, unit))
+    assert_same(only(tmp_path / "phonopy_disp.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: [",
+        "unit_cell: 3",
+        "unit_cell: {lattice: [], points: [{symbol: H}]}",
+        "- 1",
+        "!!python/object:os.system x",
+    ],
+)
+def test_other_yaml_is_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        read_phonopy(text)
+
+
+CAESIUM = """TITL CsCl in Pm-3m, and two ways to write occupancies
+CELL 0.71073 4.123 4.123 4.123 90 90 90
+ZERR 1 0.001 0.001 0.001 0 0 0
+LATT 1
+SYMM -X, -Y, Z
+SYMM -X, Y, -Z
+SYMM Z, X, Y
+SYMM Y, Z, X
+SYMM Z, -X, -Y
+SYMM -Z, X, -Y
+SYMM -Z, -X, Y
+SYMM -Y, Z, -X
+SYMM Y, -Z, -X
+SYMM -Y, -Z, X
+SYMM X, -Y, -Z
+SFAC Cs Cl
+UNIT 1 1
+FVAR 0.5
+CS1 1 10.0 10.0 10.0 10.041667 0.02 0.02 =
+  0.02 0 0 0
+CL1 2 0.5 0.5 0.5 0.041667 0.02
+HKLF 4
+Q1 1 0.1 0.1 0.1 11.0 0.05
+END
+"""
+
+
+def test_shelx_with_its_symmetry_and_orders(tmp_path):
+    (tmp_path / "cscl.res").write_text(CAESIUM)
+    found = only(tmp_path / "cscl.res")
+    assert found.composition.formula == "Cs1 Cl1"
+    assert found.get_distance(0, 1) == pytest.approx(4.123 * np.sqrt(3) / 2)
+
+
+@pytest.mark.parametrize(("lattice", "n"), [(-1, 1), (1, 2), (2, 4), (-2, 2), (4, 8), (-7, 2), (3, 6)])
+def test_lattice_types_of_shelx(tmp_path, lattice, n):
+    cell = "7 7 9 90 90 120" if abs(lattice) == 3 else "7 7 7 90 90 90"
+    text = f"TITL x\nCELL 1 {cell}\nLATT {lattice}\nSFAC Fe\nUNIT 1\nFe1 1 .1 .2 .3 11.0\nEND\n"
+    (tmp_path / "x.ins").write_text(text)
+    assert len(only(tmp_path / "x.ins")) == n
+
+
+def test_shared_and_alternative_sites_of_shelx_are_not_lost():
+    head = "TITL x\nCELL 1 7 7 7 90 90 90\nLATT -1\nSFAC Fe Co\nUNIT 1 1\nFVAR 1 0.3\n"
+    assert " 0.3\n" in cif_of_shelx(f"{head}Fe1 1 0 0 0 21.0\nCo1 2 0 0 0 -21.0\nEND\n")
+    with pytest.raises(ValueError, match="PART"):
+        cif_of_shelx(f"{head}PART 1\nFe1 1 0 0 0 11.0\nEND\n")
+    with pytest.raises(ValueError, match="no CELL"):
+        cif_of_shelx("TITL x\nEND\n")
+
+
+# Outputs that VASP itself wrote, as ASE keeps them for its own tests.
+
+
+@pytest.mark.skipif(not TESTDATA.is_dir(), reason="ASE is installed without its test data")
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("vasprun_pstress.xml", "vasprun.xml"), ("vasprun_dfpt.xml", "vasprun.xml"), ("OUTCAR_example_1", "OUTCAR")],
+)
+def test_outputs_of_vasp(tmp_path, source, name):
+    (tmp_path / name).write_bytes((TESTDATA / "vasp" / source).read_bytes())
+    pulled = read_path(tmp_path / name)
+    assert len(pulled.structures) == 1
+    kind = "vasp-out" if name == "OUTCAR" else "vasp-xml"
+    expected = ase_io.read(tmp_path / name, format=kind, index=-1)
+    found = pulled.structures.to_pymatgen()[0]
+    np.testing.assert_allclose(found.lattice.matrix, expected.cell.array, atol=1e-6)
+    np.testing.assert_allclose(found.cart_coords, expected.positions, atol=1e-6)
+    (row,) = pulled.columns.to_dict("records")
+    assert row["energy"] == pytest.approx(expected.get_potential_energy())
+    assert row["max_force"] == pytest.approx(np.linalg.norm(expected.get_forces(), axis=1).max())
+    if "stress_xx" in row:
+        from ase.units import GPa
+
+        assert row["stress_xx"] == pytest.approx(expected.get_stress()[0] / GPa)
+
+
+QE_OUTPUT = """
+     Program PWSCF v.6.0 (svn rev. 13079) starts on  8Dec2016 at 14:27:44
+
+     bravais-lattice index     =            1
+     lattice parameter (alat)  =      18.8973  a.u.
+     number of atoms/cell      =            2
+     celldm(1)=  18.897261  celldm(2)=   0.000000  celldm(3)=   0.000000
+
+     crystal axes: (cart. coord. in units of alat)
+               a(1) = (   1.000000   0.000000   0.000000 )
+               a(2) = (   0.000000   1.000000   0.000000 )
+               a(3) = (   0.000000   0.000000   1.000000 )
+
+   Cartesian axes
+
+     site n.     atom                  positions (alat units)
+         1           Fe  tau(   1) = (   0.0000000   0.0000000   0.0000000  )
+         2           Fe  tau(   2) = (   0.5000000   0.5000000   0.5000000  )
+
+!    total energy              =     -10.00000000 Ry
+"""
+
+
+def test_an_output_of_quantum_espresso(tmp_path):
+    (tmp_path / "scf.pwo").write_text(QE_OUTPUT)
+    found = only(tmp_path / "scf.pwo")
+    assert found.composition.formula == "Fe2"
+    np.testing.assert_allclose(found.lattice.abc, 10.0, atol=1e-4)
+    energy = read_path(tmp_path / "scf.pwo").columns["energy"][0]
+    assert energy == pytest.approx(-10 * 13.605693, abs=1e-3)  # eV

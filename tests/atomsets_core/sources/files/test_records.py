@@ -1,0 +1,208 @@
+"""Records of databases: where the structure stands, what it is called, and which numbers become columns."""
+
+from __future__ import annotations
+
+import bz2
+import json
+import lzma
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pymatgen.core import Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+from atomsets_core.sources.base import SourceError
+from atomsets_core.sources.files.reading import read_path
+from atomsets_core.sources.files.records import LONGEST_DICT, plain_record, python_dict
+from atomsets_core.structures import from_pymatgen
+
+SALT = Structure(Lattice.from_parameters(4, 4.2, 4.4, 60, 65, 70), ["Na", "Cl"], [[0, 0, 0], [0.4, 0.5, 0.6]])
+MGO = Structure(Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+BOTH = (SALT, MGO)
+HASHES = list(from_pymatgen(BOTH)[0].hashes)
+
+
+def jarvis(structure: Structure, cartesian: bool = False) -> dict:
+    """As JARVIS-tools' Atoms.to_dict writes it."""
+    return {
+        "lattice_mat": structure.lattice.matrix.tolist(),
+        "coords": (structure.cart_coords if cartesian else structure.frac_coords).tolist(),
+        "elements": [site.specie.symbol for site in structure],
+        "abc": list(structure.lattice.abc),
+        "angles": list(structure.lattice.angles),
+        "cartesian": cartesian,
+        "props": [""] * len(structure),
+    }
+
+
+def optimade(structure: Structure) -> dict:
+    symbols = [site.specie.symbol for site in structure]
+    return {
+        "lattice_vectors": structure.lattice.matrix.tolist(),
+        "cartesian_site_positions": structure.cart_coords.tolist(),
+        "species_at_sites": symbols,
+        "species": [{"name": symbol, "chemical_symbols": [symbol], "concentration": [1.0]} for symbol in set(symbols)],
+        "nsites": len(structure),
+        "dimension_types": [1, 1, 1],
+    }
+
+
+def assert_both(path, ids=("a", "b")) -> None:
+    pulled = read_path(path)
+    assert not pulled.refused
+    assert list(pulled.structures.material_id) == list(ids)
+    found = pulled.structures
+    for i, structure in enumerate(BOTH):
+        sites = slice(found.offsets[i], found.offsets[i + 1])
+        np.testing.assert_allclose(found.lattice[i], structure.lattice.matrix, atol=1e-6)
+        np.testing.assert_allclose(found.frac[sites], structure.frac_coords, atol=1e-6)
+        assert list(found.numbers[sites]) == list(structure.atomic_numbers)
+    return pulled
+
+
+@pytest.mark.parametrize("cartesian", [True, False])
+def test_figshare_json_of_jarvis(tmp_path, cartesian):
+    rows = [{"jid": name, "atoms": jarvis(s, cartesian), "gap": 1.5} for name, s in zip("ab", BOTH, strict=True)]
+    (tmp_path / "dft_3d.json").write_text(json.dumps(rows))
+    assert list(assert_both(tmp_path / "dft_3d.json").columns["gap"]) == [1.5, 1.5]
+    (tmp_path / "one.json").write_text(json.dumps(jarvis(SALT)))
+    np.testing.assert_allclose(read_path(tmp_path / "one.json").structures.lattice[0], SALT.lattice.matrix)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(("end", "pack"), [("", bytes), (".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_entries_of_pymatgen(tmp_path, inside, end, pack):
+    entries = [
+        ComputedStructureEntry(
+            s, -3.0, entry_id=name, data={"k": 5.0, "spg": {"number": 1}}, parameters={"run_type": "GGA"}
+        )
+        for name, s in zip("ab", BOTH, strict=True)
+    ]
+    document = [entry.as_dict() for entry in entries]
+    path = tmp_path / f"entries.json{end}"
+    path.write_bytes(pack(json.dumps({"entries": document} if inside else document).encode()))
+    columns = assert_both(path).columns
+    assert list(columns["k"]) == [5.0, 5.0]
+    assert list(columns["energy"]) == [-3.0, -3.0]
+    assert list(columns["spg.number"]) == [1, 1]
+    assert not [name for name in columns if name.startswith(("@", "composition"))]
+
+
+def test_the_identifier_of_the_database_goes_before_the_entrys(tmp_path):
+    rows = [
+        {"structure": SALT.as_dict(), "entry_id": "mp-1-GGA", "data": {"material_id": "mp-1"}},
+        {"structure": MGO.as_dict(), "entry_id": None, "data": {"mat_id": "agm1"}},
+    ]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    assert_both(tmp_path / "x.json", ("mp-1", "agm1"))
+
+
+def test_numbers_of_nested_dicts_become_columns_and_never_too_many():
+    record = {"structure": {}, "bulk_modulus": {"vrh": 100.0, "deep": {"more": {"too": {"deep": 1}}}}, "vrh": 1}
+    found = plain_record(record)
+    assert found["bulk_modulus.vrh"] == 100.0
+    assert not [name for name in found if name.endswith("too.deep")]
+    many = plain_record({"structure": {}, "x": {str(i): i for i in range(10_000)}})
+    assert len(many) < 300
+    assert plain_record({"structure": {}, "data": {"a": 1}, "a": 2})["a"] == 2
+
+
+def test_json_lines(tmp_path):
+    rows = [{"material_id": name, "structure": s.as_dict(), "gap": 2.0} for name, s in zip("ab", BOTH, strict=True)]
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert_both(path)
+    path.write_text(f"{json.dumps(rows[0])}\n{{broken\n{json.dumps(rows[1])}\n")
+    pulled = read_path(path)
+    assert list(pulled.structures.material_id) == ["a", "b"]
+    assert [refusal.material_id for refusal in pulled.refused] == ["x-1"]
+
+
+def test_a_saved_response_of_optimade(tmp_path):
+    data = [
+        {"type": "structures", "id": name, "attributes": {**optimade(s), "_x_gap": 3.0, "_x_nested": {"k": 4.0}}}
+        for name, s in zip("ab", BOTH, strict=True)
+    ]
+    (tmp_path / "response.json").write_text(json.dumps({"data": data, "meta": {"data_returned": 2}, "links": {}}))
+    columns = assert_both(tmp_path / "response.json").columns
+    assert list(columns["_x_gap"]) == [3.0, 3.0]
+    assert list(columns["_x_nested.k"]) == [4.0, 4.0]
+    data[0]["attributes"]["dimension_types"] = [1, 1, 0]
+    (tmp_path / "slab.json").write_text(json.dumps({"data": data}))
+    assert "not periodic" in read_path(tmp_path / "slab.json").refused[0].reason
+
+
+@pytest.mark.parametrize("elements", ["numbers", "atomic_numbers", "symbols", "species"])
+def test_parquet_with_cells_and_positions(tmp_path, elements):
+    names = [
+        [site.specie.symbol for site in s] if elements in ("symbols", "species") else list(s.atomic_numbers)
+        for s in BOTH
+    ]
+    table = pa.table(
+        {
+            "material_id": ["a", "b"],
+            "cell": [s.lattice.matrix.tolist() for s in BOTH],
+            "positions": [s.cart_coords.tolist() for s in BOTH],
+            elements: names,
+            "energy": [-1.0, -2.0],
+        }
+    )
+    pq.write_table(table, tmp_path / "omat.parquet")
+    assert list(assert_both(tmp_path / "omat.parquet").columns["energy"]) == [-1.0, -2.0]
+
+
+def test_parquet_with_the_columns_of_optimade(tmp_path):
+    names = ("lattice_vectors", "cartesian_site_positions", "species_at_sites", "nsites")
+    table = pa.table({"immutable_id": ["a", "b"], **{name: [optimade(s)[name] for s in BOTH] for name in names}})
+    pq.write_table(table, tmp_path / "lemat.parquet")
+    assert_both(tmp_path / "lemat.parquet")
+
+
+def test_rows_of_such_a_table_that_are_no_crystals_are_refused(tmp_path):
+    cell, places = MGO.lattice.matrix.tolist(), MGO.cart_coords.tolist()
+    table = pa.table(
+        {
+            "id": list("abcde"),
+            "cell": [cell, [[0.0] * 3] * 3, cell, cell, None],
+            "positions": [places, places, places[:1], places, places],
+            "species": [["Mg", "O"], ["Mg", "O"], ["Mg", "O"], ["Mg", "Qq"], ["Mg", "O"]],
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    pulled = read_path(tmp_path / "x.parquet")
+    assert list(pulled.structures.material_id) == ["a"]
+    assert {refusal.material_id for refusal in pulled.refused} == set("bcde")
+
+
+def test_dicts_of_python_and_poscars_in_the_cells_of_a_table(tmp_path):
+    import pandas as pd
+
+    cells = [
+        str(SALT.as_dict()).replace("True, True, True", "(True, True, True)"),
+        MGO.to(fmt="poscar"),
+    ]
+    pd.DataFrame({"material_id": ["a", "b"], "structure": cells, "K": [1.0, 2.0]}).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    assert list(assert_both(tmp_path / "x.csv").columns["K"]) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "text", ["{'a': array([1])}", "{'a': __import__('os').getcwd()}", "{'a': nan}", "{", "{" * 99, "[" * 10_000]
+)
+def test_nothing_but_plain_values_is_taken_from_a_python_dict(text):
+    with pytest.raises(ValueError, match="json.dumps"):
+        python_dict(text)
+
+
+def test_python_dicts_are_bounded():
+    with pytest.raises(ValueError, match="write JSON"):
+        python_dict("{'a': '" + "x" * LONGEST_DICT + "'}")
+
+
+def test_other_json_is_still_no_structures(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"a": 1, "b": {"c": 2}}))
+    with pytest.raises(SourceError, match="no structures in it"):
+        read_path(tmp_path / "x.json")
