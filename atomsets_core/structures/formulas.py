@@ -46,6 +46,8 @@ def parse_formula(text: str) -> Composition:
         raise ValueError(
             f"no formula: the cell reads {written!r}" + (f" (for the compound write {meant})" if meant else "")
         )
+    if written.isascii() and written.isalnum():  # most formulas; nothing in them can be read in two ways
+        return _composition(written, written)
     plain = written.translate(_SUBSCRIPTS)
     for sign, fraction in _FRACTIONS.items():
         plain = plain.replace(sign, fraction)
@@ -61,6 +63,13 @@ def parse_formula(text: str) -> Composition:
     except Exception as error:
         raise ValueError(f"not a chemical formula: {written[:80]!r} ({error})") from error
     return total
+
+
+def _composition(formula: str, written: str) -> Composition:
+    try:
+        return Composition(formula)
+    except Exception as error:
+        raise ValueError(f"not a chemical formula: {written[:80]!r} ({error})") from error
 
 
 def _parts(text: str) -> list[tuple[Fraction, str]]:
