@@ -123,10 +123,11 @@ def select(
     exclude_elements: Sequence[str],
     only_elements: Sequence[str],
     exclude_seen: bool,
+    repeats: str = "median",
 ) -> Selection:
     """Say which labels and candidates are used; see `atomsets_core.jobs.select`."""
     chosen = jobs.select(
-        store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen
+        store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen, repeats
     )
     get_run_logger().info(
         "%d labels to learn from, %d candidates to rank, %d filtered out",

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from atomsets_core.sources import Catalogue, PulledFile, SourceError, already_seen_lines, filter_reasons, usable_labels
+from atomsets_core.sources import (
+    OWN,
+    RULES,
+    Catalogue,
+    PulledFile,
+    SourceError,
+    already_seen_lines,
+    filter_reasons,
+    label_values,
+    settle,
+    sizes_differ,
+    unread_filters,
+    usable_labels,
+)
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal
+
+_FAILED = "\0failed"
+"""Stands for candidates that failed where others were filtered."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,7 @@ class Selection:
         candidates: structures that passed every filter.
         filtered: reason -> number of candidates it left out.
         refused: ("training" or "candidates", refusal) so far.
+        notes: what the user should know of the labels, in sentences.
     """
 
     training: Catalogue
@@ -32,6 +49,7 @@ class Selection:
     candidates: Catalogue
     filtered: dict[str, int]
     refused: list[tuple[str, Refusal]]
+    notes: list[str] = field(default_factory=list)
 
 
 def select(
@@ -44,6 +62,7 @@ def select(
     exclude_elements: Sequence[str],
     only_elements: Sequence[str],
     exclude_seen: bool,
+    repeats: str = RULES[0],
 ) -> Selection:
     """Usable labels of the training data; candidates that pass the filters and are not in the training data.
 
@@ -57,42 +76,64 @@ def select(
         exclude_elements: that a candidate must not hold.
         only_elements: that a candidate may hold; all where none is named.
         exclude_seen: leave out what is in the training data.
+        repeats: what becomes of labels of one content that differ, see `settle`.
 
     Raises:
         SourceError: no label or no candidate is left; the message counts the reasons.
     """
-    labelled, values, unlabelled = with_labels(store, training, target, transform)
+    labelled, values, unlabelled, notes = with_labels(store, training, target, transform, repeats)
     offered = Catalogue.open(store, candidates.name)
     columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
-    reasons = filter_reasons(offered.pulled(columns, _name(candidates)), bounds, exclude_elements, only_elements)
+    beside = offered.pulled(columns, _name(candidates))
+    unread = unread_filters(beside, columns)
+    reasons = filter_reasons(beside, bounds, exclude_elements, only_elements)
+    reasons[list(unread)] = _FAILED
     if exclude_seen:
         passing = np.flatnonzero(reasons == "")
         reasons[passing] = already_seen_lines(offered.take(passing), labelled)
     kept = np.flatnonzero(reasons == "")
-    filtered = Counter(str(reason) for reason in reasons if reason)
+    filtered = Counter(str(reason) for reason in reasons if reason not in ("", _FAILED))
     if not len(kept):
-        raise SourceError(f"no candidate is left of {candidates.n_seen}: {dict(filtered) or 'none could be used'}")
+        why = dict(filtered) or (next(iter(unread.values())).reason if unread else "none could be used")
+        raise SourceError(f"no candidate is left of {candidates.n_seen}: {why}")
     return Selection(
         training=labelled,
         values=values,
         candidates=offered.take(kept),
         filtered=dict(filtered.most_common()),
+        notes=notes,
         refused=[
             *(("training", refusal) for refusal in [*training.refused, *unlabelled]),
-            *(("candidates", refusal) for refusal in candidates.refused),
+            *(("candidates", refusal) for refusal in [*candidates.refused, *unread.values()]),
         ],
     )
 
 
 def with_labels(
-    store: Store, training: PulledFile, target: str, transform: str
-) -> tuple[Catalogue, npt.NDArray[np.float64], list[Refusal]]:
-    """Structures with a usable label, their (n,) labels, and a refusal for each other one."""
+    store: Store, training: PulledFile, target: str, transform: str, repeats: str = RULES[0]
+) -> tuple[Catalogue, npt.NDArray[np.float64], list[Refusal], list[str]]:
+    """Structures with a usable label, their (n,) labels, a refusal for each other one, and notes.
+
+    Args:
+        store: of the campaign.
+        training: what the source of the labels gave.
+        target: column of the labels.
+        transform: which labels are usable depends on it.
+        repeats: what becomes of labels of one content that differ, see `settle`.
+
+    Raises:
+        SourceError: no label is left.
+    """
     known = Catalogue.open(store, training.name)
     named = known.pulled([target], _name(training))
     usable, unlabelled = usable_labels(named, target, transform)
-    values = pd.to_numeric(named.columns[target], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return known.take(usable), values[usable], unlabelled
+    values = label_values(named, target)
+    beside = named.columns
+    if pd.Series(known.hashes).duplicated().any():  # what tells them apart may stand in any column
+        beside = known.columns([name for name in known.schema.names if name not in OWN])
+    settled = settle(known.material_id, known.hashes, usable, values, beside, target, repeats)
+    notes = [*sizes_differ(training.provenance, [target], known.lines.n_atoms), *settled.notes]
+    return known.take(settled.usable), settled.values[settled.usable], [*unlabelled, *settled.refused], notes
 
 
 def _name(file: PulledFile) -> str:

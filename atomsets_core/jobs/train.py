@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 
 from atomsets_core.campaigns import CARD, CHECKPOINT, LABELLED, OUT_OF_FOLD, model_files, read_frozen
@@ -28,7 +27,18 @@ from atomsets_core.models import (
     regressor_of,
 )
 from atomsets_core.parents import resolve_device
-from atomsets_core.sources import Catalogue, Pulled, SourceError, read, usable_classes, usable_labels
+from atomsets_core.sources import (
+    RULES,
+    Catalogue,
+    Pulled,
+    SourceError,
+    label_values,
+    read,
+    settle,
+    sizes_differ,
+    usable_classes,
+    usable_labels,
+)
 from atomsets_core.storage import Store, prediction_units, seal, with_units
 from atomsets_core.structures import Compositions, Refusal
 from atomsets_core.transforms import listed_transforms
@@ -42,6 +52,7 @@ def train_on(
     checkpoint: Checkpoint | None = None,
     store: Store | None = None,
     featurized: Callable[[int, int], None] | None = None,
+    repeats: str = RULES[0],
 ) -> Trained:
     """Fit a model to columns of a source.
 
@@ -56,6 +67,7 @@ def train_on(
         checkpoint: where to keep an unfinished training.
         store: feature store; features it lacks are made, a shard at a time, and stay there.
         featurized: called after each shard with the number of structures done and the number there was to do.
+        repeats: what becomes of labels of one content that differ, see `settle`; for regression on one column.
 
     Raises:
         SourceError: a column is missing or has no usable value, or the parent can take no structure.
@@ -63,6 +75,15 @@ def train_on(
     """
     names = (target,) if isinstance(target, str) else tuple(target)
     usable, values, unlabelled = labels_of(pulled, names, model)
+    sizes = pulled.structures.lines if isinstance(pulled.structures, Catalogue) else pulled.structures
+    notes = sizes_differ(pulled.provenance, names, sizes.n_atoms)
+    if len(names) == 1 and not isinstance(model, AtomSetsClassifier):
+        settled = settle(
+            pulled.structures.material_id, pulled.structures.hashes, usable, values, pulled.columns, names[0], repeats
+        )
+        usable, values = settled.usable, settled.values
+        unlabelled = [*unlabelled, *settled.refused]
+        notes += settled.notes
     structures, values = pulled.structures.take(np.flatnonzero(usable)), values[usable]
     if isinstance(structures, Catalogue) and (model.features == AUTO or len(structures) <= SHARD_SIZE):
         structures = structures.structures()
@@ -79,7 +100,7 @@ def train_on(
         row = {name: i for i, name in enumerate(structures.material_id)}
         kept = values[[row[name] for name in features.material_id]]
         model.fit(features, kept, progress=progress, checkpoint=checkpoint)
-    return Trained(model, features, names, kept, [*pulled.refused, *unlabelled, *features.refused])
+    return Trained(model, features, names, kept, [*pulled.refused, *unlabelled, *features.refused], notes)
 
 
 def labels_of(
@@ -106,10 +127,7 @@ def labels_of(
     transforms = [model.transform] * len(targets) if isinstance(model.transform, str) else list(model.transform)
     found = [usable_labels(pulled, name, how) for name, how in zip(targets, transforms, strict=True)]
     columns = [
-        np.where(
-            usable, pd.to_numeric(pulled.columns[name], errors="coerce").to_numpy(np.float64, na_value=np.nan), np.nan
-        )
-        for name, (usable, _) in zip(targets, found, strict=True)
+        np.where(usable, label_values(pulled, name), np.nan) for name, (usable, _) in zip(targets, found, strict=True)
     ]
     if len(targets) == 1:
         return found[0][0], columns[0], found[0][1]

@@ -24,7 +24,7 @@ from atomsets_core.models import (
     root_mean_squared_error,
 )
 from atomsets_core.parents import CUTOFF, N_ELEMENTS, load_folder, load_parent, save_parent
-from atomsets_core.sources import Pulled, SourceError, ledger_table, usable_labels
+from atomsets_core.sources import Pulled, SourceError, label_values, ledger_table, usable_labels
 from atomsets_core.storage import Store
 from atomsets_core.structures import Refusal, Structures
 from atomsets_core.transforms import NONE
@@ -101,7 +101,7 @@ def parent_data(
     refused = [*pulled.refused, *refused, *more, *graphs.refused]
     if not (part[kept] == "train").any():
         raise SourceError(f"no structure to train on: {refused[0].reason if refused else 'the source is empty'}")
-    values = pd.to_numeric(columns[target]).to_numpy(dtype=np.float64)[kept]
+    values = label_values(pulled, target)[usable][kept]
     return ParentData(structures.take(kept), graphs.take(np.arange(len(graphs))), values, part[kept], split, refused)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -37,6 +37,7 @@ class Trained:
         targets: names of the columns it learned.
         values: (n) their labels, in the unit of the target; (n, targets) where there are several.
         refused: every entry it could not use.
+        notes: what its user should know of the labels, in sentences.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Trained:
     targets: tuple[str, ...]
     values: npt.NDArray[Any]
     refused: list[Refusal]
+    notes: list[str] = field(default_factory=list)
 
 
 def load_regressor(store: Store, folder: str) -> AtomSetsRegressor:

@@ -3,8 +3,11 @@ from .base import PulledFile as PulledFile
 from .base import SourceError as SourceError
 from .base import SourceUnavailableError as SourceUnavailableError
 from .base import Watcher as Watcher
+from .catalogue import OWN as OWN
 from .catalogue import Catalogue as Catalogue
 from .catalogue import read as read
+from .columns import sizes_differ as sizes_differ
+from .columns import unit_of as unit_of
 from .embedded import load_dielectric as load_dielectric
 from .embedded import load_elastic as load_elastic
 from .embedded import load_flla as load_flla
@@ -12,6 +15,7 @@ from .files.parallel import FanOut as FanOut
 from .files.parallel import Processes as Processes
 from .files.parallel import WorkerLostError as WorkerLostError
 from .files.reading import read_path as read_path
+from .files.text_tables import TableOptions as TableOptions
 from .ledger import ledger_table as ledger_table
 from .matbench import TASKS as TASKS
 from .matbench import Dataset as Dataset
@@ -25,9 +29,13 @@ from .pull import open_source as open_source
 from .pull import pull as pull
 from .pull import pull_into as pull_into
 from .pull import read_blocks as read_blocks
+from .repeated_labels import RULES as RULES
+from .repeated_labels import settle as settle
 from .selection import already_seen_lines as already_seen_lines
 from .selection import deduplicate_file as deduplicate_file
 from .selection import filter_reasons as filter_reasons
+from .selection import label_values as label_values
+from .selection import unread_filters as unread_filters
 from .selection import usable_classes as usable_classes
 from .selection import usable_labels as usable_labels
 from .substitution import Options as Options

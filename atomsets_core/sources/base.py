@@ -14,10 +14,11 @@ import pandas as pd
 import pyarrow as pa
 from pymatgen.core import Structure
 
+from atomsets_core.sources.columns import read_columns
+from atomsets_core.sources.files.text_tables import FOUND_OUT, TableOptions
 from atomsets_core.storage import file_content
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, from_arrow, from_pymatgen, validate
 
-ID_NAMES = ("material_id", "mp_id", "mbid", "id", "jid", "mat_id", "immutable_id", "entry_id")
 LONGEST_REASON = 200
 _BLOCK = 1024  # entries that are held as objects at the same time
 
@@ -53,6 +54,7 @@ class StructureFile:
         member: its name inside the zip; "" on a disk.
         size: bytes, as stored.
         lone: it was asked for by itself, so no other file's identifiers can collide with its own.
+        table: how it is read where it is a table.
     """
 
     name: str
@@ -62,6 +64,7 @@ class StructureFile:
     member: str = ""
     size: int = 0
     lone: bool = False
+    table: TableOptions = FOUND_OUT
 
     def content(self) -> bytes:
         """The bytes, decompressed.
@@ -115,7 +118,8 @@ class Pulled(Generic[Batch]):
         structures: (n) accepted structures, each identifier once; compositions from a source that holds only those.
         columns: n rows, the labels and other data of the source beside the structures, under the source's names.
         refused: one row for each entry that was not accepted.
-        provenance: name, citation, licence, sha256 and units, as far as the source knows them.
+        provenance: name, citation, licence, sha256, units, and notes on how it was read, as far as the source knows
+            them.
     """
 
     structures: Batch
@@ -238,7 +242,7 @@ def pulled_from_entries(found: Iterable[Entry | Refusal], *, convert: bool = Tru
 
     Args:
         found: what was read.
-        convert: make numbers of text columns, see `with_numbers`; not for a part of what is to be one table.
+        convert: make numbers of text columns, see `read_columns`; not for a part of what is to be one table.
     """
     parts, refused, rows = [], [], []
     iterator = iter(found)
@@ -248,7 +252,10 @@ def pulled_from_entries(found: Iterable[Entry | Refusal], *, convert: bool = Tru
         rows += columns
         refused += rejected
     frame = pd.DataFrame(rows, index=range(len(rows)))
-    return Pulled(Structures.concat(parts), with_numbers(frame) if convert else frame, refused)
+    if not convert:
+        return Pulled(Structures.concat(parts), frame, refused)
+    read = read_columns(frame)
+    return Pulled(Structures.concat(parts), read.frame, refused, read.told({}))
 
 
 def _batch(block: Sequence[Entry | Refusal]) -> tuple[Structures, list[dict[str, Any]], list[Refusal]]:
@@ -292,41 +299,6 @@ def _from_crystals(crystals: Sequence[Crystal], positions: Sequence[int]) -> tup
             np.concatenate([crystal.frac for crystal in crystals]).reshape(-1, 3),
         )
     )
-
-
-def with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same table with numbers and booleans where text or mixed columns hold them.
-
-    A column counts as numeric when at least half of its entries parse; the others of it become NaN, for the stage
-    that uses the label to refuse.
-    """
-    converted = {}
-    for name in frame.columns:
-        values = frame[name]
-        if pd.api.types.is_numeric_dtype(values) or pd.api.types.infer_dtype(values, skipna=True) == "boolean":
-            converted[name] = values
-            continue
-        filled = values.dropna()
-        words = filled.astype(str).str.strip().str.lower()
-        numbers = pd.to_numeric(values, errors="coerce")
-        if len(filled) and words.isin(["true", "false"]).all():
-            converted[name] = values.where(values.isna(), values.astype(str).str.strip().str.lower() == "true")
-            if len(filled) == len(values):
-                converted[name] = converted[name].astype(bool)
-        elif 2 * numbers.notna().sum() >= len(filled):
-            converted[name] = numbers
-        else:
-            converted[name] = values.where(values.isna(), values.astype(str)).astype(object)
-    return pd.DataFrame(converted, index=frame.index)
-
-
-def split_id(record: Mapping[str, Any], id_column: str) -> tuple[str | None, dict[str, Any]]:
-    """The identifier inside a record, None where there is none, and the other columns."""
-    for name in (id_column, *ID_NAMES):
-        value = record.get(name)
-        if np.isscalar(value) and not pd.isna(value) and str(value).strip():
-            return str(value).strip(), {key: other for key, other in record.items() if key != name}
-    return None, dict(record)
 
 
 def default_id(name: str | None, stem: str, position: int, n: int) -> str:

@@ -17,13 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atomsets_core.sources.base import ID_NAMES, Pulled, PulledFile, SourceError, Watcher
+from atomsets_core.sources.base import Pulled, PulledFile, SourceError, Watcher
 from atomsets_core.sources.catalogue import OWN, Catalogue, write_catalogue
 from atomsets_core.sources.embedded import load_dataset
 from atomsets_core.sources.files.formats import PARQUET
 from atomsets_core.sources.files.formula_tables import read_compositions
 from atomsets_core.sources.files.parallel import FanOut, Processes
 from atomsets_core.sources.files.reading import read_path
+from atomsets_core.sources.files.text_tables import FOUND_OUT, TableOptions
+from atomsets_core.sources.identifiers import id_columns, lacking, row_ids
 from atomsets_core.sources.materials_project.pull import pull_materials_project
 from atomsets_core.sources.materials_project.query import MaterialsQuery
 from atomsets_core.sources.optimade import pull_optimade
@@ -60,6 +62,7 @@ def pull(
     *,
     labels: str | Path | None = None,
     id_column: str = "material_id",
+    table: TableOptions = FOUND_OUT,
     compositions: bool = False,
     workers: int | None = None,
     fan_out: FanOut | None = None,
@@ -73,8 +76,9 @@ def pull(
         source: "embedded:elastic", "embedded:flla", "optimade:" and the URL of a provider (see `pull_optimade`), the
             path of a file or folder (see `read_path`), or "substitute:" and any of those: candidates made of its
             structures (see `atomsets_core.sources.substitution.substitute`).
-        labels: CSV with more columns, for a source of structures alone.
-        id_column: column of the identifiers, for a file that has one.
+        labels: table with more columns, for a source of structures alone.
+        id_column: column of the identifiers, for a file that has one; several with commas between them.
+        table: how tables are read, where that isn't to be found out.
         compositions: take a table of formulas without structures too (see `read_compositions`).
         workers: processes that parse the files of a folder or zip; by default this one does.
         fan_out: parses them elsewhere, see `atomsets_core.sources.files.parallel.parse_all`.
@@ -97,6 +101,7 @@ def pull(
             name,
             labels=labels,
             id_column=id_column,
+            table=table,
             workers=workers,
             fan_out=fan_out,
             optimade_filter=optimade_filter,
@@ -108,12 +113,12 @@ def pull(
             "the Materials Project is pulled into a folder first, so that nothing that came is lost: `atomsets pull mp "
             "--out DIR`, then give DIR/structures.parquet. A campaign takes mp as its source directly"
         )
-    if compositions and labels is None and (found := read_compositions(source, id_column)) is not None:
+    if compositions and labels is None and (found := read_compositions(source, id_column, table)) is not None:
         return found
     if workers is not None and fan_out is None:
         with Processes(workers) as processes:
-            return read_path(source, id_column=id_column, labels=labels, fan_out=processes)
-    return read_path(source, id_column=id_column, labels=labels, fan_out=fan_out)
+            return read_path(source, id_column=id_column, labels=labels, fan_out=processes, table=table)
+    return read_path(source, id_column=id_column, labels=labels, fan_out=fan_out, table=table)
 
 
 def pull_into(
@@ -290,6 +295,8 @@ def read_blocks(
         SourceError: the source can't be read at all.
     """
     if is_table(source):
+        if wrong := lacking(pq.read_schema(source).names, id_column):
+            raise SourceError(f"{source}: {wrong}")
         # buffered, since whoever wrote it may have put everything into one part
         file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
         try:
@@ -315,13 +322,14 @@ def is_table(source: str) -> bool:
 
 def _table_blocks(file: pq.ParquetFile, id_column: str, size: int, with_columns: bool) -> Iterator[Block]:
     names = file.schema_arrow.names
-    used = next((name for name in (id_column, *ID_NAMES) if name in names), "")
+    used = id_columns(names, id_column)
     own = [name for name in (*STRUCTURE_COLUMNS, "occupancy") if name in names]
-    other = [name for name in names if name not in {*own, used, *MADE}] if with_columns else []
+    identify = set(used) if len(used) == 1 else set()
+    other = [name for name in names if name not in {*own, *identify, *MADE}] if with_columns else []
     seen, first = Seen(), 0
-    for batch in file.iter_batches(size, columns=[*([used] if used else []), *own, *other]):
-        present = batch.column(used).to_pylist() if used else [None] * len(batch)
-        ids = [str(first + i) if name is None else str(name) for i, name in enumerate(present)]
+    for batch in file.iter_batches(size, columns=list(dict.fromkeys([*used, *own, *other]))):
+        present = row_ids([batch.column(name).to_pylist() for name in used], len(batch))
+        ids = [str(first + i) if name is None else name for i, name in enumerate(present)]
         first += len(batch)
         columns = {name: batch.column(name) for name in own}
         try:

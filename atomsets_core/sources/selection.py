@@ -8,7 +8,7 @@ tolerances, takes for one: a distorted phase and the one it distorts, or one cry
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from pymatgen.core import Element
 
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, without_duplicates
 from atomsets_core.sources.catalogue import OWN, Catalogue, Lines, rewrite
+from atomsets_core.sources.columns import UNREAD, find_column, numbers_of
 from atomsets_core.storage import HashIndex, Store
 from atomsets_core.structures import CrystalsByFormula, Progress, ProgressLog, Refusal, Structures, same_crystal
 from atomsets_core.transforms import find_transform
@@ -174,22 +175,17 @@ def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt
         ValueError: an unknown transform.
     """
     scale = find_transform(transform)
-    if target not in pulled.columns:
-        numeric = list(pulled.columns.select_dtypes("number").columns)
-        raise SourceError(
-            f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; numeric are {numeric}"
-        )
-    raw = pulled.columns[target]
-    values = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    missing = raw.isna().to_numpy()
+    column = _column(pulled, target)
+    values, unread = numbers_of(pulled.columns, column)
+    cells = pulled.columns[column]
     refused = []
     usable = np.isfinite(values) & scale.accepts(values)
     for row in np.flatnonzero(~usable):
-        value = raw.iloc[row]
-        if missing[row]:
-            reason = f"{target} is missing"
+        if unread[row]:
+            reason = f"{target} {unread[row]}"
         elif np.isnan(values[row]):
-            reason = f"{target} is not a number: {str(value)[:60]!r}"
+            cell = cells.iloc[row]
+            reason = f"{target} is not a number: {cell!r}" if isinstance(cell, str) else f"{target} is missing"
         elif np.isinf(values[row]):
             reason = f"{target} is infinite"
         else:
@@ -204,6 +200,32 @@ def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt
             else f"no structure with a value of {target!r}"
         )
     return usable, refused
+
+
+def label_values(pulled: Pulled[Any], target: str) -> npt.NDArray[np.float64]:
+    """(n,) float64 labels, NaN where there is none or it can't be read.
+
+    Raises:
+        SourceError: there is no such column.
+    """
+    return numbers_of(pulled.columns, _column(pulled, target))[0]
+
+
+def _column(pulled: Pulled[Any], target: str) -> str:
+    """The column that is meant, see `find_column`.
+
+    Raises:
+        SourceError: there is none, or more than one.
+    """
+    column = find_column(pulled.columns.columns, target)
+    if column is None:
+        numeric = list(pulled.columns.select_dtypes("number").columns)
+        others = [name for name in pulled.columns.columns if name not in numeric and name != UNREAD]
+        beside = f"; others are {others}" if others else ""
+        raise SourceError(
+            f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; numeric are {numeric}{beside}"
+        )
+    return column
 
 
 def usable_classes(pulled: Pulled, target: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.object_], list[Refusal]]:
@@ -221,11 +243,12 @@ def usable_classes(pulled: Pulled, target: str) -> tuple[npt.NDArray[np.bool_], 
     Raises:
         SourceError: there is no such column, or not two classes in it.
     """
-    if target not in pulled.columns:
+    column = find_column(pulled.columns.columns, target)
+    if column is None:
         raise SourceError(
             f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; there are {list(pulled.columns)}"
         )
-    raw = pulled.columns[target]
+    raw = pulled.columns[column]
     missing = raw.isna().to_numpy(dtype=bool)
     values = np.array([None] * len(raw), dtype=object)
     for row in np.flatnonzero(~missing):
@@ -311,7 +334,8 @@ def filter_reasons(
 
     Args:
         pulled: n structures and their columns; n_atoms and n_elements are known besides.
-        bounds: column -> smallest and largest value that pass; a missing value passes no bound.
+        bounds: column -> smallest and largest value that pass; a missing value passes no bound, one that can't be read
+            is left to `unread_filters`.
         exclude_elements: symbols a candidate must not hold.
         only_elements: symbols a candidate may hold, and no others; any where none is given.
 
@@ -320,9 +344,9 @@ def filter_reasons(
     """
     reasons = np.full(len(pulled.structures), "", dtype=object)
     for name, (low, high) in bounds.items():
-        values = _numeric_column(pulled, name)
+        values, unread = _numeric_column(pulled, name)
         for failed, reason in (
-            (np.isnan(values), f"{name} is missing"),
+            (np.isnan(values) & (unread == ""), f"{name} is missing"),
             (values < low if low is not None else np.zeros(len(values), bool), f"{name} below {low}"),
             (values > high if high is not None else np.zeros(len(values), bool), f"{name} above {high}"),
         ):
@@ -342,17 +366,48 @@ def filter_reasons(
     return reasons
 
 
-def _numeric_column(pulled: Pulled[Structures] | Pulled[Lines], name: str) -> npt.NDArray[np.float64]:
+def unread_filters(pulled: Pulled[Structures] | Pulled[Lines], names: Iterable[str]) -> dict[int, Refusal]:
+    """Row -> refusal of each structure with a cell that a filter needs and that is no number.
+
+    It is not known whether such a structure passes: it has failed, it was not filtered out.
+
+    Args:
+        pulled: n structures and their columns.
+        names: columns that are filtered on; n_atoms and n_elements can always be read.
+
+    Raises:
+        SourceError: as `filter_reasons`.
+    """
+    found: dict[int, Refusal] = {}
+    for name in names:
+        _, unread = _numeric_column(pulled, name)
+        for row in map(int, np.flatnonzero(unread != "")):
+            found.setdefault(
+                row,
+                Refusal(
+                    str(pulled.structures.material_id[row]),
+                    "filter",
+                    f"{name} {unread[row]}",
+                    str(pulled.structures.hashes[row]),
+                ),
+            )
+    return found
+
+
+def _numeric_column(
+    pulled: Pulled[Structures] | Pulled[Lines], name: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.object_]]:
+    """(n,) the numbers of a column and (n,) why each that can't be read isn't."""
     structures = pulled.structures
-    if name == "n_atoms":
-        return structures.n_atoms.astype(np.float64)
-    if name == "n_elements":
-        return structures.n_elements.astype(np.float64)
-    if name not in pulled.columns:
+    if name in ("n_atoms", "n_elements"):
+        counts = structures.n_atoms if name == "n_atoms" else structures.n_elements
+        return counts.astype(np.float64), np.full(len(counts), "", dtype=object)
+    column = find_column(pulled.columns.columns, name)
+    if column is None:
         known = ["n_atoms", "n_elements", *pulled.columns.select_dtypes("number").columns]
         source = pulled.provenance.get("name", "the source")
         raise SourceError(f"filter on {name!r}: {source} has no such column; there are {', '.join(known)}")
-    values = pd.to_numeric(pulled.columns[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    values, unread = numbers_of(pulled.columns, column)
     if len(values) and np.isnan(values).all():
         raise SourceError(f"filter on {name!r}: the column holds no number")
-    return values
+    return values, unread

@@ -11,11 +11,11 @@ from .batch import regrouped as regrouped
 from .compositions import Compositions as Compositions
 from .compositions import as_compositions as as_compositions
 from .compositions import from_formulas as from_formulas
+from .contacts import radii as radii
 from .dimensionality import MATTER_KINDS as MATTER_KINDS
 from .dimensionality import NO_BULK as NO_BULK
 from .dimensionality import dimensionalities as dimensionalities
 from .dimensionality import matter_kinds as matter_kinds
-from .contacts import radii as radii
 from .equivalent_sites import MergedGraph as MergedGraph
 from .equivalent_sites import MergedSites as MergedSites
 from .equivalent_sites import count_unlike_bonds as count_unlike_bonds

@@ -26,6 +26,7 @@ from atomsets_core.structures.batch import (
     list_array,
     ragged_rows,
 )
+from atomsets_core.structures.formulas import parse_formula
 
 Formula = str | Composition | Structure
 """What a composition can be made of."""
@@ -181,13 +182,7 @@ def _amounts(item: Any) -> dict[int, float]:
     if isinstance(item, Structure):
         item = item.composition
     if isinstance(item, str):
-        text = item.strip()
-        if not text:
-            raise ValueError("no formula")
-        try:
-            item = Composition(text)
-        except Exception as error:
-            raise ValueError(f"not a chemical formula: {text[:80]!r} ({error})") from error
+        item = parse_formula(item)
     if not isinstance(item, Composition):
         missing = item is None or item != item
         raise ValueError("no formula" if missing else f"not a composition but a {type(item).__name__}")

@@ -12,13 +12,15 @@ from pydantic import Field, field_validator, model_validator
 from atomsets_core.discovery import ACQUISITIONS, KINDS, PREFERRED, UCB, takers
 from atomsets_core.models import ACTIVATIONS, POOLINGS
 from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
-from atomsets_core.sources import MATERIALS_PROJECT, MaterialsQuery
+from atomsets_core.sources import MATERIALS_PROJECT, RULES, MaterialsQuery, TableOptions
 from atomsets_core.transforms import NONE, TRANSFORMS, purposes
 from atomsets_flows.campaign.base import Range, Section
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
 
 DEFAULT = "incompressible"
+
+ID_COLUMN = "Column of the identifiers, for a file that has one; two that are one together: split,id."
 
 
 def _complete_query(source: str, query: MaterialsQuery | None, names: list[str]) -> MaterialsQuery | None:
@@ -59,7 +61,25 @@ def _refuse_unused(source: str, **sections: tuple[str, bool]) -> None:
             raise ValueError(f"{name} goes with a source {scheme}:...")
 
 
-class Training(Section):
+class Tables(Section):
+    """How tables of a source and its labels are read, where that isn't to be found out from what they show."""
+
+    separator: str = Field("", description="Between columns: , ; | tab or space; found out without it.")
+    decimal: Literal["", ".", ","] = Field("", description="The decimal mark; found out without it.")
+    sheet: str = Field("", description="Of a spreadsheet; its first without it.")
+
+    @field_validator("separator")
+    @classmethod
+    def _known_separator(cls, separator: str) -> str:
+        TableOptions(separator)
+        return separator
+
+    def table_options(self) -> TableOptions:
+        """The same for `atomsets_core.sources.pull.pull`."""
+        return TableOptions(self.separator, self.decimal, self.sheet)
+
+
+class Training(Tables):
     """The values to learn from."""
 
     source: str = Field(
@@ -67,11 +87,16 @@ class Training(Section):
     )
     query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
     optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
-    labels: str | None = Field(None, description="CSV with the labels, for a source that holds structures alone.")
-    id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
+    labels: str | None = Field(
+        None, description="CSV or spreadsheet with the labels, for a source that holds structures alone."
+    )
+    id_column: str = Field("material_id", description=ID_COLUMN)
     target: str = Field(description="Column of the values.")
     unit: str = Field("", description="Unit of the values, shown wherever they are.")
     transform: Literal[tuple(TRANSFORMS)] = Field(NONE.name, description=f"{purposes()}.")  # type: ignore[valid-type]
+    repeats: Literal[RULES] = Field(  # type: ignore[valid-type]
+        RULES[0], description="What is learned of labels of one structure that differ."
+    )
 
     @model_validator(mode="after")
     def _query_fits(self) -> Training:
@@ -81,14 +106,24 @@ class Training(Section):
 
     def pull_options(self) -> dict[str, Any]:
         """Further arguments of `atomsets_core.sources.pull.pull`."""
-        return {"optimade_filter": self.optimade.filter, "optimade_fields": self.optimade.fields}
+        return {
+            "optimade_filter": self.optimade.filter,
+            "optimade_fields": self.optimade.fields,
+            "table": self.table_options(),
+        }
+
+    def asked(self) -> dict[str, Any]:
+        """The section as JSON; what was added to it later counts only where it is used."""
+        fields = type(self).model_fields
+        unused = {name for name in (*Tables.model_fields, "repeats") if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=unused)
 
     def materials_query(self) -> MaterialsQuery | None:
         """The query with the target among its fields; None for other sources."""
         return _complete_query(self.source, self.query, [self.target])
 
 
-class Candidates(Section):
+class Candidates(Tables):
     """The structures to rank, and which of them count."""
 
     source: str = Field(
@@ -101,8 +136,10 @@ class Candidates(Section):
     )
     query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
     optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
-    labels: str | None = Field(None, description="CSV with columns to filter on, for a source of structures alone.")
-    id_column: str = Field("material_id", description="Column of the identifiers, for a file that has one.")
+    labels: str | None = Field(
+        None, description="CSV or spreadsheet with columns to filter on, for a source of structures alone."
+    )
+    id_column: str = Field("material_id", description=ID_COLUMN)
     filters: dict[str, Range] = Field(
         default_factory=dict,
         description="Bounds on columns, e.g. e_above_hull = { max = 0.1 }; also n_atoms, n_elements.",
@@ -139,6 +176,7 @@ class Candidates(Section):
         return {
             "optimade_filter": self.optimade.filter,
             "optimade_fields": self.optimade.fields,
+            "table": self.table_options(),
             "substitution": Options(**self.substitution.model_dump()),
         }
 

@@ -87,6 +87,7 @@ def read(campaign: Path | None, target: str | None, changes: dict[str, Any], ove
         training = described.training
         raw |= {"name": described.name, "source": training.source, "labels": training.labels}
         raw |= {"id_column": training.id_column, "targets": [training.target], "unit": training.unit}
+        raw |= {"separator": training.separator, "decimal": training.decimal, "sheet": training.sheet}
         raw |= {"transform": training.transform, "goal": described.objective.goal}
         raw |= {"quantile": described.discovery.quantile, "pool_share": described.discovery.pool_share}
         raw |= {"features": described.features.store, "cluster": described.cluster}

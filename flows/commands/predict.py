@@ -9,8 +9,11 @@ from typing import Annotated
 
 import typer
 
-from atomsets_flows.commands.terminal import console, fail, peak_memory, tell_refused
+from atomsets_flows.commands.terminal import console, fail, peak_memory, tell_notes, tell_refused
 from atomsets_flows.server import quiet_warnings
+
+LISTED = 1000
+"""Entries without a prediction that --json lists at most; the ledger has them all."""
 
 
 def predict(
@@ -25,9 +28,22 @@ def predict(
     store: Annotated[
         str | None, typer.Option(help="Feature store: features it has are read, those it lacks are made and kept.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print counts as one JSON line on stdout.")] = False,
+    id_column: Annotated[
+        str, typer.Option(help="Column of the identifiers, for a file that has one; two together: split,id.")
+    ] = "material_id",
+    separator: Annotated[
+        str, typer.Option(help="Between the columns of a table: , ; | tab or space; found out without it.")
+    ] = "",
+    decimal: Annotated[str, typer.Option(help="Decimal mark of a table, . or ,; found out without it.")] = "",
+    sheet: Annotated[str, typer.Option(help="Sheet of a spreadsheet; the first without it.")] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print counts, and what has no prediction, as one JSON line on stdout.")
+    ] = False,
 ) -> None:
     """Apply a saved model to structures or compositions.
+
+    What has no prediction is in a ledger beside the predictions, predictions.failures.parquet for predictions.csv: one
+    row for each entry, with the reason.
 
     Examples:
       atomsets predict models/k my-structures/ --out predictions.csv
@@ -36,7 +52,7 @@ def predict(
     """
     from atomsets_core.jobs import predictions, stored_predictions, write_predictions
     from atomsets_core.models import load_model, read_config
-    from atomsets_core.sources import SourceError, open_source
+    from atomsets_core.sources import SourceError, TableOptions, ledger_table, open_source
     from atomsets_core.storage import StorageError, Store
 
     quiet_warnings()
@@ -50,11 +66,15 @@ def predict(
         features_store = Store(store) if store else None
         with TemporaryDirectory(prefix="atomsets-") as scratch:
             if structures is not None:
-                pulled = open_source(structures, Store(scratch), compositions=True)
+                table = TableOptions(separator, decimal, sheet)
+                pulled = open_source(structures, Store(scratch), id_column=id_column, table=table, compositions=True)
+                tell_notes(pulled.provenance)
                 blocks = predictions(pulled, loaded, features_store, targets)
             elif features_store is not None:
                 blocks = stored_predictions(features_store, loaded, targets)
             written, inside, refused = write_predictions(blocks, Store(out.parent), out.name)
+            ledger = f"{out.stem}.failures.parquet"
+            Store(out.parent).write_table(ledger, ledger_table([("candidates", refusal) for refusal in refused]))
     except (SourceError, StorageError, ValueError, FileNotFoundError) as error:
         fail(2, str(error))
     console.print(
@@ -64,6 +84,9 @@ def predict(
         soft_wrap=True,
     )
     tell_refused(refused)
+    if refused:
+        console.print(f"all of them, with reasons, are in {out.parent / ledger}", highlight=False, soft_wrap=True)
     if as_json:
-        counts = {"predicted": written, "failed": len(refused), "out": str(out)}
-        print(json.dumps({**counts, "peak_memory_mb": peak_memory()}))
+        counts = {"predicted": written, "failed": len(refused), "out": str(out), "ledger": str(out.parent / ledger)}
+        failures = [{"material_id": r.material_id, "stage": r.stage, "reason": r.reason} for r in refused[:LISTED]]
+        print(json.dumps({**counts, "peak_memory_mb": peak_memory(), "failures": failures}))

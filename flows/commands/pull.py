@@ -25,8 +25,17 @@ def pull(
         list[str] | None, typer.Option("--filter", help="An option of the query of mp, e.g. energy_above_hull=:0.1.")
     ] = None,
     field: Annotated[list[str] | None, typer.Option(help="A number to pull beside the structures, for mp.")] = None,
-    labels: Annotated[str | None, typer.Option(help="CSV with more columns, for files of structures alone.")] = None,
-    id_column: Annotated[str, typer.Option(help="Column of the identifiers, for a file that has one.")] = "material_id",
+    labels: Annotated[
+        str | None, typer.Option(help="CSV or spreadsheet with more columns, for files of structures alone.")
+    ] = None,
+    id_column: Annotated[
+        str, typer.Option(help="Column of the identifiers, for a file that has one; two together: split,id.")
+    ] = "material_id",
+    separator: Annotated[
+        str, typer.Option(help="Between the columns of a table: , ; | tab or space; found out without it.")
+    ] = "",
+    decimal: Annotated[str, typer.Option(help="Decimal mark of a table, . or ,; found out without it.")] = "",
+    sheet: Annotated[str, typer.Option(help="Sheet of a spreadsheet; the first without it.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print counts as one JSON line on stdout.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where an unexpected error came from.")] = False,
 ) -> None:
@@ -36,10 +45,17 @@ def pull(
       atomsets pull mp --out stable --filter energy_above_hull=:0.05 --filter nelements=2:3 --field band_gap
       atomsets pull my-cifs/ --out mine
     """
-    from atomsets_core.sources import MATERIALS_PROJECT, SourceError, SourceUnavailableError, ledger_table, pull_into
+    from atomsets_core.sources import (
+        MATERIALS_PROJECT,
+        SourceError,
+        SourceUnavailableError,
+        TableOptions,
+        ledger_table,
+        pull_into,
+    )
     from atomsets_core.storage import StorageError, Store
     from atomsets_flows.campaign import KeyGivenError
-    from atomsets_flows.commands.terminal import check_writable, console, fail, peak_memory, tell_refused
+    from atomsets_flows.commands.terminal import check_writable, console, fail, peak_memory, tell_notes, tell_refused
     from atomsets_flows.server import quiet_warnings
 
     quiet_warnings()
@@ -51,12 +67,12 @@ def pull(
         with store.lock(), Bar() as bar:
             pulled = pull_into(
                 store, "structures.parquet", source, labels=labels, id_column=id_column, query=query, watch=bar,
-                options=_options(source),
+                options=_options(source) | {"table": TableOptions(separator, decimal, sheet)},
             )  # fmt: skip
             store.write_table("refused.parquet", ledger_table([("pulled", refusal) for refusal in pulled.refused]))
     except (SourceUnavailableError, KeyboardInterrupt) as error:
         fail(1, str(error) or "stopped. Run the same command again to go on where it was")
-    except (SourceError, StorageError, KeyGivenError, OptionError) as error:
+    except (SourceError, StorageError, KeyGivenError, OptionError, ValueError) as error:
         fail(2, str(error))
     except Exception as error:
         if verbose:
@@ -64,6 +80,7 @@ def pull(
         fail(1, f"{type(error).__name__}: {error}\nWhat came is kept: run the same command again to go on.")
     seconds = time.perf_counter() - started
     fetched = pulled.counts.get("fetched", pulled.structures)
+    tell_notes(pulled.provenance)
     for line in told(pulled.counts, pulled.provenance):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(

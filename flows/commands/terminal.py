@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -68,6 +68,12 @@ def tell_refused(refused: Sequence[Refusal]) -> None:
             console.print(f"  {escape(refusal.material_id)}: {escape(refusal.reason)}", highlight=False, soft_wrap=True)
         if len(refused) > 5:
             console.print(f"  and {len(refused) - 5} more", highlight=False)
+
+
+def tell_notes(provenance: Mapping[str, Any]) -> None:
+    """Say how a source was read, where that isn't plain."""
+    for note in provenance.get("notes", []):
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def peak_memory() -> int:

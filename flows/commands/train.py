@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from atomsets_core.transforms import NONE, find_transform, purposes
-from atomsets_flows.commands.terminal import Bars, check_writable, console, fail, peak_memory, tell_refused
+from atomsets_flows.commands.terminal import Bars, check_writable, console, fail, peak_memory, tell_notes, tell_refused
 from atomsets_flows.server import quiet_warnings
 
 
@@ -29,8 +29,22 @@ def train(
         ),
     ] = None,
     task: Annotated[str, typer.Option(help="regression or classification.")] = "regression",
-    labels: Annotated[str | None, typer.Option(help="CSV with the values, for structures that come alone.")] = None,
-    unit: Annotated[str, typer.Option(help="Unit of the values.")] = "",
+    labels: Annotated[
+        str | None, typer.Option(help="CSV or spreadsheet with the values, for structures that come alone.")
+    ] = None,
+    id_column: Annotated[
+        str, typer.Option(help="Column of the identifiers, for a file that has one; two together: split,id.")
+    ] = "material_id",
+    separator: Annotated[
+        str, typer.Option(help="Between the columns of a table: , ; | tab or space; found out without it.")
+    ] = "",
+    decimal: Annotated[str, typer.Option(help="Decimal mark of a table, . or ,; found out without it.")] = "",
+    sheet: Annotated[str, typer.Option(help="Sheet of a spreadsheet; the first without it.")] = "",
+    repeats: Annotated[
+        str,
+        typer.Option(help="Of values of one structure that differ, learn the median, mean, latest, drop or keep all."),
+    ] = "median",
+    unit: Annotated[str, typer.Option(help="Unit of the values; by default what the source says.")] = "",
     transform: Annotated[str, typer.Option(help=f"{NONE.name}, or {purposes()}.")] = NONE.name,
     seed: Annotated[int, typer.Option(help="Of folds, initial weights and order.")] = 0,
     set_: Annotated[
@@ -61,7 +75,7 @@ def train(
     from atomsets_core.discovery import discovery_check
     from atomsets_core.jobs import save_trained, train_on
     from atomsets_core.models import TASKS, AtomSetsRegressor, StoredCheckpoint, held_out_check
-    from atomsets_core.sources import SourceError, open_source
+    from atomsets_core.sources import SourceError, TableOptions, open_source, unit_of
     from atomsets_core.storage import StorageError, Store
 
     started = time.perf_counter()
@@ -79,12 +93,17 @@ def train(
         elif not find_transform(transform).plain:
             fail(2, "--transform is for regression")
         check_writable(folder)
+        table = TableOptions(separator, decimal, sheet)
         with Bars() as bars, TemporaryDirectory(prefix="atomsets-") as scratch:
-            pulled = open_source(structures, Store(scratch), labels=labels, compositions=True)
-            features_store = Store(store) if store else None
-            trained = train_on(
-                pulled, target, model, bars.epoch, checkpoint, features_store, featurized=bars.featurized
+            pulled = open_source(
+                structures, Store(scratch), labels=labels, id_column=id_column, table=table, compositions=True
             )
+            tell_notes(pulled.provenance)
+            unit = unit_of(pulled.provenance, target, unit)
+            features_store = Store(store) if store else None
+            trained = train_on(pulled, target, model, bars.epoch, checkpoint, features_store, bars.featurized, repeats)
+            for said in trained.notes:
+                bars.note(said)
             checks: dict[str, Any] = {}
             if holdout:
                 bars.note(f"training once more, without {holdout:.0%} of the rows")

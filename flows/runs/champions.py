@@ -69,7 +69,7 @@ def definition(campaign: Campaign, parent_digest: str) -> str:
         RECIPE_VERSION,
         parent_digest,
         campaign.features.spec,
-        {**training.model_dump(mode="json"), "query": None if query is None else query.asked()},
+        {**training.asked(), "query": None if query is None else query.asked()},
         campaign.model.model_dump(mode="json"),
         campaign.discovery.model_dump(mode="json"),
         {"goal": objective.goal, "acquisition": objective.acquisition, "kappa": objective.kappa},

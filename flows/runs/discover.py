@@ -17,7 +17,6 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from prefect import flow
 from prefect.futures import PrefectFuture, as_completed
@@ -43,7 +42,7 @@ from atomsets_core.discovery import (
 from atomsets_core.jobs import PLAN, ROWS, design_of, load_rows
 from atomsets_core.parents import load_parent
 from atomsets_core.report import write_discovery_report
-from atomsets_core.sources import SourceError, pull, usable_labels
+from atomsets_core.sources import SourceError, TableOptions, label_values, pull, usable_labels
 from atomsets_core.storage import Store
 from atomsets_core.transforms import LOG10
 from atomsets_flows.campaign import Cluster
@@ -82,6 +81,9 @@ class Asked(BaseModel):
     source: str = "embedded:elastic"
     labels: str | None = None
     id_column: str = "material_id"
+    separator: str = ""
+    decimal: str = ""
+    sheet: str = ""
     targets: list[str] = Field(default_factory=lambda: ["K_VRH", "G_VRH"])
     unit: str = "GPa"
     transform: str = LOG10.name
@@ -141,7 +143,8 @@ def prepare(asked: Asked, store: Store) -> tuple[dict[str, Any], dict[str, Any]]
     Returns:
         The plan, and how many entries were seen, used and refused.
     """
-    pulled = pull(asked.source, labels=asked.labels, id_column=asked.id_column)
+    table = TableOptions(asked.separator, asked.decimal, asked.sheet)
+    pulled = pull(asked.source, labels=asked.labels, id_column=asked.id_column, table=table)
     usable = np.ones(len(pulled.structures), dtype=bool)
     for target in asked.targets:
         usable &= usable_labels(pulled, target, asked.transform)[0]
@@ -150,7 +153,7 @@ def prepare(asked: Asked, store: Store) -> tuple[dict[str, Any], dict[str, Any]]
         rows = np.sort(np.random.default_rng(0).permutation(rows)[: asked.rows])
     table = pulled.structures.take(rows).to_arrow()
     for target in asked.targets:
-        values = pd.to_numeric(pulled.columns[target]).to_numpy(dtype=np.float64)[rows]
+        values = label_values(pulled, target)[rows]
         table = table.append_column(f"value:{target}", pa.array(values))
     parents = asked.parents or [name for name in ("megnet", "chgnet") if installed(name)]
     known = list(lineup(parents))

@@ -18,7 +18,7 @@ from atomsets_core.jobs import with_labels
 from atomsets_core.report import models_table
 from atomsets_core.storage import Store
 from atomsets_flows.campaign import Campaign, needed, provided
-from atomsets_flows.runs.progress import publish, slug
+from atomsets_flows.runs.progress import note, publish, slug
 from atomsets_flows.runs.screen import IN_FLIGHT, CampaignRun, run_name
 from atomsets_flows.runs.states import APPOINTED, KEPT, NOTHING_NEW, PROMOTED, ended
 from atomsets_tasks import connect
@@ -49,7 +49,11 @@ def _retrain(run: CampaignRun) -> dict[str, Any]:
     started = time.perf_counter()
     training = run.campaign.training
     with connect(run.campaign.cluster.start):
-        labelled, values, _ = with_labels(run.store, run.pull("training"), training.target, training.transform)
+        labelled, values, _, notes = with_labels(
+            run.store, run.pull("training"), training.target, training.transform, training.repeats
+        )
+        for said in notes:
+            note(said)
         _, learning, _ = run.featurize_training(labelled, values)
         champion, decided = run.champions.current, len(run.champions.registry.log)
         found: Mapping[str, Any] = {"challenger": None}

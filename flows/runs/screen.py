@@ -231,6 +231,8 @@ class CampaignRun:
             dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
             Pulling(dataset, self.campaign.name), section.pull_options(), *same,
         )  # fmt: skip
+        for said in pulled.provenance.get("notes", []):
+            note(f"{dataset}: {said}")
         seal(self.store, structures_name(dataset), provenance_name(dataset))
         self.done[f"pulled_{dataset}"] = pulled.n_seen
         return pulled
@@ -248,7 +250,10 @@ class CampaignRun:
             candidates.exclude_elements,
             candidates.only_elements,
             candidates.exclude_seen,
+            training.repeats,
         )
+        for said in chosen.notes:
+            note(said)
         self.refused.extend(chosen.refused)
         chosen.candidates.forget()
         return chosen

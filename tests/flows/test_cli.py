@@ -303,3 +303,65 @@ def test_wrong_requests_for_formulas_end_with_2(tmp_path, arguments, message):
     result = CliRunner().invoke(app, ["train", source, "--out", str(tmp_path / "m"), *few, *target, *arguments])
     assert result.exit_code == 2, result.output
     assert message in result.stderr
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """A model of formulas, trained from a table as a spreadsheet exports it."""
+    place = tmp_path_factory.mktemp("small")
+    metals = ("Li", "Na", "K", "Mg", "Ca", "Sr", "Ba", "Zn", "Cd", "Al", "Ga", "In")
+    rows = [
+        f"{metal}{other};{i},{j}(1) eV;x" for i, metal in enumerate(metals) for j, other in enumerate(("O", "S"), 1)
+    ]
+    table = place / "gaps.csv"
+    table.write_text("\n".join(["# 2021", "chemical formula;gap;set", *rows, "MgSe;~3 eV;x"]) + "\n")
+    options = ["--set=members=2", "--set=folds=2", "--set=epochs=2", "--features=amount"]
+    result = CliRunner().invoke(app, ["train", str(table), "--target=gap", f"--out={place / 'model'}", *options])
+    assert result.exit_code == 0, result.stderr
+    return place, result
+
+
+def test_training_says_how_a_table_was_read_and_keeps_its_unit(small_model):
+    place, result = small_model
+    for said in ("semicolons between columns", "1 comment line passed over", "gap: read with decimal commas"):
+        assert said in result.stderr
+    assert "learned from 24 of 25 entries" in result.stderr
+    assert "gap is not a number: '~3 eV' (row 27)" in result.stderr
+    assert json.loads((place / "model" / "model.json").read_text())["about"]["unit"] == "eV"
+
+
+def test_what_has_no_prediction_is_in_a_ledger_and_listed(small_model):
+    import pyarrow.parquet as pq
+
+    place, _ = small_model
+    new = place / "new.csv"
+    new.write_text("formula\nMgO\nCuSO4.5H2O\nLa1-xSrxMnO3\nNaN\n")
+    out = place / "predictions.csv"
+    result = CliRunner().invoke(app, ["predict", str(place / "model"), str(new), f"--out={out}", "--json"])
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["predicted"], told["failed"]) == (2, 2)
+    assert [failure["material_id"] for failure in told["failures"]] == ["new-2", "new-3"]
+    ledger = pq.read_table(told["ledger"]).to_pylist()
+    assert [row["material_id"] for row in ledger] == ["new-2", "new-3"]
+    assert "the cell reads 'NaN'" in ledger[1]["reason"]
+    assert str(place / "predictions.failures.parquet") in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--unit=meV"], "gap is in eV in the source, and you say meV"),
+        (["--separator=::"], "separator '::'"),
+        (["--id-column=name"], "no column 'name' for the identifiers"),
+        (["--repeats=first"], "there are median, mean, latest, drop, keep"),
+    ],
+)
+def test_options_that_do_not_fit_the_table_end_with_2(small_model, more, message):
+    place, _ = small_model
+    table = place / "twice.csv"
+    table.write_text("formula;gap\nMgO;7,8 eV\nMgO;4,8 eV\n" + "".join(f"Mg{n}O;{n},5 eV\n" for n in range(2, 12)))
+    arguments = ["train", str(table), "--target=gap", f"--out={place / 'other'}", "--features=amount", *more]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr

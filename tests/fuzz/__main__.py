@@ -34,6 +34,8 @@ from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.embedded import load_elastic
 from atomsets_core.sources.files.reading import read_path
 from atomsets_core.sources.pull import pull
+from atomsets_core.sources.selection import label_values, usable_labels
+from atomsets_core.sources.units import is_unit
 from atomsets_core.storage.memory import peak_mb
 from atomsets_core.storage.store import StorageError, Store
 from atomsets_flows.campaign.base import CampaignError
@@ -111,6 +113,11 @@ def formulas_of(place: Path, ending: str) -> Read:
             pulled = pull(str(path), compositions=True)
         except SourceError:
             return "refused"
+        assert all(refusal.reason and "\n" not in refusal.reason for refusal in pulled.refused)
+        for name in pulled.columns.select_dtypes("number").columns:
+            with suppress(SourceError):
+                usable, _ = usable_labels(pulled, name, "none")
+                assert np.isfinite(label_values(pulled, name)[usable]).all()
         return "rows" if len(pulled.structures) else "refused"
 
     return read
@@ -188,7 +195,8 @@ def readers(place: Path) -> dict[str, tuple[Sequence[bytes], Read]]:
         "JSON": ([GOOD["json"].encode(), *corpus("json")], structures_of(place, ".json")),
         "Parquet": ([table(), *parquet_files().values()], structures_of(place, ".parquet")),
         "CSV of files": ([b"id,file,gap\n1,a.cif,2.5\n2,a.cif,\n"], structures_of(place, ".csv")),
-        "CSV of formulas": ([b"formula,gap\nFe2O3,2.1\nNaCl,8.5\n"], formulas_of(place, ".csv")),
+        "CSV of formulas": (CSV, formulas_of(place, ".csv")),
+        "spreadsheet": ([spreadsheet()], formulas_of(place, ".xlsx")),
         "gzip": ([gzip.compress(cif)], structures_of(place, ".cif.gz")),
         "zip": ([archive.getvalue()], structures_of(place, ".zip")),
         "ASE database": ([ase_database(place)], structures_of(place, ".db")),
@@ -203,6 +211,27 @@ def readers(place: Path) -> dict[str, tuple[Sequence[bytes], Read]]:
         good, read = models_of(place, name)
         found[name] = ([good], read)
     return found
+
+
+CSV = (
+    b"formula,gap\nFe2O3,2.1\nNaCl,8.5\n",
+    b"# by hand\nformula;K (GPa);gap\n;;eV\nCuSO4.5H2O;1.234,5;2,1(3)\nNaCl;7,5;<8,5\n",
+    b'id,formula,K\n001,MgO,"1,526 GPa"\n1e5,GaAs,"75 GPa"\n"a, b",SiO2,na\n',
+    "formula\tgap\nMgO\t7.8 \u00b1 0.1 eV\nGaAs\t1400 meV\n".encode("utf-16"),
+)
+"""Tables as people write them."""
+
+
+def spreadsheet() -> bytes:
+    """A spreadsheet of two rows."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for row in (["formula", "gap", "n"], ["MgO", 7.8, 1], ["GaAs", "1.4(1)", None]):
+        book.active.append(row)
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
 
 
 CAMPAIGN = b"""name = "x"
@@ -278,6 +307,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "fuzz.json")
     chosen = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, resource.RLIM_INFINITY))
+    assert is_unit("eV")  # what it imports takes some seconds, once
     found = json.loads(chosen.out.read_text())["readers"] if chosen.only and chosen.out.exists() else {}
     with tempfile.TemporaryDirectory() as place:
         for name, (good, read) in readers(Path(place)).items():

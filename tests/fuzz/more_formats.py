@@ -46,7 +46,8 @@ PHONOPY = (
 )
 VASPRUN = """<?xml version="1.0"?>
 <modeling><generator><i name="version" type="string">6.3.0</i></generator>
-<kpoints><varray name="kpointlist"><v>0 0 0</v></varray><varray name="weights"><v>1</v></varray></kpoints><atominfo><atoms> 2 </atoms>
+<kpoints><varray name="kpointlist"><v>0 0 0</v></varray><varray name="weights"><v>1</v></varray></kpoints>
+<atominfo><atoms> 2 </atoms>
 <array name="atoms"><set><rc><c>Na</c><c>1</c></rc><rc><c>Cl</c><c>2</c></rc></set></array></atominfo>
 <structure name="initialpos"><crystal>
 <varray name="basis"><v>5.64 0 0</v><v>0 5.64 0</v><v>0 0 5.64</v></varray></crystal>

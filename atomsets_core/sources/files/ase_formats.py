@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from atomsets_core.sources.base import Crystal, Entry, SourceError, StructureFile, default_id, reason_of, split_id
+from atomsets_core.sources.base import Crystal, Entry, SourceError, StructureFile, default_id, reason_of
+from atomsets_core.sources.identifiers import id_columns, split_id
 from atomsets_core.storage import check_arrays
 from atomsets_core.structures import Refusal
 
@@ -68,11 +70,33 @@ def _xyz_entries(read_xyz: Any, file: StructureFile, id_column: str) -> Iterator
         try:
             _check_frame(frame)
             atoms = next(read_xyz(io.StringIO(frame), index=0))
-            inside, columns = split_id(_atoms_columns(atoms), id_column)
+            columns = _atoms_columns(atoms)
+            # as it is written: ASE makes a number of 0012345678, and infinity of 12345e6789
+            written = _texts(frame) if set(id_columns(columns, id_column)) else {}
+            inside, columns = split_id(
+                {
+                    name: written.get(name, value) if name in id_columns(columns, id_column) else value
+                    for name, value in columns.items()
+                },
+                id_column,
+            )
             material_id = inside or material_id
             yield Entry(material_id, crystal_from_atoms(atoms), columns)
         except Exception as error:
             yield Refusal(material_id, "parse", reason_of(error))
+
+
+_PAIR = re.compile(r"""(?:^|\s)(?P<key>[^\s="']+|"[^"]*")\s*=\s*(?P<value>"(?:\\.|[^"\\])*"|'[^']*'|[^\s"'{\[(]\S*)""")
+
+
+def _texts(frame: str) -> dict[str, str]:
+    """The values of a frame's comment line as they are written, by their keys; lists and tables left out."""
+    lines = frame.split("\n", 2)
+    found: dict[str, str] = {}
+    for pair in _PAIR.finditer(lines[1] if len(lines) > 1 else ""):
+        key, value = pair["key"].strip('"'), pair["value"]
+        found.setdefault(key, value[1:-1] if value[:1] in ('"', "'") and value[-1:] == value[:1] else value)
+    return found
 
 
 def _check_frame(frame: str) -> None:

@@ -20,7 +20,6 @@ import pyarrow as pa
 from pymatgen.core import Element, Structure
 
 from atomsets_core.sources.base import (
-    ID_NAMES,
     Crystal,
     Entry,
     Pulled,
@@ -30,8 +29,8 @@ from atomsets_core.sources.base import (
     pulled_from_arrow,
     pulled_from_entries,
     reason_of,
-    split_id,
 )
+from atomsets_core.sources.columns import CORRECTION, ENERGY, read_columns, with_energies, with_notes
 from atomsets_core.sources.files.ase_formats import ase_rows, read_ase_database, read_xyz
 from atomsets_core.sources.files.calculation_outputs import reader_of
 from atomsets_core.sources.files.cell_formats import (
@@ -51,16 +50,21 @@ from atomsets_core.sources.files.records import (
     poscar_from_text,
     with_structure_columns,
 )
+from atomsets_core.sources.files.spreadsheets import read_spreadsheet
+from atomsets_core.sources.files.text_tables import FILE_COLUMNS, FORMULA_NAMES, TextTable, read_text_table
+from atomsets_core.sources.identifiers import id_columns, identifier, key_of, lacking, row_ids, spelled, split_id
 from atomsets_core.storage import COMPRESSED, check_arrays, probe_content, probe_file, read_parquet
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
-
-FILE_COLUMNS = ("file", "cif", "path", "structure")
 
 Item = tuple[str | None, Any, Mapping[str, Any]]
 """Identifier (None: unnamed), structure as it stands in the file, columns beside it."""
 
 Reader = Callable[[StructureFile, str], Pulled | Iterator[Entry | Refusal]]
 """From a file and the name of its column of identifiers to a batch, or to entries one by one."""
+
+
+class NoSuchColumnError(ValueError):
+    """A column of identifiers was asked for that a table doesn't have."""
 
 
 @dataclass(frozen=True)
@@ -219,12 +223,15 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
     if "lattice" not in table.column_names and "structure" in table.column_names:
         rows = (row for batch in table.to_batches(1000) for row in batch.to_pylist())
         return read_items((_item(row, id_column) for row in rows), file.stem, table.num_rows)
-    used = next((name for name in (id_column, *ID_NAMES) if name in table.column_names), id_column)
-    present = table[used].to_pylist() if used in table.column_names else [None] * table.num_rows
-    ids = [str(i if file.lone else f"{file.stem}-{i}") if name is None else str(name) for i, name in enumerate(present)]
-    columns = {name: table[name] for name in table.column_names} | {used: pa.array(ids, pa.string())}
+    if file.lone and (wrong := lacking(table.column_names, id_column)):
+        raise NoSuchColumnError(wrong)
+    used = id_columns(table.column_names, id_column)
+    present = row_ids([table[name].to_pylist() for name in used], table.num_rows)
+    ids = [str(i if file.lone else f"{file.stem}-{i}") if name is None else name for i, name in enumerate(present)]
+    into = used[0] if len(used) == 1 else "material_id"
+    columns = {name: table[name] for name in table.column_names} | {into: pa.array(ids, pa.string())}
     try:
-        return pulled_from_arrow(pa.table(columns), {}, used)
+        return pulled_from_arrow(pa.table(columns), {}, into)
     except pa.ArrowException as error:
         raise ValueError(reason_of(error, "lattice, Z and frac must be lists of numbers")) from error
 
@@ -243,7 +250,7 @@ def _shelx(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
     return iter([replace(item, material_id=file.name) if isinstance(item, Refusal) else item for item in found])
 
 
-def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
+def _json(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | Refusal]:
     try:
         document = json.loads(file.content())
     except ValueError as error:
@@ -252,7 +259,11 @@ def _json(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
         check_arrays(document)
         return ase_rows(file, id_column, "json")
     items = _json_items(document, id_column)
-    return read_items(items, file.stem, len(items))
+    entries = read_items(items, file.stem, len(items))
+    if not any(ENERGY in columns and CORRECTION in columns for _, _, columns in items):
+        return entries
+    pulled = pulled_from_entries(entries)
+    return replace(pulled, provenance=with_energies(pulled.provenance, corrected=False))
 
 
 def _json_lines(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
@@ -278,8 +289,13 @@ def _item(record: Any, id_column: str, name: str | None = None) -> Item:
     if not isinstance(record, dict) or "structure" not in record:
         return name, record, {}
     inside, columns = split_id({key: value for key, value in record.items() if key != "structure"}, id_column)
+    if str(columns.get("@class", "")).endswith("Entry"):  # pymatgen's: how it was computed is a level further down
+        parameters = columns.get("parameters") or {}
+        kept = {key: value for key, value in columns.items() if not str(key).startswith("@")}
+        run_type = parameters.get("run_type") if isinstance(parameters, dict) else None
+        columns = kept | ({"run_type": run_type} if run_type else {})
     columns = {key: value for key, value in columns.items() if not str(key).startswith("@")}
-    return name or inside, record["structure"], columns
+    return spelled(str(name)) if name else inside, record["structure"], columns
 
 
 def _json_items(document: Any, id_column: str) -> list[Item]:
@@ -299,7 +315,7 @@ def _json_items(document: Any, id_column: str) -> list[Item]:
         records = [dict(zip(columns, row, strict=False)) for row in rows]
         return _named_records(records, document.get("index", []), id_column)
     if isinstance(rows, list):  # pandas, orient "table"; replies of databases
-        return [_item(item, id_column) for item in rows]
+        return _rows_of_table(document, rows, id_column)
     if isinstance(column, str) or _is_structure(column) or is_other_structure(document.get("atoms")):
         return [_item(document, id_column)]
     if is_other_structure(document):
@@ -318,44 +334,74 @@ def _json_items(document: Any, id_column: str) -> list[Item]:
     return [_item(value, id_column, name) for name, value in document.items()]
 
 
+def _rows_of_table(document: dict[str, Any], rows: list[Any], id_column: str) -> list[Item]:
+    """Rows of a table of pandas, named by its index; of another list of records by what they hold."""
+    schema = document.get("schema")
+    keys = schema.get("primaryKey") if isinstance(schema, dict) else None
+    keys = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
+    if not keys or not all(isinstance(row, dict) for row in rows):
+        return [_item(row, id_column) for row in rows]
+    index = [identifier(row.get(key) for key in keys) for row in rows]
+    return _named_records([{k: v for k, v in row.items() if k not in keys} for row in rows], index, id_column)
+
+
 def _named_records(records: list[dict[str, Any]], index: list[Any], id_column: str) -> list[Item]:
     """Records named by the column of identifiers, else by the index unless that only counts the rows."""
     counts = len(index) != len(records) or all(str(name) == str(i) for i, name in enumerate(index))
     items = [_item(record, id_column) for record in records]
-    return [(name if counts else name or str(index[i]), *rest) for i, (name, *rest) in enumerate(items)]  # type: ignore[misc]
+    if counts:
+        return items
+    return [(name or identifier((index[i],)), *rest) for i, (name, *rest) in enumerate(items)]  # type: ignore[misc]
 
 
-def read_csv(content: bytes) -> pd.DataFrame:
-    """All columns of a CSV as text, so that an identifier "001" stays what it is.
+def read_table_file(file: StructureFile) -> TextTable:
+    """The cells of a CSV or spreadsheet.
 
     Raises:
-        ValueError: it is empty or no table.
+        ValueError: it is empty or no table; the message says what to change.
     """
-    table = pd.read_csv(io.BytesIO(content), dtype=str, encoding="utf-8-sig", encoding_errors="replace")
-    return table.rename(columns=lambda name: str(name).strip())
+    read = read_spreadsheet if file.kind == SPREADSHEET.name else read_text_table
+    return read(file.content(), file.table, file.name)
 
 
-def _csv(file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
-    """A CSV whose rows name a structure file each, or hold the text of a CIF."""
-    table = read_csv(file.content())
-    column = next((name for name in FILE_COLUMNS if name in table.columns), None)
+def _table(file: StructureFile, id_column: str) -> Pulled:
+    """A table whose rows name a structure file each, or hold the text of a CIF."""
+    table = read_table_file(file)
+    names = {key_of(name): name for name in reversed(table.frame.columns)}
+    column = next((names[key] for key in map(key_of, FILE_COLUMNS) if key in names), None)
     if column is None:
         wanted = f"a structure is needed: a column {', '.join(FILE_COLUMNS)} that names a structure file"
-        if {"formula", "composition"} & {name.lower() for name in table.columns}:
+        if set(map(key_of, FORMULA_NAMES)) & set(names):
             wanted += " (compositions alone have no structures to screen; atomsets train and predict take them)"
-        raise SourceError(f"{wanted}; found {', '.join(table.columns)}")
-    return _csv_entries(table, column, file, id_column)
+        else:
+            wanted += "; for compositions alone, a column called formula"
+        raise SourceError(f"{wanted}; found {', '.join(table.frame.columns)}")
+    if file.lone and (wrong := lacking(table.frame.columns, id_column)):
+        raise NoSuchColumnError(wrong)
+    used = id_columns([name for name in table.frame.columns if name != column], id_column)
+    beside = table.frame.drop(columns=[column, *(used if len(used) == 1 else ())])
+    read = read_columns(beside, table.mark, table.rows, table.units)
+    ids = row_ids([table.frame[name].tolist() for name in used], len(table.frame))
+    pulled = pulled_from_entries(_table_entries(table.frame[column].tolist(), ids, read.frame, file), convert=False)
+    short = [Refusal(f"{file.name}, row {row}", "parse", reason) for row, reason in table.refused]
+    return replace(
+        pulled,
+        columns=read_columns(pulled.columns).frame,
+        refused=[*pulled.refused, *short],
+        provenance=with_notes(read.told({}), table.notes),
+    )
 
 
-def _csv_entries(table: pd.DataFrame, column: str, file: StructureFile, id_column: str) -> Iterator[Entry | Refusal]:
-    records = table.drop(columns=column).to_dict("records")
-    for position, (value, record) in enumerate(zip(table[column], records, strict=True)):
-        inside, columns = split_id({str(name): item for name, item in record.items()}, id_column)
+def _table_entries(
+    values: list[Any], ids: list[str | None], columns: pd.DataFrame, file: StructureFile
+) -> Iterator[Entry | Refusal]:
+    records: list[dict[Any, Any]] = columns.to_dict("records") if len(columns.columns) else [{} for _ in values]
+    for position, (value, name, record) in enumerate(zip(values, ids, records, strict=True)):
         reference = None if pd.isna(value) else str(value).strip()
         own_name = kind_and_stem(reference)[1] if reference and not _is_text(reference) else None
-        material_id = default_id(inside or own_name, file.stem, position, len(records))
+        material_id = default_id(name or own_name, file.stem, position, len(values))
         try:
-            yield Entry(material_id, _referenced(reference, file), columns)
+            yield Entry(material_id, _referenced(reference, file), record)
         except Exception as error:
             yield Refusal(material_id, "parse", reason_of(error))
 
@@ -372,7 +418,7 @@ def _referenced(reference: str | None, file: StructureFile) -> Structure | Cryst
     if not place.is_file():
         raise ValueError(f"there is no file {reference}")
     named = file_on_disk(place, reference)
-    if named.kind in ("", ZIP, CSV.name):
+    if named.kind in ("", ZIP, *TABLES):
         raise ValueError(f"{reference} is of no kind that holds a structure")
     found = read_file(named, "")
     pulled = found if isinstance(found, Pulled) else pulled_from_entries(found)
@@ -392,7 +438,13 @@ def _is_text(reference: str) -> bool:
 PARQUET = Format("Parquet", (".parquet", ".pq"), _parquet, compressed=False)
 JSON = Format("pymatgen JSON", (".json",), _json)
 JSON_LINES = Format("JSON lines", (".jsonl", ".ndjson"), _json_lines)
-CSV = Format("CSV", (".csv",), _csv)
+CSV = Format("CSV", (".csv", ".tsv"), _table)
+SPREADSHEET = Format("spreadsheet", (".xlsx", ".xlsm"), _table, compressed=False)
+FROM_ASE = ("extended XYZ", "ASE database")
+"""Formats whose energies are those of ASE's calculators."""
+
+TABLES = (CSV.name, SPREADSHEET.name)
+"""Formats of tables, which hold labels too."""
 
 FORMATS = (
     PARQUET,
@@ -412,6 +464,7 @@ FORMATS = (
     Format("extended XYZ", (".xyz", ".extxyz"), read_xyz),
     Format("ASE database", (".db",), read_ase_database, compressed=False),
     CSV,
+    SPREADSHEET,
 )
 """All formats; their names stand in messages in this order, and in docs/sources.md."""
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 import pandas as pd
 
 from atomsets_core.sources.base import Entry, Pulled, SourceError, StructureFile, pulled_from_entries, reason_of
+from atomsets_core.sources.columns import with_notes
 from atomsets_core.sources.files.formats import read_file
 from atomsets_core.storage import sha256_of
 from atomsets_core.structures import Refusal, Structures
@@ -103,6 +104,8 @@ def parse_chunk(chunk: Chunk) -> Parsed:
                 digests[file.path] = sha256_of(file.path)
             found = read_file(file, chunk.id_column)
             if isinstance(found, Pulled):
+                parts.append(pulled_from_entries(waiting, convert=False))  # those of the files before it
+                waiting = []
                 parts.append(replace(found, columns=found.columns.assign(**{FILE: file.name})))
                 continue
             for item in found:
@@ -119,7 +122,10 @@ def _joined(parts: Sequence[Pulled]) -> Pulled:
     held = [part for part in parts if len(part.structures)]
     frame = pd.concat([part.columns for part in held], ignore_index=True) if held else pd.DataFrame({FILE: []})
     structures = Structures.concat([part.structures for part in held])
-    return Pulled(structures, frame, [refusal for part in parts for refusal in part.refused])
+    told: dict[str, Any] = {}
+    for part in parts:
+        told = with_notes(told, part.provenance.get("notes", []), part.provenance.get("units"))
+    return Pulled(structures, frame, [refusal for part in parts for refusal in part.refused], told)
 
 
 def parse_all(files: Sequence[StructureFile], id_column: str, fan_out: FanOut | None = None) -> Parsed:

@@ -7,12 +7,10 @@ import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import pandas as pd
 
 from atomsets_core.sources.base import (
     Pulled,
@@ -21,21 +19,25 @@ from atomsets_core.sources.base import (
     one_line,
     pulled_from_entries,
     reason_of,
-    with_numbers,
     without_duplicates,
 )
+from atomsets_core.sources.columns import ENERGY, PER_CELL, read_columns, with_energies
 from atomsets_core.sources.files.formats import (
-    CSV,
+    FROM_ASE,
     KNOWN,
+    TABLES,
     ZIP,
+    NoSuchColumnError,
     file_on_disk,
     format_called,
     kind_and_stem,
-    read_csv,
     read_file,
+    read_table_file,
 )
 from atomsets_core.sources.files.label_tables import join_labels
 from atomsets_core.sources.files.parallel import FILE, FanOut, parse_all
+from atomsets_core.sources.files.text_tables import FOUND_OUT, TableOptions, TextTable
+from atomsets_core.sources.identifiers import DEFAULT
 from atomsets_core.storage import most_of_member, sha256_of
 from atomsets_core.structures import Refusal
 
@@ -46,6 +48,7 @@ def read_path(
     id_column: str = "material_id",
     labels: str | Path | None = None,
     fan_out: FanOut | None = None,
+    table: TableOptions = FOUND_OUT,
 ) -> Pulled:
     """Structures, and the columns beside them, from whatever file or folder holds them.
 
@@ -66,9 +69,10 @@ def read_path(
 
     Args:
         path: file or folder.
-        id_column: name of the column of identifiers.
-        labels: a CSV with one row for each structure, joined as `join_labels` says.
+        id_column: name of the column of identifiers, or of several with commas between them.
+        labels: a table with one row for each structure, joined as `join_labels` says.
         fan_out: where the files of a folder or zip are parsed; see `parse_all`.
+        table: how tables are read, where that isn't to be found out.
 
     Returns:
         All entries, each either accepted or refused: what can't be read of a folder is refused by file name, what
@@ -84,7 +88,7 @@ def read_path(
         raise SourceError(f"{path}: there is no such file or folder; check the spelling")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen warns of everything; what matters comes back as a refusal
-        pulled = _read_place(place, id_column, labels, fan_out)
+        pulled = _read_place(place, id_column, labels, fan_out, table)
     if not pulled.n_seen:
         raise SourceError(f"{path}: it holds no structures; read are {KNOWN}")
     return replace(
@@ -92,12 +96,14 @@ def read_path(
     )
 
 
-def _read_place(place: Path, id_column: str, labels: str | Path | None, fan_out: FanOut | None) -> Pulled:
+def _read_place(
+    place: Path, id_column: str, labels: str | Path | None, fan_out: FanOut | None, table: TableOptions
+) -> Pulled:
     if place.is_dir():
-        return _read_collection(list_folder(place), place, id_column, labels, fan_out)
+        return _read_collection(list_folder(place), place, id_column, labels, fan_out, table)
     if not place.is_file():
         raise SourceError(f"{place}: neither a file nor a folder")
-    file = file_on_disk(place, lone=True)
+    file = replace(file_on_disk(place, lone=True), table=table)
     if not file.kind:
         raise SourceError(f"{place}: unknown kind of file {place.suffix!r}; read are {KNOWN}")
     if file.kind != ZIP:
@@ -106,14 +112,19 @@ def _read_place(place: Path, id_column: str, labels: str | Path | None, fan_out:
         listing = list_zip(place)
     except (zipfile.BadZipFile, OSError) as error:
         raise SourceError(f"{place}: {reason_of(error, 'not a readable zip')}; pack it again") from error
-    return _read_collection(listing, place, id_column, labels, fan_out)
+    return _read_collection(listing, place, id_column, labels, fan_out, table)
 
 
 def _read_collection(
-    listing: Listing, place: Path, id_column: str, labels: str | Path | None, fan_out: FanOut | None
+    listing: Listing,
+    place: Path,
+    id_column: str,
+    labels: str | Path | None,
+    fan_out: FanOut | None,
+    options: TableOptions,
 ) -> Pulled:
-    tables = [file for file in listing.files if file.kind == CSV.name]
-    sources = [file for file in listing.files if file.kind != CSV.name]
+    tables = [replace(file, table=options) for file in listing.files if file.kind in TABLES]
+    sources = [file for file in listing.files if file.kind not in TABLES]
     own_labels = None
     if not sources:
         sources, tables = tables, []
@@ -126,13 +137,15 @@ def _read_collection(
     pulled = replace(parsed.pulled, refused=[*listing.refused, *parsed.pulled.refused])
     pulled = without_duplicates(pulled)
     names = list(pulled.columns[FILE])
-    pulled = replace(pulled, columns=with_numbers(pulled.columns.drop(columns=FILE)))
+    read_beside = read_columns(pulled.columns.drop(columns=FILE))
+    pulled = replace(pulled, columns=read_beside.frame, provenance=read_beside.told(pulled.provenance))
+    pulled = _with_energies(pulled, {file.kind for file in sources})
     read = list(sources)
     provenance: dict[str, Any] = {"files": len(sources)}
     if labels is not None:
-        pulled = _with_labels(pulled, names, labels, id_column)
+        pulled = _with_labels(pulled, names, labels, id_column, options)
     elif own_labels is not None:
-        table = _label_table(own_labels.content, f"{place}/{own_labels.name}")
+        table = _label_table(own_labels, f"{place}/{own_labels.name}")
         pulled = join_labels(pulled, names, table, own_labels.name, id_column)
         provenance["labels"] = own_labels.name
         read.append(own_labels)
@@ -164,32 +177,45 @@ def _sha256_of_all(files: list[StructureFile], digests: Mapping[Path, str]) -> s
 
 def _read_lone(file: StructureFile, place: Path, id_column: str, labels: str | Path | None) -> Pulled:
     try:
-        found = read_file(file, id_column)
+        try:
+            found = read_file(file, id_column)
+        except NoSuchColumnError:
+            if labels is None:
+                raise
+            found = read_file(file, DEFAULT)  # the column is one of the labels
         pulled = without_duplicates(found if isinstance(found, Pulled) else pulled_from_entries(found))
     except Exception as error:
         if not format_called(file.kind).single:
             raise SourceError(f"{place}: {reason_of(error)}") from error
         pulled = pulled_from_entries([Refusal(file.name, "parse", reason_of(error))])
+    pulled = _with_energies(pulled, {file.kind})
     if labels is not None:
-        pulled = _with_labels(pulled, [file.name] * len(pulled.structures), labels, id_column)
+        pulled = _with_labels(pulled, [file.name] * len(pulled.structures), labels, id_column, file.table)
     return replace(pulled, provenance={"files": 1, "sha256": sha256_of(place), **pulled.provenance})
 
 
-def _with_labels(pulled: Pulled, names: list[str], labels: str | Path, id_column: str) -> Pulled:
+def _with_energies(pulled: Pulled, kinds: set[str]) -> Pulled:
+    """Say of the energies of ASE's calculators what they are."""
+    if ENERGY not in pulled.columns or PER_CELL in pulled.provenance or not kinds & set(FROM_ASE):
+        return pulled
+    return replace(pulled, provenance=with_energies(pulled.provenance, corrected=True))
+
+
+def _with_labels(pulled: Pulled, names: list[str], labels: str | Path, id_column: str, options: TableOptions) -> Pulled:
     place = Path(labels).expanduser()
-    if not place.is_file() or kind_and_stem(place.name)[0] != CSV.name:
+    if not place.is_file() or kind_and_stem(place.name)[0] not in TABLES:
         wrong = "isn't one" if place.exists() else "doesn't exist"
-        raise SourceError(f"{labels}: labels are read from a CSV file, and this {wrong}")
-    table = _label_table(file_on_disk(place).content, str(labels))
+        raise SourceError(f"{labels}: labels are read from a CSV file or a spreadsheet, and this {wrong}")
+    table = _label_table(replace(file_on_disk(place), table=options), str(labels))
     joined = join_labels(pulled, names, table, place.name, id_column)
     return replace(joined, provenance={**joined.provenance, "labels": place.name, "labels_sha256": sha256_of(place)})
 
 
-def _label_table(content: Callable[[], bytes], where: str) -> pd.DataFrame:
+def _label_table(file: StructureFile, where: str) -> TextTable:
     try:
-        return read_csv(content())
+        return read_table_file(file)
     except Exception as error:
-        raise SourceError(f"{where}: {reason_of(error, 'not a readable CSV')}") from error
+        raise SourceError(f"{where}: {reason_of(error)}") from error
 
 
 LARGEST_ARCHIVE = 4_000_000_000  # bytes of all members of a zip together

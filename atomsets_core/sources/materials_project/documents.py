@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from atomsets_core.sources.base import reason_of
+from atomsets_core.sources.identifiers import normalise
 from atomsets_core.sources.materials_project.fields import Column
 from atomsets_core.structures import Refusal, Structures, empty_structures, validate
-
-_PLAIN_ID = re.compile(r"mp-[1-9][0-9]{0,5}")
 
 
 @dataclass(frozen=True)
@@ -33,32 +31,6 @@ class Documents:
     last_updated: list[str]
     table: pa.Table
     refused: list[Refusal]
-
-
-@lru_cache(maxsize=4096)
-def _spelled(identifier: str) -> str:
-    from emmet.core.mpid import AlphaID
-
-    alpha = AlphaID(identifier)
-    return str(alpha.string) if alpha._prefix else identifier
-
-
-def normalise(identifier: Any) -> str:
-    """An identifier in the spelling that the Materials Project shows: "mp-8039", also where it sends "mp-lxf".
-
-    Identifiers younger than those with numbers stay in letters.
-
-    Raises:
-        ValueError: it is no identifier.
-    """
-    if not isinstance(identifier, str) or not identifier:
-        raise ValueError("a document without material_id")
-    if _PLAIN_ID.fullmatch(identifier):
-        return identifier
-    try:
-        return _spelled(identifier)
-    except (ValueError, KeyError):
-        return identifier
 
 
 def updated(document: Mapping[str, Any]) -> str:

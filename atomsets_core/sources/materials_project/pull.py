@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from atomsets_core.sources.base import PulledFile, Silent, SourceError, SourceUnavailableError, Watcher
+from atomsets_core.sources.identifiers import normalise
 from atomsets_core.sources.materials_project.assemble import assemble
 from atomsets_core.sources.materials_project.client import Client, DoubtfulReplyError, Reply, find_endpoint, find_key
-from atomsets_core.sources.materials_project.documents import normalise, read_columns, read_documents, updated
+from atomsets_core.sources.materials_project.documents import read_columns, read_documents, updated
 from atomsets_core.sources.materials_project.fields import SUMMARY, top_level
 from atomsets_core.sources.materials_project.pages import PageStore, State, count_ids
 from atomsets_core.sources.materials_project.query import MaterialsQuery

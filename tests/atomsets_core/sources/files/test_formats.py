@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import openpyxl
 import pyarrow.parquet as pq
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -36,6 +37,14 @@ def write_parquet(path: Path) -> None:
 def write_csv(path: Path) -> None:
     (path.parent / "iron.cif").write_text(IRON.to(fmt="cif"))
     path.write_text("file\niron.cif\n")
+
+
+def write_spreadsheet(path: Path) -> None:
+    (path.parent / "iron.cif").write_text(IRON.to(fmt="cif"))
+    book = openpyxl.Workbook()
+    book.active.append(["file", "gap"])
+    book.active.append(["iron.cif", 0.5])
+    book.save(path)
 
 
 def write_with_ase(path: Path) -> None:
@@ -79,6 +88,7 @@ WRITERS = {
     "extended XYZ": write_with_ase,
     "ASE database": write_with_ase,
     "CSV": write_csv,
+    "spreadsheet": write_spreadsheet,
 }
 
 

@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
+from atomsets_core.sources.identifiers import normalise
 from atomsets_core.sources.materials_project import fields
 from atomsets_core.sources.materials_project.client import _seconds
-from atomsets_core.sources.materials_project.documents import normalise, read_documents, updated
+from atomsets_core.sources.materials_project.documents import read_documents, updated
 from atomsets_core.sources.materials_project.fields import column
 from atomsets_core.sources.materials_project.query import MaterialsQuery
 from atomsets_core.structures.reading import from_pymatgen

@@ -1,0 +1,120 @@
+"""Spreadsheets (.xlsx): the cells of one sheet, bounded before anything is decompressed or laid out in memory."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+from atomsets_core.sources.files.text_tables import FOUND_OUT, TableOptions, TextTable, table_of
+
+LARGEST_PART = 500_000_000
+"""Bytes of one part of a spreadsheet, decompressed."""
+
+LARGEST_RATIO = 500
+"""Decompressed to compressed bytes; rows of equal numbers reach 100."""
+
+ALWAYS_ALLOWED = 16_000_000
+"""Bytes up to which the ratio doesn't matter."""
+
+MOST_CELLS = 50_000_000
+"""Rows times columns of a sheet, empty cells included: all of them are laid out in memory."""
+
+_CELL = re.compile(rb'\br="([A-Z]{1,4})([0-9]{1,8})"')
+_PIECE = 1 << 20
+
+
+def read_spreadsheet(content: bytes, options: TableOptions = FOUND_OUT, name: str = "") -> TextTable:
+    """The table in a sheet of a spreadsheet.
+
+    Args:
+        content: of the file.
+        options: name of the sheet; the first with cells without one.
+        name: of the file.
+
+    Raises:
+        ValueError: it is no spreadsheet, too large, or has no such sheet or no table in it.
+    """
+    _check(content)
+    try:
+        from python_calamine import CalamineWorkbook
+
+        book = CalamineWorkbook.from_filelike(io.BytesIO(content))
+        sheets = list(book.sheet_names)
+        if options.sheet and options.sheet not in sheets:
+            raise ValueError(f"no sheet {options.sheet!r}; there are {', '.join(map(repr, sheets))}")
+        chosen, rows = options.sheet, []
+        for sheet in [options.sheet] if options.sheet else sheets:
+            # empty rows above the table count as a spreadsheet counts them
+            rows = book.get_sheet_by_name(sheet).to_python(skip_empty_area=False)
+            chosen = sheet
+            if rows:
+                break
+    except ValueError:
+        raise
+    except BaseException as error:  # what a panic of compiled code becomes is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        raise ValueError(f"not a readable spreadsheet: {error}") from error
+    notes = [f"sheet {chosen!r} of {len(sheets)}: name another as sheet"] if len(sheets) > 1 else []
+    return table_of([[_text(cell) for cell in row] for row in rows], options, name, notes=notes)
+
+
+def _text(cell: Any) -> str:
+    """A cell as a person reads it."""
+    if cell is None or cell == "":
+        return ""
+    if isinstance(cell, bool):
+        return str(cell)
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() and abs(cell) < 1e15 else repr(cell)
+    if isinstance(cell, datetime):
+        return str(cell.date() if cell.time() == time() else cell)
+    if isinstance(cell, date | time | timedelta):
+        return str(cell)
+    return str(cell)
+
+
+def _check(content: bytes) -> None:
+    """Raise ValueError for what would take more memory than a spreadsheet reasonably does."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.infolist():
+                if member.flag_bits & 1:
+                    raise ValueError("it is encrypted: save it without a password")
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError("its compression isn't read")
+                _check_part(archive, member)
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile raises whatever its reading of damaged bytes raises
+        what = "an old .xls or a protected file" if content.startswith(b"\xd0\xcf\x11\xe0") else "not a spreadsheet"
+        raise ValueError(f"{what}: save it as .xlsx or .csv ({error})") from error
+
+
+def _check_part(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    size, rest = 0, b""
+    last_row = last_column = 0
+    with archive.open(member) as stream:
+        while piece := stream.read(_PIECE):
+            size += len(piece)
+            if size > LARGEST_PART or (size > ALWAYS_ALLOWED and size > LARGEST_RATIO * member.compress_size):
+                raise ValueError("it decompresses to more than a spreadsheet holds")
+            if "worksheets/" not in member.filename:
+                continue
+            for found in _CELL.finditer(rest + piece):
+                last_column = max(last_column, _number(found[1]))
+                last_row = max(last_row, int(found[2]))
+            if last_row * last_column > MOST_CELLS:
+                raise ValueError(f"a sheet has {last_row} rows and {last_column} columns: more cells than are read")
+            rest = piece[-20:]
+
+
+def _number(letters: bytes) -> int:
+    """Column of letters: A is 1."""
+    number = 0
+    for letter in letters:
+        number = 26 * number + letter - 64
+    return number

@@ -1,0 +1,108 @@
+"""Formulas as chemists write them: hydrates, whatever dot stands in them, and what can't be told from a cell."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from pymatgen.core import Composition
+
+_DOTS = "·•⋅∙・‧*"
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_FRACTIONS = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
+_AMOUNT = r"(?:\d+/\d+|\d+(?:\.\d+)?)"
+_WATER = r"(?:H2O|D2O|OH2|\((?:H2O|D2O)\)|\[(?:H2O|D2O)\])"
+_PART = re.compile(rf"(?P<amount>{_AMOUNT})?\s*(?P<formula>\S.*)")
+_UNCERTAIN_WATER = re.compile(rf"[.{re.escape(_DOTS)}]\s*\(?\s*(?:[nxyzm]|\d+-\d+)\s*\)?\s*{_WATER}")
+_DOTTED_WATER = re.compile(
+    rf"(?<![A-Za-z]0)\s*\.\s*(?P<amount>{_AMOUNT})?\s*(?P<water>{_WATER})(?=$|\s*[.{re.escape(_DOTS)}])"
+)
+
+ADDUCTS = ("NH3", "CO2", "HCl", "HF", "H2O2", "C2H5OH", "CH3OH", "H2SO4", "HNO3", "SO3", "SO2")
+"""Molecules that stand behind a dot as water does; a point before them may as well be a decimal one."""
+
+OXIDES = ("SiO2", "Al2O3", "Fe2O3", "P2O5", "B2O3", "TiO2", "ZrO2", "CaO", "MgO", "Na2O", "K2O", "SO3", "N2O5",
+          "MoO3", "WO3", "V2O5", "Nb2O5", "Ta2O5", "GeO2", "CrO3", "ZnO", "PbO", "BaO", "SrO", "TeO2")  # fmt: skip
+"""The same after an oxide: Al2O3.2SiO2 is two oxides to a mineralogist."""
+
+MISSING = {"NaN": "Na1N1", "None": "No1Ne1", "nan": "", "NA": "", "N/A": "", "null": "", "NULL": "", "none": ""}
+"""Words for an empty cell, with the formula that some of them would be as well."""
+
+
+def parse_formula(text: str) -> Composition:
+    """The composition that a formula states; amounts in all its parts added up.
+
+    A dot · • * between parts of an adduct is read, and a point where it can be nothing else: before water
+    (CuSO4.5H2O) and between two capital letters (CaO.Al2O3).
+
+    Raises:
+        ValueError: it is no formula, or can be read in two ways; the message says which.
+    """
+    written = text.strip()
+    if not written:
+        raise ValueError("no formula")
+    if written in MISSING:
+        meant = MISSING[written]
+        raise ValueError(
+            f"no formula: the cell reads {written!r}" + (f" (for the compound write {meant})" if meant else "")
+        )
+    if written.isascii() and written.isalnum():  # most formulas; nothing in them can be read in two ways
+        return _composition(written, written)
+    plain = written.translate(_SUBSCRIPTS)
+    for sign, fraction in _FRACTIONS.items():
+        plain = plain.replace(sign, fraction)
+    if _UNCERTAIN_WATER.search(plain):
+        raise ValueError(f"not a chemical formula: {written[:80]!r} (how much water isn't stated)")
+    try:
+        parts = _parts(plain)
+        if parts == [(1, plain)]:
+            return Composition(plain)
+        total = Composition()
+        for amount, formula in parts:
+            total += Composition(formula) * float(amount)
+    except Exception as error:
+        raise ValueError(f"not a chemical formula: {written[:80]!r} ({error})") from error
+    return total
+
+
+def _composition(formula: str, written: str) -> Composition:
+    try:
+        return Composition(formula)
+    except Exception as error:
+        raise ValueError(f"not a chemical formula: {written[:80]!r} ({error})") from error
+
+
+def _parts(text: str) -> list[tuple[Fraction, str]]:
+    """How often each part of a formula counts, and its formula."""
+    # water first: the digits before it are how often it comes, never the decimals of what stands before the point
+    dotted = _DOTTED_WATER.sub(lambda found: f"·{found['amount'] or ''}{found['water']}", text)
+    # a point before a capital letter has no decimals behind it
+    dotted = re.sub(r"(?<=[\w)\]])\s*\.\s*(?=[A-Z(\[])", "·", dotted)
+    pieces = [piece.strip() for piece in re.split(rf"\s*[{re.escape(_DOTS)}]\s*", dotted)]
+    if len(pieces) == 1:
+        _refuse_doubt(dotted)
+        return [(Fraction(1), dotted)]
+    found = []
+    for piece in pieces:
+        part = _PART.fullmatch(piece)
+        if part is None:
+            raise ValueError("nothing stands beside a dot")
+        _refuse_doubt(part["formula"])
+        found.append((Fraction(part["amount"]) if part["amount"] else Fraction(1), part["formula"].strip("[]")))
+    return found
+
+
+_DOUBTS = (
+    re.compile(rf"[1-9]\d*\.(?P<amount>\d+)(?P<molecule>{'|'.join(ADDUCTS)})$"),
+    re.compile(rf"O\d*\.(?P<amount>\d+)(?P<molecule>{'|'.join(OXIDES)})$"),
+)
+
+
+def _refuse_doubt(formula: str) -> None:
+    for doubt in _DOUBTS:
+        if found := doubt.search(formula):
+            before = formula[: found.start("amount") - 1]
+            meant = f"{before}·{found['amount']}{found['molecule']}"
+            raise ValueError(f"write {meant}, or the amounts apart: the point may be a decimal one")
+    if re.search(r"\.\d*H20$", formula):
+        raise ValueError("H20 with a zero: water is H2O")

@@ -1,0 +1,61 @@
+"""Formulas as people write them: adducts are the sum of their parts, and what can be read in two ways isn't read."""
+
+from __future__ import annotations
+
+import pytest
+from pymatgen.core import Composition
+
+from atomsets_core.structures.compositions import from_formulas
+from atomsets_core.structures.formulas import parse_formula
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("NiSO4.6H2O", "Ni1 S1 O10 H12"),
+        ("NiSO4·6H2O", "Ni1 S1 O10 H12"),
+        ("NiSO4*6H2O", "Ni1 S1 O10 H12"),
+        ("NiSO4•6H2O", "Ni1 S1 O10 H12"),
+        ("NiSO4 . 6 H2O", "Ni1 S1 O10 H12"),
+        ("Na2SO4.10H2O", "Na2 S1 O14 H20"),
+        ("LiOH.H2O", "Li1 O2 H3"),
+        ("SrCl2.6(H2O)", "Sr1 Cl2 O6 H12"),
+        ("CaSO4.0.5H2O", "Ca1 S1 O4.5 H1"),
+        ("CaSO4·1/2H2O", "Ca1 S1 O4.5 H1"),
+        ("CaSO4·½H2O", "Ca1 S1 O4.5 H1"),
+        ("Na0.3CoO2.1.4H2O", "Na0.3 Co1 O3.4 H2.8"),
+        ("BaO.TiO2", "Ba1 Ti1 O3"),
+        ("2CaO·SiO2", "Ca2 Si1 O4"),
+        ("Al2(SO4)3.16H2O", "Al2 S3 O28 H32"),
+        ("V₂O₅", "V2 O5"),
+        ("La0.8Sr0.2CoO2.9", "La0.8 Sr0.2 Co1 O2.9"),
+        ("Na0.33V2O5", "Na0.33 V2 O5"),
+        ("Na0.5H2O", "Na0.5 H2 O1"),
+    ],
+)
+def test_the_parts_of_a_formula_are_added_up(written: str, meant: str):
+    assert parse_formula(written).almost_equals(Composition(meant))
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("NaN", "the cell reads 'NaN' (for the compound write Na1N1)"),
+        ("None", "the cell reads 'None'"),
+        ("NA", "the cell reads 'NA'"),
+        ("", "no formula"),
+        ("CaCl2.4NH3", "write CaCl2·4NH3"),
+        ("Al2O3.2SiO2", "write Al2O3·2SiO2"),
+        ("MgSO4.7H20", "water is H2O"),
+        ("SiO2.nH2O", "how much water isn't stated"),
+        ("MgSO4·xH2O", "how much water isn't stated"),
+        ("La1-xSrxMnO3", "not a chemical formula"),
+        ("Fe3+", "not a chemical formula"),
+        ("Al-4Cu", "not a chemical formula"),
+        ("·5H2O", "nothing stands beside a dot"),
+    ],
+)
+def test_what_is_no_formula_or_could_be_two_is_refused_with_what_to_write(written: str, reason: str):
+    batch, refused = from_formulas([written, "MgO"], ["a", "b"])
+    assert list(batch.material_id) == ["b"]
+    assert reason in refused[0].reason
