@@ -107,7 +107,7 @@ def follow(folder: Path) -> Way:
             predictions.append(f"predictions/{entry.key}.parquet")
             predict_shard.fn(1, 1, store, features, entry, model, predictions[-1])
         wish = Wish(goal="maximize", acquisition="ucb", best=float(chosen.values.max()), shortlist=8, diversity=0.2)
-        rank.fn(store, predictions, chosen.candidates, wish, "log10", "GPa", features)
+        rank.fn(store, predictions, chosen.candidates, wish, "log10", "GPa", features, model)
     if len((folder / "ranking.csv").read_text().splitlines()) < 30:
         raise RuntimeError("the candidates did not arrive")
     return way

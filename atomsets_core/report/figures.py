@@ -106,7 +106,9 @@ def calibration(results: Results) -> Figure:
     model = results.summary["model"]
     value = rows["value"].to_numpy(np.float64)
     truth = results.transform.forward(value)
-    wide = np.abs(truth - rows["mean"].to_numpy(np.float64)) / rows["std_scale"].to_numpy(np.float64)
+    # Campaigns before recipe 3 kept the deviation on the scale under the other name.
+    std = rows["std_scale" if "std_scale" in rows else "std"].to_numpy(np.float64)
+    wide = np.abs(truth - rows["mean"].to_numpy(np.float64)) / std
     asked = np.linspace(0.02, 0.98, 49)
     inside = rows["in_domain"].to_numpy(dtype=bool)
     figure = go.Figure()

@@ -23,8 +23,8 @@ from atomsets_core.structures import FloatArray
 BOHR = 0.529177210903
 """Angstrom, CODATA 2018."""
 
-LARGEST_YAML = 20_000_000
-"""Characters; a parsed YAML takes some hundred bytes for each."""
+LARGEST_YAML = 2_000_000
+"""Characters; a parsed YAML takes some hundred bytes for each, and ten seconds in all."""
 
 _UNITS = {
     "ang": 1.0,
@@ -171,7 +171,7 @@ def read_phonopy(text: str) -> Crystal:
     if len(text) > LARGEST_YAML:
         raise ValueError(f"more than {LARGEST_YAML // 1_000_000} MB of YAML: keep the part unit_cell")
     try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # both are safe
+        document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError("not readable YAML") from error
     cell = document.get("unit_cell", document) if isinstance(document, dict) else None

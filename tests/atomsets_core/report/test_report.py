@@ -69,7 +69,8 @@ def predictions(rng: np.random.Generator, n: int, prefix: str, transform: str) -
             "lower": back(mean - 0.2),
             "upper": back(mean + 0.2),
             "mean": mean,
-            "std": 0.1,
+            "std": np.log(10) * 0.1 * back(mean) if transform == "log10" else 0.1,
+            "std_scale": 0.1,
             "distance": rng.uniform(1, 5, n),
             "in_domain": rng.random(n) < 0.6,
         }

@@ -59,7 +59,8 @@ def test_overrides_are_toml_or_text(file):
         ("model.memebers=3", "model.memebers: unknown key; did you mean 'members'?"),
         (
             "training.zzz=3",
-            "training.zzz: unknown key; known are source, query, optimade, labels, id_column, target, unit, transform",
+            "training.zzz: unknown key; known are separator, decimal, sheet, source, query, optimade, labels, id_column, "
+            "target, unit, transform, repeats",
         ),
         ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
         ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
@@ -71,11 +72,11 @@ def test_overrides_are_toml_or_text(file):
         ("training.transform=ln", "training.transform: Input should be 'none' or 'log10' (it is 'ln')"),
         (
             "objective.acquisition=pi",
-            "objective.acquisition: Input should be 'auto', 'ei', 'ucb', 'mean' or 'probability' (it is 'pi')",
+            "objective.acquisition: Input should be 'auto', 'mean', 'ucb', 'ei' or 'probability' (it is 'pi')",
         ),
         (
             "objective={goal='target', value=1, acquisition='ei'}",
-            "objective: the goal target takes the acquisition ucb or mean",
+            "objective: the goal target takes the acquisition mean or ucb",
         ),
         ("objective.goal=target", "objective: value goes with the goals target and exceed, and these need it"),
         ("model.epochs=ten", "model.epochs: Input should be a valid integer"),
