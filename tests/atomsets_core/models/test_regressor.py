@@ -293,7 +293,7 @@ def test_it_works_in_a_pipeline_and_as_a_list_of_formulas():
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
-    formulas = [f"{metal}{anion}" for metal in ("Li", "Na", "K", "Mg", "Ca", "Sr", "Ti", "Zr") for anion in "OSFNCP"]
+    formulas = [f"{metal}{anion}" for metal in ("Li", "Na", "K", "Mg", "Ca", "Sr", "Ti", "Zr") for anion in "OSFHCP"]
     values = np.array([len(formula) + "LiNaKMgCa".find(formula[:2]) for formula in formulas], dtype=float)
     options = {**SMALL, "transform": "none", "epochs": 3}
     to_upper = FunctionTransformer(lambda rows: [row.strip() for row in rows])
