@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,10 @@ def entered_top_ten(
 
 def told(row: Mapping[str, Any], unit: str) -> str:
     """A candidate in one line, e.g. "FeWN2 (mp-21) is number 3: 333 GPa, 301 to 368 GPa"."""
-    value, low, high = (f"{float(row[name]):.4g}" for name in ("predicted", "lower", "upper"))
     unit = f" {unit}" if unit else ""
-    return f"{row['formula']} ({row['material_id']}) is number {int(row['rank'])}: {value}{unit}, {low} to {high}{unit}"
+    who = f"{row['formula']} ({row['material_id']}) is number {int(row['rank'])}: {float(row['predicted']):.4g}{unit}"
+    ends = [row["lower"], row["upper"]]
+    if any(end is None or math.isnan(end) for end in ends):
+        return f"{who}, without an interval"
+    low, high = (f"{float(end):.4g}" for end in ends)
+    return f"{who}, {low} to {high}{unit}"

@@ -107,16 +107,16 @@ def scores(confronted: pa.Table, coverage: float, expected_error: float, on_scal
         keys = ("coverage", "coverage_p", "mae", "bias", "drifted")
         return {"n": 0, "inside": 0, **dict.fromkeys(keys), "mae_out_of_fold": expected_error}
     value, predicted = (on_scale(confronted[name].to_numpy()) for name in ("value", "predicted"))
-    inside = int(is_inside(confronted).sum())
-    p = float(binomtest(inside, n, coverage, alternative="less").pvalue)
+    inside, judged = int(is_inside(confronted).sum()), int(has_interval(confronted).sum())
+    p = float(binomtest(inside, judged, coverage, alternative="less").pvalue) if judged else None
     return {
         "n": n,
         "inside": inside,
-        "coverage": inside / n,
+        "coverage": inside / judged if judged else None,
         "coverage_p": p,
         "mae": mean_absolute_error(value, predicted),
         "bias": bias(value, predicted),
-        "drifted": bool(p < LEVEL) if n >= FEW else None,
+        "drifted": bool(p < LEVEL) if p is not None and judged >= FEW else None,
         "mae_out_of_fold": expected_error,
     }
 
@@ -127,14 +127,19 @@ def is_inside(confronted: pa.Table) -> npt.NDArray[np.bool_]:
     return (value >= lower) & (value <= upper)
 
 
+def has_interval(confronted: pa.Table) -> npt.NDArray[np.bool_]:
+    """(n,) whether the prediction came with an interval; where no training row is like the candidates none does."""
+    return np.asarray(~np.isnan(confronted["lower"].to_numpy().astype(np.float64)))
+
+
 def rows_of(confronted: pa.Table, on_scale: Any = np.asarray, most: int = 50) -> list[dict[str, Any]]:
     """The first confronted predictions as JSON, with their error on the model's scale and whether it was right."""
     some = confronted.slice(0, most)
     rows = some.to_pylist()
     errors = on_scale(some["predicted"].to_numpy()) - on_scale(some["value"].to_numpy())
     return [
-        {**row, "error": float(error), "inside": bool(inside)}
-        for row, error, inside in zip(rows, errors, is_inside(some), strict=True)
+        {**row, "error": float(error), "inside": bool(inside) if told else None}
+        for row, error, inside, told in zip(rows, errors, is_inside(some), has_interval(some), strict=True)
     ]
 
 

@@ -145,7 +145,7 @@ def confronted_rows(record: Mapping[str, Any], most: int = SHOWN) -> list[Row]:
             number(row["predicted"]),
             f"{number(row['lower'])} to {number(row['upper'])}",
             number(row["value"]),
-            "inside" if row["inside"] else "outside",
+            "no interval" if row["inside"] is None else "inside" if row["inside"] else "outside",
         )
         for row in record["confronted"]["rows"][:most]
     ]

@@ -25,7 +25,10 @@ def of_run(store: Store, summary: Mapping[str, Any], chosen: pd.DataFrame) -> li
     """Markdown of the figures of a run: the shortlist with its intervals, and predicted against known values."""
     logarithmic = find_transform(summary["transform"]).logarithmic
     name = f"{summary['target']}, {summary['unit']}" if summary["unit"] else summary["target"]
-    rows = chosen.head(25)[["formula", "predicted", "lower", "upper"]].to_dict("records")
+    # Where there is no interval, its ends are the prediction.
+    shown = chosen.head(25)
+    ends = {end: shown[end].fillna(shown["predicted"]) for end in ("lower", "upper")}
+    rows = shown[["formula", "predicted"]].assign(**ends).to_dict("records")
     known = store.read_table(f"{summary['model']['folder']}/{OUT_OF_FOLD}", ["value", "predicted"]).to_pandas()
     figures = []
     if rows:

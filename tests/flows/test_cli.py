@@ -136,7 +136,8 @@ def test_train_and_predict(tmp_path, elastic):
     assert done.exit_code == 0, done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])
     assert counts.pop("peak_memory_mb") > 0
-    assert counts == {"predicted": 40, "failed": 0, "out": str(out)}
+    ledger = str(out.with_name("predictions.failures.parquet"))
+    assert counts == {"predicted": 40, "failed": 0, "out": str(out), "failures": [], "ledger": ledger}
     frame = pd.read_csv(out)
     truth = elastic.columns["K_VRH"].to_numpy()[:40]
     assert abs(frame["predicted"] / truth - 1).median() < 0.2

@@ -53,7 +53,9 @@ def test_left_out_predictions_are_the_out_of_fold_ones(trained, tmp_path):
     store = Store(tmp_path)
     model.save(store, "m")
     again = AtomSetsRegressor.load(store, "m").predict_left_out(features[np.arange(120)], model.fold_)
-    np.testing.assert_allclose(again.mean, model.oof_.mean, rtol=1e-5, atol=1e-6)
+    # Those outside the domain fade, and a row that was learned from is no distance from itself.
+    inside = model.oof_.in_domain
+    np.testing.assert_allclose(again.mean[inside], model.oof_.mean[inside], rtol=1e-5, atol=1e-6)
     assert not np.allclose(again.mean, model.predict_distribution(features[np.arange(120)]).mean, rtol=1e-4)
 
 
@@ -64,7 +66,8 @@ def test_left_out_predictions_are_of_the_members_that_left_the_fold_out(trained)
     said = model.predict_left_out(rows, folds)
     members, _ = model._apply(rows)
     for k in range(2):
-        np.testing.assert_allclose(said.mean[folds == k], members[k::2, folds == k, 0].mean(axis=0), rtol=1e-6)
+        near = (folds == k) & said.in_domain
+        np.testing.assert_allclose(said.mean[near], members[k::2, near, 0].mean(axis=0), rtol=1e-6)
     # a fold that held no row when the model was trained: nobody has seen it, everybody answers
     everybody = model.predict_left_out(rows, np.full(80, 7))
     np.testing.assert_allclose(everybody.mean, model.predict_distribution(rows).mean, rtol=1e-6)
