@@ -42,7 +42,7 @@ _UNITS = {
 def _crystal(
     lattice: Sequence[Sequence[float]], symbols: Sequence[str], places: FloatArray, *, cartesian: bool
 ) -> Crystal:
-    """Of row vectors (3, 3) in Angstrom and (n, 3) fractional or Cartesian coordinates."""
+    """A crystal of row vectors (3, 3) in Angstrom and (n, 3) fractional or Cartesian coordinates."""
     cell = np.array(lattice, dtype=np.float64)
     if cell.shape != (3, 3):
         raise ValueError(f"{len(cell)} lattice vectors: a crystal has three")

@@ -44,7 +44,7 @@ _EMPTY_LIST = re.compile(
 )
 
 _TOO_NEAR = 0.6
-"""Of the sum of two covalent radii: no bond of 51,149 crystals of the Materials Project of 2018 is shorter. A reading
+"""Share of the sum of two covalent radii: no bond of 51,149 crystals of the Materials Project is shorter. A reading
 with a shorter one is not what the file means if another has none."""
 
 Reading = Structure | Crystal

@@ -147,7 +147,7 @@ def _numbers_by_symbol() -> dict[str, int]:
 
 
 def atomic_number(name: Any) -> int:
-    """Of a symbol or a number.
+    """Atomic number of a symbol or a number.
 
     Raises:
         ValueError: it is no element.

@@ -110,7 +110,7 @@ def test_counts_add_up(finished):
     assert training["learned_from"] == N_TRAIN
     assert training["failed_by_stage"] == {"pull": 1, "validate": 1, "label": 4}
     assert candidates["pulled"] == N_CANDIDATES + 7
-    assert candidates["failed_by_stage"] == {"parse": 1, "validate": 1, "featurize": 3}
+    assert candidates["failed_by_stage"] == {"parse": 1, "validate": 2, "featurize": 2}
     assert candidates["filtered_by_reason"]["e_above_hull is missing"] == 1
     assert candidates["filtered_by_reason"]["its structure is in the training data"] == 1
     assert candidates["pulled"] == candidates["ranked"] + candidates["filtered"] + candidates["failed"]
