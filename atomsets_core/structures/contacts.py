@@ -32,7 +32,7 @@ _RADII[1 : len(COVALENT_RADII) + 1] = COVALENT_RADII
 
 
 def radii(numbers: IntArray) -> FloatArray:
-    """(n,) covalent radii in Angstrom of (n,) atomic numbers, or in whatever shape they have; those beyond curium have curium's."""
+    """(n,) covalent radii in Angstrom of (n,) atomic numbers, in their shape; those beyond curium have curium's."""
     return np.asarray(_RADII[numbers])
 
 
