@@ -33,9 +33,11 @@ from sklearn.cluster import KMeans
 
 from atomsets_core.discovery import Design, Rows, acquisition, answer, campaign_heads, choose, recipes, scored
 from atomsets_core.features import featurize, parse_features
-from atomsets_core.jobs import Beyond, believed, labels_of
+from atomsets_core.jobs import labels_of
 from atomsets_core.models import (
     AtomSetsRegressor,
+    Beyond,
+    believed,
     kept_together,
     likeness,
     pooled_features,

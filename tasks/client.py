@@ -219,7 +219,7 @@ def _offers_gpu(client: Client) -> bool:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A shard to be made; see `atomsets_core.jobs.shards.featurize_shard`.
+    """A shard to be made; see `atomsets_core.jobs.structures.featurize_shard`.
 
     Attributes:
         limit: seconds a worker may take; None for no limit.

@@ -33,7 +33,7 @@ SCHEDULER = {
 """Settings of the schedulers that are started here."""
 
 
-PRELOAD = "atomsets_core.jobs.shards"
+PRELOAD = "atomsets_core.jobs.structures"
 """What a worker imports before it takes work, so that no time limit counts the import."""
 
 

@@ -125,7 +125,7 @@ def select(
     exclude_seen: bool,
     repeats: str = "median",
 ) -> Selection:
-    """Say which labels and candidates are used; see `atomsets_core.jobs.select`."""
+    """Say which labels and candidates are used; see `atomsets_core.jobs.structures`."""
     chosen = jobs.select(
         store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen, repeats
     )
@@ -186,7 +186,7 @@ def simulate_discovery(
 def predict_shard(
     number: int, total: int, store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str
 ) -> dict[str, Any]:
-    """Predict for the structures of one shard; see `atomsets_core.jobs.shards.predict_shard`."""
+    """Predict for the structures of one shard; see `atomsets_core.jobs.structures.predict_shard`."""
     done = client.run(jobs.predict_shard, store, features, entry, folder, name, heavy=True, priority=1)
     get_run_logger().info("shard %d of %d: %d predictions in %.1f s", number, total, done["rows"], done["seconds"])
     return done

@@ -3,6 +3,8 @@ from .acquisition import KINDS as KINDS
 from .acquisition import MEAN as MEAN
 from .acquisition import UCB as UCB
 from .acquisition import Acquisition as Acquisition
+from .acquisition import Constraints as Constraints
+from .acquisition import Objective as Objective
 from .acquisition import acquisition as acquisition
 from .acquisition import diverse_shortlist as diverse_shortlist
 from .acquisition import find_acquisition as find_acquisition
@@ -33,8 +35,6 @@ from .holdouts import value_holdout as value_holdout
 from .lineup import choices as choices
 from .lineup import lineup as lineup
 from .lineup import specifications as specifications
-from .objectives import Constraints as Constraints
-from .objectives import Objective as Objective
 from .sequential import Search as Search
 from .sequential import random_budget as random_budget
 from .sequential import search as search

@@ -14,9 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 
-from atomsets_core.discovery.acquisition import ACQUISITIONS, UCB, acquisition, choose_batch
+from atomsets_core.discovery.acquisition import (
+    ACQUISITIONS,
+    UCB,
+    Objective,
+    acquisition,
+    choose_batch,
+    pareto_fronts,
+    pareto_order,
+    weighted_utility,
+)
 from atomsets_core.discovery.heads import Head, Rows
-from atomsets_core.discovery.objectives import Objective, pareto_fronts, pareto_order, weighted_utility
 from atomsets_core.models import bootstrap_interval, budget_for
 
 FloatArray = npt.NDArray[np.float64]

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from atomsets_core.campaigns import RANKING, RANKING_CSV
+from atomsets_core.campaigns import OUT_OF_FOLD, RANKING, RANKING_CSV
 from atomsets_core.discovery import acquisition, diverse_shortlist
 from atomsets_core.features import FeatureStore
-from atomsets_core.jobs.intervals import Beyond, believed, target_deviation, told, trust_in_candidates
+from atomsets_core.models import Beyond, believed, target_deviation, trust_in_candidates, trust_summary
 from atomsets_core.sources import Catalogue
 from atomsets_core.storage import HashIndex, Store, prediction_units, release, with_units
 from atomsets_core.structures import MATTER_KINDS, NO_BULK, IntArray, matter_kinds
@@ -78,7 +78,7 @@ class Ranking:
         n_no_bulk: of the leading ones that are no bulk crystals, such as molecules in a box.
         n_dropped: candidates that have a prediction and were left out, by `Wish.outside`.
         why_first: why the first line is not inside the domain; empty where it is.
-        intervals: JSON: how far the intervals can be believed, see `intervals.told`.
+        intervals: JSON: how far the intervals can be believed, see `models.trust_summary`.
         rows: (n_shortlist,) positions of the chosen ones among the candidates, best first.
         shortlist: the chosen rows, best first, with the columns of the file.
         first: identifier and formula of the candidate with the best score.
@@ -168,7 +168,7 @@ def rank(
         What it came to. `std_scale` and `score` are on the model's scale (e.g. decades), all else is in the unit.
     """
     table, scale = _Table(store, candidates, predictions), find_transform(transform)
-    trust = trust_in_candidates(store, model, features, table.hashes, scale)
+    trust = trust_in_candidates(store, model, OUT_OF_FOLD, features, table.hashes, scale)
     beyond = wish.beyond(scale)
     table.numbers = believed(table.numbers, scale, trust, target_deviation(store, model), beyond)
     mean, std = table.numbers["mean"], table.numbers["std_scale"]
@@ -197,7 +197,7 @@ def rank(
     rows = table.rows[np.flatnonzero(table.shortlist)]
     return Ranking(
         len(table), int(table.ranked_in_domain.sum()), rows, shortlist, first, table.n_no_bulk, dropped, why_first,
-        {**told(trust, beyond), "outside": wish.outside},
+        {**trust_summary(trust, beyond), "outside": wish.outside},
     )  # fmt: skip
 
 

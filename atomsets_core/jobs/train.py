@@ -15,7 +15,7 @@ import pyarrow as pa
 from atomsets_core.campaigns import CARD, CHECKPOINT, LABELLED, OUT_OF_FOLD, model_files, read_frozen
 from atomsets_core.features import SHARD_SIZE, FeatureStore, featurize
 from atomsets_core.jobs.model_card import campaign_card
-from atomsets_core.jobs.shards import finite_table
+from atomsets_core.jobs.structures import finite_table
 from atomsets_core.models import (
     AUTO,
     AtomSetsClassifier,

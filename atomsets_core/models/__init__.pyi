@@ -56,10 +56,15 @@ from .trained import Model as Model
 from .trained import Trained as Trained
 from .trained import load_model as load_model
 from .trained import load_regressor as load_regressor
+from .transfer import Beyond as Beyond
 from .transfer import CandidateTrust as CandidateTrust
+from .transfer import believed as believed
 from .transfer import likeness as likeness
 from .transfer import reach_beyond as reach_beyond
+from .transfer import target_deviation as target_deviation
 from .transfer import trust_candidates as trust_candidates
+from .transfer import trust_in_candidates as trust_in_candidates
+from .transfer import trust_summary as trust_summary
 from .trust import Calibrator as Calibrator
 from .trust import calibrate as calibrate
 from .trust import rows_needed as rows_needed

@@ -3,10 +3,13 @@ from .about import LevelAbout as LevelAbout
 from .about import Reference as Reference
 from .about import levels_about as levels_about
 from .about import unknown as unknown
+from .base import Features as Features
+from .base import Float32Array as Float32Array
 from .base import Parent as Parent
 from .base import element_levels as element_levels
 from .base import featurize_batches as featurize_batches
 from .base import in_torch as in_torch
+from .base import joint_digest as joint_digest
 from .base import resolve_device as resolve_device
 from .base import split_levels as split_levels
 from .base import weights_digest as weights_digest
@@ -18,9 +21,6 @@ from .composition import VOLUME as VOLUME
 from .composition import CompositionNetwork as CompositionNetwork
 from .composition import keys_of as keys_of
 from .composition import load_composition as load_composition
-from .features import Features as Features
-from .features import Float32Array as Float32Array
-from .features import joint_digest as joint_digest
 from .megnet.parent import MAX_BONDS_COMPILED as MAX_BONDS_COMPILED
 from .megnet.parent import MEGNet as MEGNet
 from .megnet.weights import BLOCKS as BLOCKS

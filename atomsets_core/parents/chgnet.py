@@ -24,8 +24,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
 from atomsets_core.parents.about import MPTRJ, About, Reference, levels_about
-from atomsets_core.parents.base import featurize_batches, in_torch, installed_file, weights_digest
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features, featurize_batches, in_torch, installed_file, weights_digest
 from atomsets_core.structures import Compositions, CrystalGraphs, MergedGraph, Structures, graph_batches, merge_alike
 
 NAME = "chgnet"

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from atomsets_core.parents.about import About, levels_about
-from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features, Levels, featurize_batches, weights_digest
 from atomsets_core.parents.megnet.parent import REFERENCE as CHEN_2019
 from atomsets_core.structures import Compositions, IntArray, Refusal, Structures
 

@@ -18,9 +18,8 @@ import numpy.typing as npt
 from pymatgen.core import Element
 
 from atomsets_core.parents.about import About, levels_about
-from atomsets_core.parents.base import Parent, featurize_batches, installed_file, weights_digest
+from atomsets_core.parents.base import Features, Parent, featurize_batches, installed_file, weights_digest
 from atomsets_core.parents.element_sources import LEVEL, TABLES
-from atomsets_core.parents.features import Features
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Compositions, Structures
 
 CODE_VERSION = "1"

@@ -27,8 +27,7 @@ import spglib
 from pymatgen.core import Element
 
 from atomsets_core.parents.about import About, levels_about
-from atomsets_core.parents.base import Parent, split_levels
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features, Parent, split_levels
 from atomsets_core.structures import IntArray, Refusal, Structures, ragged_rows
 
 CODE_VERSION = "1"

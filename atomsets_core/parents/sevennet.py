@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from atomsets_core.parents.base import featurize_batches, in_torch, weights_digest
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features, featurize_batches, in_torch, weights_digest
 from atomsets_core.parents.sevennet_networks import (
     CUTOFF,
     ELEMENT_LEVELS,

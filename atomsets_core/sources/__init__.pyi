@@ -6,6 +6,8 @@ from .base import Watcher as Watcher
 from .catalogue import OWN as OWN
 from .catalogue import Catalogue as Catalogue
 from .catalogue import read as read
+from .columns import RULES as RULES
+from .columns import settle as settle
 from .columns import sizes_differ as sizes_differ
 from .columns import unit_of as unit_of
 from .embedded import load_dielectric as load_dielectric
@@ -29,8 +31,6 @@ from .pull import open_source as open_source
 from .pull import pull as pull
 from .pull import pull_into as pull_into
 from .pull import read_blocks as read_blocks
-from .repeated_labels import RULES as RULES
-from .repeated_labels import settle as settle
 from .selection import already_seen_lines as already_seen_lines
 from .selection import deduplicate_file as deduplicate_file
 from .selection import filter_reasons as filter_reasons

@@ -381,15 +381,3 @@ def _error_of(cell: _Cell, mark: Mark, long_plain: bool) -> float | None:
     decimal = "," if mark == "comma" else "."
     digits = len(cell.number.partition(decimal)[2].strip())
     return float(f"{cell.error}e{cell.power - digits}")
-
-
-def marks_for_missing(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """(n,) which values are written for a missing one: nines alone (-999, 9999), far from all others of the column."""
-    finite = np.isfinite(values)
-    nines = np.isin(np.abs(values), [99.0, 999.0, 9999.0, 99999.0, 999999.0, 9999999.0, -1e30]) & finite
-    others = values[finite & ~nines]
-    if not nines.any() or len(others) < 5:
-        return np.zeros(len(values), dtype=bool)
-    low, high = float(others.min()), float(others.max())
-    away = np.maximum(values - high, low - values)
-    return nines & ((away > 3 * (high - low)) | ((values < 0) & (low >= 0)))

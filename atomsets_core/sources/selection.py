@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -280,7 +281,12 @@ class _Training:
 
     def __init__(self, structures: Structures) -> None:
         self.ids, self.hashes = set(structures.material_id), set(structures.hashes)
-        self.crystals = CrystalsByFormula(structures)
+        self._structures = structures
+
+    @cached_property
+    def crystals(self) -> CrystalsByFormula:
+        """Needed only where neither identifier nor content tells."""
+        return CrystalsByFormula(self._structures)
 
     def reasons(
         self, candidates: Structures, tell: Progress | None = None, done: int = 0, total: int = 0
@@ -309,12 +315,12 @@ def already_seen_lines(
         training: what they are compared with.
         progress: is told how many of those to be compared are done; by default the log is told now and then.
     """
-    tell = ProgressLog("compared with the training data") if progress is None else progress
     reasons = np.full(len(candidates), "", dtype=object)
     reasons[candidates.lines.material_id.isin(training.lines.material_id)] = "its identifier is in the training data"
     shared = candidates.lines.formulas.isin(training.lines.formulas) & (reasons == "")
     if not shared.any():
         return reasons
+    tell = ProgressLog("compared with the training data") if progress is None else progress
     known = _Training(training.take(training.lines.formulas.isin(candidates.lines.formulas[shared])).structures())
     rows, done = np.flatnonzero(shared), 0
     for positions, block, _ in candidates.take(shared).blocks():

@@ -11,7 +11,6 @@ from .batch import regrouped as regrouped
 from .compositions import Compositions as Compositions
 from .compositions import as_compositions as as_compositions
 from .compositions import from_formulas as from_formulas
-from .contacts import radii as radii
 from .dimensionality import MATTER_KINDS as MATTER_KINDS
 from .dimensionality import NO_BULK as NO_BULK
 from .dimensionality import dimensionalities as dimensionalities
@@ -24,6 +23,7 @@ from .equivalent_sites import merge_sites as merge_sites
 from .graphs import CrystalGraphs as CrystalGraphs
 from .graphs import graph_batches as graph_batches
 from .graphs import neighbours as neighbours
+from .graphs import radii as radii
 from .graphs import without_overlaps as without_overlaps
 from .reading import as_structures as as_structures
 from .reading import from_arrow as from_arrow

@@ -193,7 +193,7 @@ def test_slurm_examples_become_jobs(name, lines):
         made.close()
     for line in lines:
         assert line in script, (line, script)
-    assert "--preload atomsets_core.jobs.shards" in script
+    assert "--preload atomsets_core.jobs.structures" in script
     assert subprocess.run(["/bin/bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 

@@ -37,7 +37,7 @@ from atomsets_core.parents.megnet.vector_kernel import (
     product_64_64,
     product_96_64,
 )
-from atomsets_core.parents.megnet.weights import LN2, TABLE_STEP, Weights, bond_table, depth_of, shifted_softplus
+from atomsets_core.parents.megnet.weights import DEPTHS, LN2, TABLE_STEP, Weights, bond_table, shifted_softplus
 from atomsets_core.structures import CrystalGraphs
 
 TILE = 48
@@ -420,12 +420,12 @@ class CompiledForward:
         self._embedding = weights["embedding_1/embeddings"]
 
     def __call__(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, Float32Array]:
-        """The levels `wanted` of one batch of graphs; nothing deeper than them is computed.
+        """The levels `wanted` of one batch of graphs; no block that they don't need is computed.
 
         Returns:
             level -> (n_atoms, width) for site levels, (n_structures, width) for structure levels, float32.
         """
-        depth = depth_of(wanted)
+        depth = max(DEPTHS[level] for level in wanted)
         first_atom = np.concatenate([[0], np.cumsum(graphs.n_atoms)])
         first_bond = np.searchsorted(graphs.centre, np.arange(len(graphs.numbers) + 1))
         levels = np.empty((3, len(graphs.numbers), 32), dtype=np.float32)

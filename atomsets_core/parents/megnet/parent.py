@@ -19,9 +19,8 @@ import torch
 
 from atomsets_core.compiled import compiled_module
 from atomsets_core.parents.about import About, Reference, levels_about
-from atomsets_core.parents.base import Levels, featurize_batches, weights_digest
+from atomsets_core.parents.base import Features, Levels, featurize_batches, weights_digest
 from atomsets_core.parents.batching import Halving, bonds_that_fit, made_ahead
-from atomsets_core.parents.features import Features
 from atomsets_core.parents.megnet.torch_forward import Precision, TorchForward
 from atomsets_core.parents.megnet.weights import (
     CUTOFF,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from atomsets_core.parents.megnet.weights import LN2, TABLE_STEP, Weights, bond_table, depth_of
+from atomsets_core.parents.megnet.weights import DEPTHS, LN2, TABLE_STEP, Weights, bond_table
 from atomsets_core.structures import CrystalGraphs
 
 PIECE = 4096
@@ -63,7 +63,7 @@ class TorchForward:
         """
         out: dict[str, Tensor] = {}
         graph = _Graph(graphs, self.device)
-        depth = depth_of(wanted)
+        depth = max(DEPTHS[level] for level in wanted)
         atoms = self._w["embedding_1/embeddings"][graph.numbers]
         out["V0"] = atoms
         atoms = self._pair(atoms, 1)

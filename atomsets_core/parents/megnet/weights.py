@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +23,9 @@ CUTOFF = 5.0
 
 SITE_LEVELS = {"V0": 16, "V1": 32, "V2": 32, "V3": 32}
 STRUCTURE_LEVELS = {"v": 96, "f2": 32, "f1": 16, "energy": 1}
+
+DEPTHS = {"V0": 0, "V1": 1, "V2": 2, "V3": 3, **dict.fromkeys(STRUCTURE_LEVELS, 4)}
+"""Level -> number of blocks that it needs, 4 for all three and the readout."""
 
 TABLE_STEP = 2.5e-3
 """Angstrom between the knots of the bond table."""
@@ -82,11 +85,6 @@ def weight_shapes() -> dict[str, tuple[int, ...]]:
 
 def _dense(number: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     return {f"dense_{number}/kernel": (inputs, outputs), f"dense_{number}/bias": (outputs,)}
-
-
-def depth_of(levels: Sequence[str]) -> int:
-    """Number of blocks that the levels need, 4 for all three and the readout."""
-    return max(int(level[1]) if level in SITE_LEVELS else 4 for level in levels)
 
 
 def shifted_softplus(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from atomsets_core.discovery.acquisition import (
     ACQUISITIONS,
+    GOALS,
     KINDS,
     UCB,
     Acquisition,
@@ -20,7 +21,6 @@ from atomsets_core.discovery.acquisition import (
     find_acquisition,
     takers,
 )
-from atomsets_core.discovery.objectives import GOALS
 from atomsets_core.report import methods
 from tests.spelling import spelled, spelled_in
 

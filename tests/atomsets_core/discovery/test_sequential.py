@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from atomsets_core.discovery.acquisition import ACQUISITIONS
+from atomsets_core.discovery.acquisition import ACQUISITIONS, Constraints, Objective, pareto_fronts
 from atomsets_core.discovery.heads import Estimate, Predict, RidgeHead, Rows
-from atomsets_core.discovery.objectives import Constraints, Objective, pareto_fronts
 from atomsets_core.discovery.sequential import Search, random_budget, search, summarize_searches
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 
 N = 300
 X = np.random.default_rng(0).normal(size=(N, 6)).astype(np.float32)

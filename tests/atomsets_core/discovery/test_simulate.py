@@ -27,7 +27,7 @@ from atomsets_core.discovery.heads import (
 from atomsets_core.discovery.lineup import choices, lineup
 from atomsets_core.discovery.simulate import CHOSEN, Asked, Design, answer, ask, lead, score, scored, summarize
 from atomsets_core.discovery.transduction import TransductionOptions
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 
 METALS = ("Mg", "Ca", "Sr", "Ba", "Ti", "Zr", "Hf", "V", "Nb", "Ta", "Cr", "Mo", "W", "Mn", "Re")
 ANIONS = ("O", "S", "N", "C")

@@ -5,7 +5,7 @@ import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
 from atomsets_core.features.specification import as_batch, parse_features
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 from atomsets_core.parents.registry import load_parent
 from atomsets_core.structures.batch import Structures
 from atomsets_core.structures.compositions import Compositions, as_compositions

@@ -15,7 +15,7 @@ from atomsets_core.features.shards import ShardError, folder
 from atomsets_core.features.stored import FeatureStore
 from atomsets_core.jobs.predict import predictions, stored_predictions, write_predictions
 from atomsets_core.models.regressor import AtomSetsRegressor
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 from atomsets_core.sources.base import Pulled
 from atomsets_core.storage.store import Store
 from atomsets_core.structures.batch import Refusal
@@ -176,7 +176,7 @@ MEASURE = """
 import resource, sys
 import numpy as np
 from atomsets_core.models.networks.training_data import TrainingData
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 
 N, ATOMS, WIDTH = int(sys.argv[1]), 60, 112
 

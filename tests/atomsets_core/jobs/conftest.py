@@ -8,7 +8,7 @@ import pytest
 
 from atomsets_core.features.making import featurize
 from atomsets_core.features.specification import as_batch
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 
 METALS = ("Mg", "Ca", "Sr", "Ba", "Ti", "Zr", "Hf", "V", "Nb", "Ta", "Cr", "Mo", "W", "Mn", "Re")
 

@@ -12,7 +12,7 @@ import pytest
 from atomsets_core.campaigns import RANKING, RANKING_CSV
 from atomsets_core.features import FeatureStore
 from atomsets_core.jobs.rank import OUTSIDE, Wish, rank
-from atomsets_core.jobs.shards import predict_shard
+from atomsets_core.jobs.structures import predict_shard
 from atomsets_core.jobs.train import train_model
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import Catalogue, pull

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from atomsets_core.jobs.select import select
+from atomsets_core.jobs.structures import select
 from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.columns import UNREAD, find_column, joined, numbers_of, read_columns, sizes_differ, unit_of
 from atomsets_core.sources.pull import pull, pull_into

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atomsets_core.sources.numbers import looks_like_numbers, marks_for_missing, read_numbers
+from atomsets_core.sources.columns import marks_for_missing
+from atomsets_core.sources.numbers import looks_like_numbers, read_numbers
 
 NAN = float("nan")
 

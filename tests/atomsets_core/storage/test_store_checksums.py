@@ -13,7 +13,7 @@ import pytest
 from atomsets_core.campaigns.verification import sweep, verify
 from atomsets_core.features.shards import folder, shard_key, write_shard
 from atomsets_core.features.stored import FeatureStore
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 from atomsets_core.storage.store import StorageError, Store, fault, seal, sealed, sound, unseal
 
 NAME = "predictions/m/k.parquet"

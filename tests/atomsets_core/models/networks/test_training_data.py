@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atomsets_core.models.networks.training_data import Cut, TrainingData, merge_equal
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 
 LEVELS = ("V0", "V1", "V2", "V3")
 SITES = partial(Features.site_matrix, levels=LEVELS)

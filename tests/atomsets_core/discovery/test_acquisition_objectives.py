@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomsets_core.discovery.objectives import Constraints, Objective, pareto_fronts, pareto_order, weighted_utility
+from atomsets_core.discovery.acquisition import Constraints, Objective, pareto_fronts, pareto_order, weighted_utility
 
 Y = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
 

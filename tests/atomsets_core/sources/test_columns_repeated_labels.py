@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atomsets_core.sources.repeated_labels import settle
+from atomsets_core.sources.columns import settle
 
 IDS = ["mp-1", "mp-2", "oqmd-1", "mp-3", "oqmd-3", "cod-3", "mp-4", "oqmd-4"]
 HASHES = ["a", "b", "a", "c", "c", "c", "d", "d"]

@@ -10,8 +10,7 @@ from pymatgen.core import Element, Lattice, Structure
 from atomsets_core.sources.embedded import load_elastic, load_flla
 from atomsets_core.structures import graphs
 from atomsets_core.structures.batch import Structures
-from atomsets_core.structures.contacts import COVALENT_RADII, NEAREST, radii
-from atomsets_core.structures.graphs import find_bonds, graph_batches, without_overlaps
+from atomsets_core.structures.graphs import COVALENT_RADII, NEAREST, find_bonds, graph_batches, radii, without_overlaps
 from atomsets_core.structures.reading import as_structures
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from atomsets_core.parents.features import Features
+from atomsets_core.parents.base import Features
 from atomsets_core.structures.batch import Refusal
 
 

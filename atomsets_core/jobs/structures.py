@@ -1,0 +1,249 @@
+"""What a campaign does with structures: decide which are learned from and ranked, then shard by shard what workers do.
+
+A shard is a stretch of the queue, whose features are made, or a file of features, for whose rows predictions are made.
+Arguments and results of its work are stores, names, keys and small numbers, never arrays, so that any scheduler can
+carry them, and it may be called again at any time: what is already there is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from atomsets_core.features import FeatureStore, ShardEntry, counts_of, read_queued
+from atomsets_core.models import load_regressor, read_config
+from atomsets_core.parents import load_parent, resolve_device
+from atomsets_core.sources import (
+    OWN,
+    RULES,
+    Catalogue,
+    PulledFile,
+    SourceError,
+    already_seen_lines,
+    filter_reasons,
+    label_values,
+    settle,
+    sizes_differ,
+    unread_filters,
+    usable_labels,
+)
+from atomsets_core.storage import Store, peak_mb, prediction_units, seal, with_units
+from atomsets_core.structures import Refusal, Structures
+from atomsets_core.transforms import listed_transforms
+
+_FAILED = "\0failed"
+"""Stands for candidates that failed where others were filtered."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a campaign works on.
+
+    Attributes:
+        training: structures with a usable label.
+        values: (len(training),) their labels.
+        candidates: structures that passed every filter.
+        filtered: reason -> number of candidates it left out.
+        refused: ("training" or "candidates", refusal) so far.
+        notes: what the user should know of the labels, in sentences.
+    """
+
+    training: Catalogue
+    values: npt.NDArray[np.float64]
+    candidates: Catalogue
+    filtered: dict[str, int]
+    refused: list[tuple[str, Refusal]]
+    notes: list[str] = field(default_factory=list)
+
+
+def select(
+    store: Store,
+    training: PulledFile,
+    candidates: PulledFile,
+    target: str,
+    transform: str,
+    bounds: Mapping[str, tuple[float | None, float | None]],
+    exclude_elements: Sequence[str],
+    only_elements: Sequence[str],
+    exclude_seen: bool,
+    repeats: str = RULES[0],
+) -> Selection:
+    """Usable labels of the training data; candidates that pass the filters and are not in the training data.
+
+    Args:
+        store: of the campaign.
+        training: what the source of the labels gave.
+        candidates: what the source of the candidates gave.
+        target: column of the labels.
+        transform: which labels are usable depends on it.
+        bounds: column -> lowest and highest value that pass; also n_atoms and n_elements.
+        exclude_elements: that a candidate must not hold.
+        only_elements: that a candidate may hold; all where none is named.
+        exclude_seen: leave out what is in the training data.
+        repeats: what becomes of labels of one content that differ, see `settle`.
+
+    Raises:
+        SourceError: no label or no candidate is left; the message counts the reasons.
+    """
+    labelled, values, unlabelled, notes = with_labels(store, training, target, transform, repeats)
+    offered = Catalogue.open(store, candidates.name)
+    columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
+    beside = offered.pulled(columns, _name(candidates))
+    unread = unread_filters(beside, columns)
+    reasons = filter_reasons(beside, bounds, exclude_elements, only_elements)
+    reasons[list(unread)] = _FAILED
+    if exclude_seen:
+        passing = np.flatnonzero(reasons == "")
+        reasons[passing] = already_seen_lines(offered.take(passing), labelled)
+    kept = np.flatnonzero(reasons == "")
+    filtered = Counter(str(reason) for reason in reasons if reason not in ("", _FAILED))
+    if not len(kept):
+        why = dict(filtered) or (next(iter(unread.values())).reason if unread else "none could be used")
+        raise SourceError(f"no candidate is left of {candidates.n_seen}: {why}")
+    return Selection(
+        training=labelled,
+        values=values,
+        candidates=offered.take(kept),
+        filtered=dict(filtered.most_common()),
+        notes=notes,
+        refused=[
+            *(("training", refusal) for refusal in [*training.refused, *unlabelled]),
+            *(("candidates", refusal) for refusal in [*candidates.refused, *unread.values()]),
+        ],
+    )
+
+
+def with_labels(
+    store: Store, training: PulledFile, target: str, transform: str, repeats: str = RULES[0]
+) -> tuple[Catalogue, npt.NDArray[np.float64], list[Refusal], list[str]]:
+    """Structures with a usable label, their (n,) labels, a refusal for each other one, and notes.
+
+    Args:
+        store: of the campaign.
+        training: what the source of the labels gave.
+        target: column of the labels.
+        transform: which labels are usable depends on it.
+        repeats: what becomes of labels of one content that differ, see `settle`.
+
+    Raises:
+        SourceError: no label is left.
+    """
+    known = Catalogue.open(store, training.name)
+    named = known.pulled([target], _name(training))
+    usable, unlabelled = usable_labels(named, target, transform)
+    values = label_values(named, target)
+    beside = named.columns
+    if pd.Series(known.hashes).duplicated().any():  # what tells them apart may stand in any column
+        beside = known.columns([name for name in known.schema.names if name not in OWN])
+    settled = settle(known.material_id, known.hashes, usable, values, beside, target, repeats)
+    notes = [*sizes_differ(training.provenance, [target], known.lines.n_atoms), *settled.notes]
+    return known.take(settled.usable), settled.values[settled.usable], [*unlabelled, *settled.refused], notes
+
+
+def _name(file: PulledFile) -> str:
+    return str(file.provenance.get("name", "the source"))
+
+
+def featurize_shard(
+    store: Store, queue: str, group: int, features: FeatureStore, key: str, rows: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Featurise one row group of the queue, or rows first to last (exclusive) of it, into a shard.
+
+    Args:
+        store: of the queue.
+        queue: name of the file, see `write_queue`.
+        group: of the queue.
+        features: where the shard is to be.
+        key: of the shard.
+        rows: first and last (exclusive) of the group; all by default.
+
+    Returns:
+        rows, refused, sites, bonds, seconds, used (seconds of processor time), and the worker's host, pid and peak_mb.
+    """
+    started, used = time.perf_counter(), time.process_time()
+    structures = read_queued(store, queue, group)
+    if rows is not None:
+        structures = structures.take(np.arange(*rows))
+    network = load_parent(features.parent, str(resolve_device("auto")))
+    entry = features.write(key, network.featurize(structures, features.levels))
+    return {
+        **counts_of(entry),
+        "seconds": time.perf_counter() - started,
+        "used": time.process_time() - used,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "peak_mb": peak_mb(),
+    }
+
+
+def refuse_structure(
+    store: Store, queue: str, group: int, features: FeatureStore, key: str, row: int, reason: str
+) -> dict[str, int]:
+    """Write a shard without rows that says why one structure of the queue has no features."""
+    structures = read_queued(store, queue, group).take(np.array([row]))
+    nothing = load_parent(features.parent).featurize(structures.take(np.empty(0, dtype=np.int64)), features.levels)
+    refusal = Refusal(str(structures.material_id[0]), "featurize", reason, str(structures.hashes[0]))
+    return counts_of(features.write(key, replace(nothing, refused=(refusal,))))
+
+
+def try_parent(parent: str, levels: Sequence[str]) -> None:
+    """Featurise rock salt: what fails at this fails for its own reasons, not for the structures'."""
+    cell = 2.82 * np.array([[[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]])
+    frac = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
+    salt = Structures(np.array(["NaCl"], dtype=object), cell, np.array([2]), np.array([11, 17]), frac)
+    load_parent(parent, str(resolve_device("auto"))).featurize(salt, levels)
+
+
+def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str) -> dict[str, Any]:
+    """Apply a saved model to every structure of a shard; write the predictions as Parquet.
+
+    Args:
+        store: of the campaign.
+        features: the shard's.
+        entry: of the shard.
+        folder: of the model, which needs the levels of `features`.
+        name: of the file.
+
+    Returns:
+        rows, seconds.
+    """
+    started = time.perf_counter()
+    model = load_regressor(store, folder)
+    found = features.read(entry)
+    prediction = model.predict_distribution(found)
+    columns: dict[str, Any] = {"structure_hash": pa.array(found.structure_hash, pa.string())}
+    columns |= {column: pa.array(values) for column, values in prediction.columns().items()}
+    columns["remark"] = pa.array([found.flagged.get(h, "") for h in found.structure_hash], pa.string())
+    unit = str(read_config(store, folder)["about"].get("unit", ""))
+    units = prediction_units(unit, scale=listed_transforms(model.transform, 1)[0].applied_to(unit))
+    store.write_table(name, with_units(finite_table(pa.table(columns)), units))
+    seal(store, name)
+    return {"rows": len(found), "seconds": time.perf_counter() - started}
+
+
+def finite_table(table: pa.Table) -> pa.Table:
+    """The table, once it is certain that every number in it is one.
+
+    Raises:
+        ValueError: a NaN or infinity, with the column and the structure it belongs to.
+    """
+    for name in table.column_names:
+        values = table[name]
+        if not pa.types.is_floating(values.type):
+            continue
+        missing = ~np.isfinite(values.to_numpy())
+        # A model of too few rows gives no intervals at all.
+        if missing.any() and not (name in ("lower", "upper") and np.isnan(values.to_numpy()).all()):
+            row = int(np.flatnonzero(~np.isfinite(values.to_numpy()))[0])
+            raise ValueError(f"{name} of structure {table['structure_hash'][row]} is {values[row]}: not a number")
+    return table
