@@ -40,6 +40,7 @@ from .sequential import random_budget as random_budget
 from .sequential import search as search
 from .sequential import summarize_searches as summarize_searches
 from .simulate import CHOSEN as CHOSEN
+from .simulate import COVERAGE as COVERAGE
 from .simulate import REFERENCES as REFERENCES
 from .simulate import Design as Design
 from .simulate import answer as answer

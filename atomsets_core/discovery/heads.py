@@ -36,6 +36,7 @@ from atomsets_core.transforms import NONE
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 COMPOSITION = "composition"
 """In a specification of pooled features: statistics of the formula."""
@@ -90,10 +91,12 @@ class Estimate:
     Attributes:
         mean: (n,) predictions, on the scale the values were given in.
         std: (n,) how far off they may be; how honest that is, the simulated discovery measures.
+        in_domain: (n,) whether they are like what the head learned from; None from heads that don't tell.
     """
 
     mean: FloatArray
     std: FloatArray
+    in_domain: Mask | None = None
 
 
 Predict = Callable[[Rows], Estimate]
@@ -132,7 +135,7 @@ class AtomSetsHead:
 
         def predict(others: Rows) -> Estimate:
             result = model.predict_distribution(others.features)
-            return Estimate(result.mean, result.std)
+            return Estimate(result.mean, result.std, result.in_domain)
 
         return predict
 
@@ -313,7 +316,9 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     """Mean of several estimates of the same rows, variances as of a mixture."""
     means = np.stack([estimate.mean for estimate in estimates])
     within = np.stack([estimate.std for estimate in estimates]) ** 2
-    return Estimate(means.mean(axis=0), np.sqrt(within.mean(axis=0) + means.var(axis=0)))
+    told = [estimate.in_domain for estimate in estimates if estimate.in_domain is not None]
+    inside = np.all(told, axis=0) if told else None
+    return Estimate(means.mean(axis=0), np.sqrt(within.mean(axis=0) + means.var(axis=0)), inside)
 
 
 def _calibrator(residual: FloatArray, spread: FloatArray) -> Calibrator:

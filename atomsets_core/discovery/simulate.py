@@ -28,6 +28,7 @@ from atomsets_core.models import (
     bootstrap_interval,
     enrichment,
     gaussian_coverage,
+    gaussian_width,
     hits,
     kept_together,
     mean_absolute_error,
@@ -57,6 +58,12 @@ SCORES = (
     "coverage_outside",
     "coverage_inside",
     "scatter_outside",
+    "width_outside",
+    "width_inside",
+    "unlike",
+    "coverage_unlike",
+    "bias_unlike",
+    "width_unlike",
 )
 
 
@@ -127,12 +134,16 @@ def ask(head: Head, rows: Rows, y: FloatArray, split: Holdout, seed: int) -> Est
 
 
 def _json(estimate: Estimate) -> dict[str, Any]:
-    return {"mean": [float(x) for x in estimate.mean], "std": [float(x) for x in estimate.std]}
+    found: dict[str, Any] = {"mean": [float(x) for x in estimate.mean], "std": [float(x) for x in estimate.std]}
+    if estimate.in_domain is not None:
+        found["in_domain"] = [bool(x) for x in estimate.in_domain]
+    return found
 
 
 def read_estimate(part: Mapping[str, Any]) -> Estimate:
     """The estimate in an answer, or in its inner part."""
-    return Estimate(np.array(part["mean"], dtype=np.float64), np.array(part["std"], dtype=np.float64))
+    inside = np.array(part["in_domain"], dtype=bool) if "in_domain" in part else None
+    return Estimate(np.array(part["mean"], dtype=np.float64), np.array(part["std"], dtype=np.float64), inside)
 
 
 def scored(
@@ -281,6 +292,9 @@ def pick(table: Mapping[str, Mapping[str, float]], errors: Mapping[str, float], 
 def score(asked: Asked, found: Estimate, kind: str = MEAN.name) -> dict[str, Any]:
     """Scores of one head on one pool; None where one is not defined, such as the correlation of one value.
 
+    "outside" and "inside" are the hidden values, beyond the training range, and the others; "unlike" the rows of either
+    that lie outside the domain of the head, how many and what its intervals are worth there.
+
     Args:
         asked: the pool.
         found: predictions for it.
@@ -296,7 +310,17 @@ def score(asked: Asked, found: Estimate, kind: str = MEAN.name) -> dict[str, Any
         "coverage_outside": gaussian_coverage(y[hidden], mean[hidden], std[hidden], COVERAGE),
         "coverage_inside": gaussian_coverage(y[~hidden], mean[~hidden], std[~hidden], COVERAGE),
         "scatter_outside": scatter_ratio(y[hidden], mean[hidden], std[hidden]),
+        "width_outside": gaussian_width(std[hidden], COVERAGE),
+        "width_inside": gaussian_width(std[~hidden], COVERAGE),
     }
+    if found.in_domain is not None:
+        unlike = ~found.in_domain
+        scores |= {
+            "unlike": float(unlike.sum()),
+            "coverage_unlike": gaussian_coverage(y[unlike], mean[unlike], std[unlike], COVERAGE),
+            "bias_unlike": bias(y[unlike], mean[unlike]),
+            "width_unlike": gaussian_width(std[unlike], COVERAGE),
+        }
     by_kind = {k: r_precision(hidden, asked.utility(found, k)) for k in KINDS}
     defined = {name: value if np.isfinite(value) else None for name, value in scores.items()}
     return {**_ranking_scores(hidden, asked.utility(found, kind)), **defined, "acquisition": by_kind}

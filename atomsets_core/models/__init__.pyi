@@ -22,6 +22,7 @@ from .metrics import bootstrap_interval as bootstrap_interval
 from .metrics import budget_for as budget_for
 from .metrics import enrichment as enrichment
 from .metrics import gaussian_coverage as gaussian_coverage
+from .metrics import gaussian_width as gaussian_width
 from .metrics import hits as hits
 from .metrics import mean_absolute_error as mean_absolute_error
 from .metrics import r_precision as r_precision

@@ -155,6 +155,11 @@ def gaussian_coverage(y: Array, mean: Array, std: Array, coverage: float = 0.9) 
     return float(np.mean(np.abs(y - mean) <= half)) if len(y) else float("nan")
 
 
+def gaussian_width(std: Array, coverage: float = 0.9) -> float:
+    """Median full width of the central intervals that Gaussians of these (n,) deviations give this coverage."""
+    return 2.0 * float(norm.ppf(0.5 + coverage / 2)) * float(np.median(std)) if len(std) else float("nan")
+
+
 def scatter_ratio(y: Array, mean: Array, std: Array) -> float:
     """Root mean square of (y - mean) / std: 1 where the deviations are right, above 1 where they are too small."""
     return float(np.sqrt(np.mean(((y - mean) / np.maximum(std, 1e-12)) ** 2))) if len(y) else float("nan")

@@ -1,4 +1,4 @@
-"""The protocol of a parent network, the features it gives, and what all share: refusals, batches, levels by element.
+"""The protocol of a parent network, the features it gives, and what all share: refusals, batches, devices.
 
 Crystals and compositions are the same thing in `Features`: a composition has its elements for sites, each weighing its
 fraction. A network of your own needs only the protocol; the functions at the end of the file save it the book-keeping.

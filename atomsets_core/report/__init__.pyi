@@ -17,5 +17,6 @@ from .page import write_report as write_report
 from .words import comparison_sentences as comparison_sentences
 from .words import discovery_header as discovery_header
 from .words import discovery_rows as discovery_rows
+from .words import discovery_sentences as discovery_sentences
 from .words import interval_sentences as interval_sentences
 from .words import scale_name as scale_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,11 +98,7 @@ def tiles(results: Results) -> list[Tile]:
             error_in_words(results, model["mae"]).removeprefix("a "),
             f"out of fold; {with_unit(number(model['mae']), scale_name(summary))}, R² {number(model['r2'])}",
         ),
-        Tile(
-            "Interval coverage",
-            percent(model["coverage_out_of_fold"], 1),
-            f"of training values, out of fold; asked for {percent(model['coverage'])}",
-        ),
+        _interval_tile(summary),
     ]
     if heads:
         own, *others = heads.values()
@@ -111,6 +108,27 @@ def tiles(results: Results) -> list[Tile]:
         rivals = [f"{h['head']} {h['r_precision']:.2f}" for h in shown]
         tiles.append(Tile("R-precision", f"{own['r_precision']:.2f}", "; ".join(rivals)))
     return tiles
+
+
+def _interval_tile(summary: Mapping[str, Any]) -> Tile:
+    """What is known of the candidates' intervals; where nothing is, what training values say of the model's own."""
+    model = summary["model"]
+    of_training = f"of training values, out of fold: {percent(model['coverage_out_of_fold'], 1)}"
+    trust = (summary.get("intervals") or {}).get("candidates")
+    if trust is None:
+        return Tile(
+            "Interval coverage",
+            percent(model["coverage_out_of_fold"], 1),
+            f"of training values, out of fold; asked for {percent(model['coverage'])}",
+        )
+    if trust["factor"] is None:
+        return Tile("Intervals for candidates", "none", f"too few training rows are like them; {of_training}")
+    return Tile(
+        "Intervals for candidates",
+        percent(trust["coverage"]),
+        f"meant to hold, {number(trust['factor'], 2)} times as wide as trained, which would hold "
+        f"{percent(trust['expected'])}; {of_training}",
+    )
 
 
 def trust(results: Results) -> list[Finding]:

@@ -23,6 +23,7 @@ from atomsets_core.report.words import (
     comparison_sentences,
     discovery_header,
     discovery_rows,
+    discovery_sentences,
     minus,
     number,
     percent,
@@ -51,6 +52,8 @@ DISCOVERY_COLUMNS = (
     ("error inside", "Mean absolute error on the others, within the range of the training values."),
     ("bias outside", "Mean of predicted minus true for the hidden best: negative means underestimated."),
     ("Spearman outside", "Rank correlation within the hidden best: 1 puts them in the right order, 0 in any."),
+    ("intervals hold outside", "Share of the hidden best inside the intervals as trained, before they are made to fit "
+     "the candidates; beside it how wide these are, as a median."),
 )  # fmt: skip
 
 
@@ -139,6 +142,7 @@ def _discovery(results: Results) -> dict[str, Any] | None:
         "header": discovery_header(summary),
         "rows": discovery_rows(summary),
         "columns": DISCOVERY_COLUMNS,
+        "sentences": discovery_sentences(summary),
         "n_hidden": found["n_hidden"],
         "n_pool": found["n_pool"],
         "n_train": f"{min(found['n_train']):,} to {max(found['n_train']):,}",

@@ -121,6 +121,8 @@ def interval_sentences(summary: Mapping[str, Any]) -> list[str]:
 
 def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """Column names for `discovery_rows`, with the unit of the errors."""
+    from atomsets_core.discovery import COVERAGE  # numbers become words in commands that start without torch
+
     scale = scale_name(summary)
     return (
         "model",
@@ -130,11 +132,13 @@ def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
         f"error inside, {scale}",
         f"bias outside, {scale}",
         "Spearman outside",
+        f"{percent(COVERAGE)} intervals hold outside",
+        f"their width, {scale}",
     )
 
 
 def discovery_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The discovery table as text: head, R-precision, enrichment, errors outside and inside, rank correlation."""
+    """The discovery table as text: head, R-precision, enrichment, errors, rank correlation, intervals."""
     rows: list[tuple[str, ...]] = []
     for row in summary["discovery"]["heads"]:
         precision = _decimals(row["r_precision"], 3)
@@ -149,9 +153,39 @@ def discovery_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 _decimals(row["mae_inside"], 3),
                 _decimals(row["bias_outside"], 3),
                 _decimals(row["spearman_outside"], 2),
+                percent(row.get("coverage_outside")).replace(NONE, ""),
+                _decimals(row.get("width_outside"), 3),
             )
         )
     return rows
+
+
+def discovery_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What the intervals of the model that is used were worth in simulated discovery; none where it wasn't measured.
+
+    They are its intervals as trained. What the ranking gives is wider, see `interval_sentences`.
+    """
+    from atomsets_core.discovery import COVERAGE
+
+    heads = {row["head"]: row for row in (summary["discovery"] or {}).get("heads", [])}
+    row = heads.get((summary.get("choice") or {}).get("head"))
+    if row is None or row.get("width_outside") is None:
+        return []
+    scale = scale_name(summary)
+
+    def told(where: str) -> str:
+        width, bias = (with_unit(number(row[f"{name}_{where}"]), scale) for name in ("width", "bias"))
+        return f"{percent(row[f'coverage_{where}'])} (median width {width}, bias {bias})"
+
+    text = (
+        f"Intervals of {row['head']} as trained, meant to hold {percent(COVERAGE)}, held {told('outside')} of the "
+        f"hidden values beyond the training range, {percent(row['coverage_inside'])} of the others (median width "
+        f"{with_unit(number(row['width_inside']), scale)})"
+    )
+    if row.get("coverage_unlike") is not None:
+        n = counted(round(row["unlike"]), "structure")
+        text += f" and {told('unlike')} of those outside the domain, {n} on average"
+    return [text + "."]
 
 
 def _decimals(value: float | None, digits: int) -> str:

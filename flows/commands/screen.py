@@ -81,7 +81,7 @@ def foretell(campaign: Path | None, changes: list[str], out: str | None, as_json
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
     from atomsets_core.campaigns import RANKING_CSV, REPORT
-    from atomsets_core.report import NO_BETTER, discovery_rows, scale_name
+    from atomsets_core.report import NO_BETTER, discovery_rows, discovery_sentences, scale_name
     from atomsets_flows.runs import headlines
 
     for line in headlines(summary):
@@ -100,8 +100,10 @@ def show(summary: dict[str, Any], target: str) -> None:
         for name in ("model", "R-prec.", "enrich.", "MAE out", "MAE in", "bias out", "Spearman"):
             table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
         for row in discovery_rows(summary):
-            table.add_row(row[0], row[1].partition(" ")[0], *row[2:])
+            table.add_row(row[0], row[1].partition(" ")[0], *row[2:7])
         console.print(table)
+        for line in discovery_sentences(summary):
+            console.print(escape(line), highlight=False, soft_wrap=True)
         choice = summary["choice"]
         console.print(f"so the campaign uses {choice['head']}, ranked by {choice['acquisition']}", highlight=False)
         if not choice["better_than_random"]:

@@ -26,6 +26,7 @@ from atomsets_core.report import (
     comparison_sentences,
     discovery_header,
     discovery_rows,
+    discovery_sentences,
     interval_sentences,
     scale_name,
 )
@@ -225,6 +226,7 @@ def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
         header = discovery_header(summary)
         lines += ["## Simulated discovery", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
         lines += [f"| {' | '.join(plain(cell) for cell in row)} |" for row in discovery_rows(summary)]
+        lines += [line for sentence in discovery_sentences(summary) for line in ("", plain(sentence))]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the Materials Project: the options, and the requests they become."""
+"""What is asked of the Materials Project and how fast: the options, requests per second among them, and the requests."""
 
 from __future__ import annotations
 

@@ -164,7 +164,8 @@ def test_scores_by_hand():
     y = np.array([10.0, 9, 3, 2, 8])
     hidden = np.array([True, True, False, False, True])
     mean, std = np.array([5.0, 1, 4, 3, 6]), np.array([10.0, 1, 1, 1, 1])
-    found = score(Asked(y, hidden, 1.0, 3.0, 1.0), Estimate(mean, std))
+    in_domain = np.array([True, False, True, False, True])
+    found = score(Asked(y, hidden, 1.0, 3.0, 1.0), Estimate(mean, std, in_domain))
     assert found["hits"] == [1, 2, 2, 2, 3]
     assert found["r_precision"] == pytest.approx(2 / 3)
     assert found["enrichment"] == pytest.approx(2 / 3 / 0.6)
@@ -177,6 +178,11 @@ def test_scores_by_hand():
     # 90 % of a Gaussian lies within 1.645 deviations: of the hidden only the first, of the others both
     assert found["coverage_outside"] == pytest.approx(1 / 3)
     assert found["coverage_inside"] == 1
+    assert found["width_outside"] == found["width_inside"] == pytest.approx(2 * 1.64485, rel=1e-5)
+    # Rows 1 and 3 are outside the domain: 8 and 1 off, deviations of 1.
+    assert (found["unlike"], found["coverage_unlike"], found["bias_unlike"]) == (2.0, 0.5, pytest.approx(-3.5))
+    assert found["width_unlike"] == pytest.approx(2 * 1.64485, rel=1e-5)
+    assert "unlike" not in score(Asked(y, hidden, 1.0, 3.0, 1.0), Estimate(mean, std))
     # with its deviation row 0 comes first under ucb: 15, 7, 5, 4, 2
     assert found["acquisition"]["ucb"] == pytest.approx(2 / 3)
 
