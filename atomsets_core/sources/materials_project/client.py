@@ -127,10 +127,10 @@ class Client:
 
     endpoint: str
     key: str = field(repr=False)
-    requests_per_second: float = 4.0
-    attempts: int = 7
-    first_wait: float = 1.0
-    timeout: float = 60.0
+    requests_per_second: float
+    attempts: int
+    first_wait: float
+    timeout: float
     note: Callable[[str], None] = lambda _message: None
     sent: int = 0
     _next: float = 0.0

@@ -1,4 +1,4 @@
-"""What is asked of the Materials Project and how fast: the options, requests per second among them, and the requests."""
+"""What is asked of the Materials Project and how fast: the options, with requests per second, and the requests."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_it_is_in_no_file_log_or_exception(server, pull, tmp_path, caplog, capfd
 
 
 def test_the_client_does_not_show_it():
-    assert KEY not in repr(client.Client("https://example.org/", KEY))
+    assert KEY not in repr(client.Client("https://example.org/", KEY, 4.0, 7, 1.0, 60.0))
 
 
 def test_a_redirection_is_not_followed_with_it(server, pull):
