@@ -26,7 +26,7 @@ from atomsets_core.structures.batch import (
     list_array,
     ragged_rows,
 )
-from atomsets_core.structures.formulas import parse_formula
+from atomsets_core.structures.formulas import parse_formula, plain_amounts
 
 Formula = str | Composition | Structure
 """What a composition can be made of."""
@@ -182,6 +182,8 @@ def _amounts(item: Any) -> dict[int, float]:
     if isinstance(item, Structure):
         item = item.composition
     if isinstance(item, str):
+        if (plain := plain_amounts(item)) is not None:
+            return plain
         item = parse_formula(item)
     if not isinstance(item, Composition):
         missing = item is None or item != item
@@ -200,14 +202,18 @@ def _amounts(item: Any) -> dict[int, float]:
 
 
 def _batch(names: Sequence[str], found: Sequence[dict[int, float]]) -> Compositions:
-    numbers = [np.array(sorted(amounts), dtype=np.int64) for amounts in found]
-    fractions = []
-    for amounts, order in zip(found, numbers, strict=True):
-        values = np.array([amounts[z] for z in order])
-        fractions.append(values / values.sum())
+    numbers: list[int] = []
+    fractions: list[float] = []
+    for amounts in found:
+        order = sorted(amounts)
+        values = [amounts[z] for z in order]
+        # numpy adds up eight and more in another order, by which contents are known
+        total = sum(values) if len(values) < 8 else float(np.array(values).sum())
+        numbers += order
+        fractions += [value / total for value in values]
     return Compositions(
         np.array(names, dtype=object),
-        np.array([len(order) for order in numbers], dtype=np.int64),
-        np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int64),
-        np.concatenate(fractions) if fractions else np.empty(0),
+        np.array([len(amounts) for amounts in found], dtype=np.int64),
+        np.array(numbers, dtype=np.int64),
+        np.array(fractions, dtype=np.float64),
     )

@@ -108,8 +108,8 @@ def _judge(centre: Any, neighbour: Any, distance: Any, reach: Any) -> Any:
 def overlaps(lattice: Any, frac: Any, atom_start: Any, reach: Any, skip: Any, culprit: Any) -> None:
     """The two atoms of each structure that are nearest to each other among those that overlap.
 
-    Every pair is looked at, but nearly all are passed over by their fractional coordinates alone: two atoms are at
-    least as far apart as the lattice planes through them.
+    Nearly all pairs are passed over by their fractional coordinates alone: two atoms are at least as far apart as the
+    lattice planes through them.
 
     Args:
         lattice: (n, 3, 3) float64, row vectors, Angstrom.
@@ -123,7 +123,74 @@ def overlaps(lattice: Any, frac: Any, atom_start: Any, reach: Any, skip: Any, cu
         culprit[i, 2] = -1.0
         if not skip[i]:
             low, high = atom_start[i], atom_start[i + 1]
-            _nearest_overlap(lattice[i], frac[low:high], reach[low:high], culprit[i])
+            if _any_overlap(lattice[i], frac[low:high], reach[low:high]):
+                _nearest_overlap(lattice[i], frac[low:high], reach[low:high], culprit[i])
+
+
+@compiled
+def _any_overlap(cell: Any, frac: Any, reach: Any) -> bool:
+    """Whether two atoms, or an atom and its image, overlap."""
+    n, largest = len(frac), 0.0
+    spacing = _plane_distances(cell)
+    # Atoms are sorted along the axis whose planes lie farthest apart, and compared with those that follow within reach.
+    first = int(np.argmax(spacing))
+    second, third = (first + 1) % 3, (first + 2) % 3
+    p, q, r, du, dv, dw = cell[first], cell[second], cell[third], spacing[first], spacing[second], spacing[third]
+    x, y, z, near = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    for i in range(n):
+        x[i] = _wrapped(frac[i, first])
+        largest = max(largest, reach[i])
+    # Every atom is as far from its own images.
+    limit = 2.0 * largest
+    if _nearest_image(p, q, r, 0.0, 0.0, 0.0, limit / du, limit / dv, limit / dw, True) < limit * limit:
+        return True
+    order = np.argsort(x)
+    x = x[order]
+    for i in range(n):
+        row = order[i]
+        y[i], z[i], near[i] = _wrapped(frac[row, second]), _wrapped(frac[row, third]), reach[row]
+    width = limit / du
+    for i in range(n):
+        # Once over the end of the cell, for which a turn of less than one is enough.
+        for k in range(i + 1, i + n):
+            j = k if k < n else k - n
+            u = x[j] - x[i] if k < n else x[j] - x[i] + 1.0
+            if u >= width:
+                break
+            # 0.5 - |0.5 - |v|| is the distance to the nearest whole number.
+            limit, v, w = near[i] + near[j], y[j] - y[i], z[j] - z[i]
+            if (0.5 - abs(0.5 - abs(v))) * dv >= limit or (0.5 - abs(0.5 - abs(w))) * dw >= limit:
+                continue
+            if _nearest_image(p, q, r, u, v, w, limit / du, limit / dv, limit / dw, False) < limit * limit:
+                return True
+    return False
+
+
+@compiled
+def _nearest_image(
+    p: Any, q: Any, r: Any, u: float, v: float, w: float, ru: float, rv: float, rw: float, itself: bool
+) -> float:
+    """Square of the distance from (u, v, w) to its nearest image, infinite where none lies within reach.
+
+    Args:
+        p: (3,) lattice vector of u; likewise q of v and r of w.
+        u: fractional difference of two atoms, likewise v and w.
+        ru: reach in distances between the lattice planes along p; likewise rv and rw.
+        itself: both are one atom, whose own place doesn't count.
+    """
+    best = np.inf
+    # The first and last image whose planes are near enough.
+    for a in range(int(math.ceil(-ru - u)), int(math.floor(ru - u)) + 1):
+        for b in range(int(math.ceil(-rv - v)), int(math.floor(rv - v)) + 1):
+            for c in range(int(math.ceil(-rw - w)), int(math.floor(rw - w)) + 1):
+                if itself and a == 0 and b == 0 and c == 0:
+                    continue
+                square = 0.0
+                for axis in range(3):
+                    part = (u + a) * p[axis] + (v + b) * q[axis] + (w + c) * r[axis]
+                    square += part * part
+                best = min(best, square)
+    return best
 
 
 @compiled

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from pymatgen.core import Composition
+from hypothesis import given
+from hypothesis import strategies as st
+from pymatgen.core import Composition, Element
 
 from atomsets_core.structures.compositions import from_formulas
-from atomsets_core.structures.formulas import parse_formula
+from atomsets_core.structures.formulas import parse_formula, plain_amounts
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,25 @@ def test_what_is_no_formula_or_could_be_two_is_refused_with_what_to_write(writte
     batch, refused = from_formulas([written, "MgO"], ["a", "b"])
     assert list(batch.material_id) == ["b"]
     assert reason in refused[0].reason
+
+
+SYMBOLS = st.sampled_from([*(element.symbol for element in Element), "Q", "Xx"])
+AMOUNTS = st.sampled_from(["", "1", "2", "13", "144", "0", "01", "100000000"])
+
+
+@given(st.lists(st.tuples(SYMBOLS, AMOUNTS), min_size=1, max_size=6))
+def test_the_short_way_of_plain_formulas_is_no_other(parts):
+    text = "".join(symbol + amount for symbol, amount in parts)
+    amounts = plain_amounts(text)
+    if amounts is not None:
+        expected: dict[int, float] = {}
+        for element, amount in parse_formula(text).items():
+            expected[element.Z] = expected.get(element.Z, 0.0) + float(amount)
+        assert amounts == expected
+
+
+def test_the_short_way_is_taken_by_plain_formulas_alone():
+    assert plain_amounts(" Fe2O3") == {26: 2.0, 8: 3.0}
+    assert plain_amounts("HOH") == {1: 2.0, 8: 1.0}
+    for text in ("NaN", "None", "Fe0", "Qq2O", "co", "Fe0.5O", "Fe2O3·H2O", "(OH)2", "D2O", ""):
+        assert plain_amounts(text) is None
