@@ -250,15 +250,23 @@ def _score_lines(model: Model, scores: Mapping[str, Any], unit: str) -> list[str
         ]
     if "targets" in scores:
         return [
-            f"- {name}: mean absolute error {s['mae_in_unit']:.4g} {unit}, R² {s['r2']:.3f}, {s['coverage']:.1%} inside"
+            f"- {name}: mean absolute error {s['mae_in_unit']:.4g} {unit}, R² {_shown(s['r2'], '.3f')}, "
+            f"{_shown(s['coverage'], '.1%')} inside"
             for name, s in scores["targets"].items()
         ]
     scale = listed_transforms(model.options_.transform, 1)[0].of(unit) or "unit of the target"
     return [
         f"- mean absolute error {scores['mae']:.4g} {scale} ({scores['mae_in_unit']:.4g} {unit})",
-        f"- root mean squared error {scores['rmse']:.4g} {scale}, R² {scores['r2']:.3f}",
-        f"- {scores['coverage']:.1%} of the values inside their {model.options_.coverage:.0%} interval",
+        f"- root mean squared error {scores['rmse']:.4g} {scale}, R² {_shown(scores['r2'], '.3f')}",
+        f"- {scores['coverage']:.1%} of the values inside their {model.options_.coverage:.0%} interval"
+        if scores["coverage"] is not None
+        else f"- the labels are too few to tell how many of them lie inside a {model.options_.coverage:.0%} interval",
     ]
+
+
+def _shown(score: float | None, form: str) -> str:
+    """A score as text; a dash for one that isn't defined."""
+    return "-" if score is None else format(score, form)
 
 
 def _discovery_lines(found: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from atomsets_core.features import (
     join_stored,
 )
 from atomsets_core.models import AtomSetsClassifier, ClassPrediction, Model, Prediction
-from atomsets_core.sources import Pulled, SourceError
+from atomsets_core.sources import Catalogue, Pulled, SourceError
 from atomsets_core.storage import Store
-from atomsets_core.structures import Refusal
+from atomsets_core.structures import MATTER_KINDS, NO_BULK, Refusal, Structures, matter_kinds
 
 Block = tuple[pd.DataFrame, list[Refusal]]
 """Predictions of some structures, and the entries among them without one."""
@@ -42,13 +43,29 @@ def predictions(
         A table, and every entry without a prediction. The table has material_id, formula; for regression predicted,
         lower, upper, std (unit of the target) and std_scale (on the model's scale), of each target where there are
         several (predicted_K, ...); for classification predicted and the probability of each class (p_metal, ...);
-        in_domain, distance, remark.
+        in_domain, distance, matter (of structures, a word of `MATTER_KINDS`), remark.
     """
     spec = str(model.spec_)
-    yield _table(model, featurize(pulled.structures.take([]), spec), targets)[0], list(pulled.refused)
+    nothing, _ = _table(model, featurize(pulled.structures.take([]), spec), targets)
+    yield _with_matter(nothing, pulled.structures.take([])), list(pulled.refused)
     for start in range(0, len(pulled.structures), SHARD_SIZE):
         part = pulled.structures.take(np.arange(start, min(start + SHARD_SIZE, len(pulled.structures))))
-        yield _table(model, featurize(part, spec, store), targets)
+        frame, refused = _table(model, featurize(part, spec, store), targets)
+        yield _with_matter(frame, part), refused
+
+
+def _with_matter(frame: pd.DataFrame, offered: Any) -> pd.DataFrame:
+    """The table with what kind of matter each structure is, and a remark for what is no bulk crystal."""
+    structures = offered.structures() if isinstance(offered, Catalogue) else offered
+    if not isinstance(structures, Structures):
+        return frame
+    row = {name: i for i, name in enumerate(structures.material_id)}
+    words = matter_kinds(structures.take([row[name] for name in frame["material_id"]]))
+    said = [f"{word}: {MATTER_KINDS[word]}" if word in NO_BULK else "" for word in words]
+    remarks = ["; ".join(filter(None, both)) for both in zip(frame["remark"], said, strict=True)]
+    frame = frame.assign(remark=remarks)
+    frame.insert(frame.columns.get_loc("remark"), "matter", words)
+    return frame
 
 
 def stored_predictions(store: Store, model: Model, targets: tuple[str, ...] = ()) -> Iterator[Block]:
@@ -91,13 +108,26 @@ def _table(model: Model, features: AnyFeatures, targets: tuple[str, ...]) -> Blo
     return pd.DataFrame(columns), list(features.refused)
 
 
-def write_predictions(blocks: Iterable[Block], store: Store, name: str) -> tuple[int, int, list[Refusal]]:
-    """Write predictions as they come, as CSV or Parquet by the ending of the name; the file appears when all are there.
+@dataclass
+class Written:
+    """What a file of predictions holds.
 
-    Returns:
-        Predictions written, how many of them are inside the domain, and the entries without one.
+    Attributes:
+        predicted: rows.
+        inside: those of them inside the domain.
+        no_bulk: those of structures that are no bulk crystals: molecules, slabs and wires.
+        refused: entries without a prediction.
     """
-    written, inside, failed = 0, 0, []
+
+    predicted: int = 0
+    inside: int = 0
+    no_bulk: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+
+
+def write_predictions(blocks: Iterable[Block], store: Store, name: str) -> Written:
+    """Write predictions as they come, as CSV or Parquet by the ending of the name; the file appears when all are there."""
+    found = Written()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(store.replacing(name))
         parquet: pq.ParquetWriter | None = None
@@ -109,16 +139,18 @@ def write_predictions(blocks: Iterable[Block], store: Store, name: str) -> tuple
                 if parquet is None:
                     parquet = stack.enter_context(pq.ParquetWriter(file, schema, compression="zstd"))
                 parquet.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
-            written, inside = written + len(frame), inside + int(frame["in_domain"].sum())
-            failed.extend(refused)
-    return written, inside, failed
+            found.predicted += len(frame)
+            found.inside += int(frame["in_domain"].sum())
+            found.no_bulk += int(frame["matter"].isin(NO_BULK).sum()) if "matter" in frame else 0
+            found.refused.extend(refused)
+    return found
 
 
 def _schema(frame: pd.DataFrame) -> pa.Schema:
     """The same for every block, also for one without rows."""
 
     def kind(name: str) -> pa.DataType:
-        if name in ("material_id", "formula", "remark"):
+        if name in ("material_id", "formula", "matter", "remark"):
             return pa.string()
         values = frame[name]
         if pd.api.types.is_bool_dtype(values):

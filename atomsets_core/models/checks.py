@@ -27,7 +27,7 @@ def out_of_fold_scores(model: Model, values: npt.NDArray[Any], targets: Sequence
 
     Returns:
         For regression mae, rmse, r2 (on the model's scale), mae_in_unit, coverage; with several targets these of each
-        by name, under "targets". For classification `class_scores`.
+        by name, under "targets"; None for one that isn't defined: r2 of equal labels, coverage where labels are too few. For classification `class_scores`.
 
     Raises:
         ValueError: the model was trained without folds.
@@ -63,15 +63,16 @@ def _regression_scores(
     values: npt.NDArray[np.float64],
     predicted: npt.NDArray[np.float64],
     coverage: float,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     there = np.isfinite(truth)
-    return {
+    scores = {
         "mae": metrics.mean_absolute_error(truth[there], mean[there]),
         "rmse": metrics.root_mean_squared_error(truth[there], mean[there]),
         "r2": metrics.r_squared(truth[there], mean[there]),
         "mae_in_unit": metrics.mean_absolute_error(values[there], predicted[there]),
         "coverage": float(coverage),
     }
+    return {name: score if np.isfinite(score) else None for name, score in scores.items()}
 
 
 def held_out_check(

@@ -129,14 +129,15 @@ def calibration(results: Results) -> Figure:
                 name=f"{name} ({int(chosen.sum()):,})",
                 hovertemplate="%{y:.0f}% inside, %{x:.0f}% promised<extra></extra>",
             )
-    figure.add_scatter(
-        x=[100 * model["coverage"]],
-        y=[100 * model["coverage_out_of_fold"]],
-        mode="markers",
-        marker={"color": GREEN, "size": 10, "symbol": "square"},
-        name="intervals of this report",
-        hovertemplate="%{y:.1f}% inside, %{x:.0f}% asked for<extra></extra>",
-    )
+    if model["coverage_out_of_fold"] is not None:  # of too few labels it isn't known
+        figure.add_scatter(
+            x=[100 * model["coverage"]],
+            y=[100 * model["coverage_out_of_fold"]],
+            mode="markers",
+            marker={"color": GREEN, "size": 10, "symbol": "square"},
+            name="intervals of this report",
+            hovertemplate="%{y:.1f}% inside, %{x:.0f}% asked for<extra></extra>",
+        )
     figure.update_xaxes(title="promised by the standard deviation (%)", range=[0, 100])
     figure.update_yaxes(title="training values inside (%)", range=[0, 100])
     return Figure(

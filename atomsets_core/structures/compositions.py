@@ -192,7 +192,7 @@ def _amounts(item: Any) -> dict[int, float]:
     for specie, amount in item.items():
         element = getattr(specie, "element", specie)
         if not isinstance(element, Element) or not 1 <= element.Z <= LARGEST_ATOMIC_NUMBER:
-            raise ValueError(f"unknown element {str(specie)!r} in {item.formula!r}")
+            raise ValueError(f"unknown element {getattr(specie, 'symbol', str(specie))!r} in {item.formula!r}")
         if not (np.isfinite(amount) and amount > 0):
             raise ValueError(f"the amount of {element.symbol} is {amount}")
         amounts[element.Z] = amounts.get(element.Z, 0.0) + float(amount)

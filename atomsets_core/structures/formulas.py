@@ -91,7 +91,7 @@ def parse_formula(text: str) -> Composition:
         for amount, formula in parts:
             total += Composition(formula) * float(amount)
     except Exception as error:
-        raise ValueError(f"not a chemical formula: {written[:80]!r} ({error})") from error
+        raise ValueError(_not_a_formula(written, error)) from error
     return total
 
 
@@ -99,7 +99,25 @@ def _composition(formula: str, written: str) -> Composition:
     try:
         return Composition(formula)
     except Exception as error:
-        raise ValueError(f"not a chemical formula: {written[:80]!r} ({error})") from error
+        raise ValueError(_not_a_formula(written, error)) from error
+
+
+_HINTS = (
+    (re.compile(r"\s[a-z]+$|\([a-z]+\)$|-[a-z]{3,}$"), "a name behind the formula: leave it out"),
+    (re.compile(r"(?:\^|\()\s*\d*[+-]|[A-Za-z\d)\]]\s*\d*[+]\s*$|\([+-]"), "a charge: write the atoms alone"),
+    (re.compile(r"^[A-Z][a-z]?(?:-\d+(?:\.\d+)?[A-Z][a-z]?)+$"), "an alloy by weight: write atomic amounts"),
+    (re.compile(r"\d+(?:[+±-]|[+±-][δxyz]|-d)(?:$|[A-Za-zδ(])"), "an amount that isn't stated: write a number for it"),
+    (re.compile(r"\d,\d"), "write decimals with a point"),
+    (re.compile(r"^\d+/\d+"), "write whole amounts, or decimals"),
+    (re.compile(r"[A-Za-z\d)]/[A-Z]"), "two compounds: give each a row"),
+)
+"""What a text that is no formula has in it, and what to do about it, the first that fits."""
+
+
+def _not_a_formula(written: str, error: Exception) -> str:
+    """Why a text isn't read as a formula, in words of the field where it is known; those of the parser otherwise."""
+    hint = next((hint for pattern, hint in _HINTS if pattern.search(written)), str(error))
+    return f"not a chemical formula: {written[:80]!r} ({hint})"
 
 
 def _parts(text: str) -> list[tuple[Fraction, str]]:

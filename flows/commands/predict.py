@@ -72,21 +72,35 @@ def predict(
                 blocks = predictions(pulled, loaded, features_store, targets)
             elif features_store is not None:
                 blocks = stored_predictions(features_store, loaded, targets)
-            written, inside, refused = write_predictions(blocks, Store(out.parent), out.name)
+            written = write_predictions(blocks, Store(out.parent), out.name)
             ledger = f"{out.stem}.failures.parquet"
-            Store(out.parent).write_table(ledger, ledger_table([("candidates", refusal) for refusal in refused]))
+            Store(out.parent).write_table(
+                ledger, ledger_table([("candidates", refusal) for refusal in written.refused])
+            )
     except (SourceError, StorageError, ValueError, FileNotFoundError) as error:
         fail(2, str(error))
     console.print(
-        f"{written} predictions in {out}, {inside} inside the domain of the model; at most "
+        f"{written.predicted} predictions in {out}, {written.inside} inside the domain of the model; at most "
         f"{peak_memory() / 1000:.1f} GB of memory",
         highlight=False,
         soft_wrap=True,
     )
+    if written.no_bulk:
+        console.print(
+            f"{written.no_bulk} of them are for molecules, slabs or wires, no bulk crystals: column matter",
+            highlight=False,
+        )
+    refused = written.refused
     tell_refused(refused)
     if refused:
         console.print(f"all of them, with reasons, are in {out.parent / ledger}", highlight=False, soft_wrap=True)
     if as_json:
-        counts = {"predicted": written, "failed": len(refused), "out": str(out), "ledger": str(out.parent / ledger)}
+        counts = {
+            "predicted": written.predicted,
+            "no_bulk": written.no_bulk,
+            "failed": len(refused),
+            "out": str(out),
+            "ledger": str(out.parent / ledger),
+        }
         failures = [{"material_id": r.material_id, "stage": r.stage, "reason": r.reason} for r in refused[:LISTED]]
         print(json.dumps({**counts, "peak_memory_mb": peak_memory(), "failures": failures}))

@@ -158,10 +158,14 @@ def _told(about: dict[str, Any], unit: str, transform: str) -> list[str]:
         for name, found in scores.get("targets", {"": scores}).items():
             where = f"{title}{f', {name}' if name else ''}{_rows(found)}"
             if "mae" in found:
-                lines.append(
-                    f"{where}: error {found['mae']:.4g} {scale}, R² {found['r2']:.3f}; {found['coverage']:.1%} of "
-                    "values inside their interval"
+                fit = "" if found["r2"] is None else f", R² {found['r2']:.3f}"
+                covered = found["coverage"]
+                inside = (
+                    "too few labels to tell how many lie inside their interval"
+                    if covered is None
+                    else f"{covered:.1%} of values inside their interval"
                 )
+                lines.append(f"{where}: error {found['mae']:.4g} {scale}{fit}; {inside}")
             else:
                 area = f", ROC-AUC {found['roc_auc']:.3f}" if "roc_auc" in found else ""
                 lines.append(

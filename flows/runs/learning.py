@@ -83,7 +83,7 @@ class Learning:
 
     def submit_discoveries(self) -> list[PrefectFuture]:
         """Start what is missing of the simulated discoveries; the futures to wait for."""
-        if self.campaign.objective.goal in ("target", "window"):
+        if self.campaign.objective.goal in ("target", "window") or not self.campaign.discovery.seeds:
             return []
         if why := self._too_few():
             note(f"there is no simulated discovery: {why}")

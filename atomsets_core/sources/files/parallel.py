@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -290,6 +291,7 @@ class _Process:
 
 
 def _serve(pipe: Connection) -> None:
+    warnings.simplefilter("ignore")  # as `read_path` does for this process: what matters comes back as a refusal
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         pipe.send("ready")
         while True:

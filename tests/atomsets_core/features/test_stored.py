@@ -19,6 +19,7 @@ from atomsets_core.parents.base import Features
 from atomsets_core.sources.base import Pulled
 from atomsets_core.storage.store import Store
 from atomsets_core.structures.batch import Refusal
+from atomsets_core.structures.dimensionality import MATTER_KINDS
 
 LEVELS = ("V0", "V1", "V2", "V3")
 
@@ -146,10 +147,11 @@ def test_predictions_of_a_store_are_those_of_its_structures(stored, elastic, ela
     model = small(transform="log10").fit(stored[:80], elastic_features[1][:80])
     pulled = Pulled(elastic.structures.take(np.arange(200)), pd.DataFrame(index=range(200)), [], {})
     store = Store(tmp_path)
-    assert write_predictions(predictions(pulled, model), store, "a.csv")[0] == 200
-    written, inside, failed = write_predictions(stored_predictions(stored.store, model), store, "b.parquet")
+    assert write_predictions(predictions(pulled, model), store, "a.csv").predicted == 200
+    written = write_predictions(stored_predictions(stored.store, model), store, "b.parquet")
     one, other = pd.read_csv(tmp_path / "a.csv"), pd.read_parquet(tmp_path / "b.parquet")
-    assert (written, inside, failed) == (200, int(one["in_domain"].sum()), [])
+    assert (written.predicted, written.inside, written.refused) == (200, int(one["in_domain"].sum()), [])
+    assert set(one.pop("matter")) <= set(MATTER_KINDS)  # a store holds no structures to tell it from
     of_hash = dict(zip(stored.structure_hash, stored.material_id, strict=True))
     other["material_id"] = other["material_id"].map(of_hash)
     one, other = one.sort_values("material_id"), other.sort_values("material_id")
