@@ -241,9 +241,17 @@ class Store:
             raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        """Delete a file if it is there.
+
+        Raises:
+            StorageError: no permission, or the like.
+        """
+        try:
             self._fs.rm_file(self._full(name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be removed: {_why(error)}") from error
 
     def read_json(self, name: str) -> Any:
         """A JSON file.
@@ -314,6 +322,38 @@ class Store:
                     f"another run is at work in {self.root}: wait for it, or choose another --out"
                 ) from error
             yield
+
+    @contextlib.contextmanager
+    def guarded(self, alone: bool = False) -> Iterator[None]:
+        """Wait until files that belong together can be written, or with `alone` removed, without somebody in between.
+
+        Several may write at a time, while nobody removes. Local stores only: an object store has no locks.
+
+        Raises:
+            StorageError: the folder can't be written; with `alone` also where it is not there (any more).
+        """
+        if not self.is_local:
+            yield
+            return
+        import fcntl
+
+        path = Path(self._full(".guard"))
+        try:
+            if not alone:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.root} is gone: it was moved or removed meanwhile") from error
+        except OSError as error:
+            raise StorageError(f"{self.root} can't be written: {_why(error)}") from error
+        with file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of this name would lie in the folder itself, and not behind a link that leads out of it."""
+        return not self.is_local or self.local(name).parent.resolve().is_relative_to(self.local(".").resolve())
 
 
 def _write_local(path: Path, data: bytes) -> None:
