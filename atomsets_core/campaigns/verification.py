@@ -91,7 +91,7 @@ def verify(store: Store) -> Verification:
     summary = _json(store, SUMMARY) if SUMMARY not in damaged else None
     asked = _json(store, ASKED)
     features = _feature_store(store, summary, asked)
-    own = features.root == store.url(FEATURES) and store.holds(f"{FEATURES}/.")
+    own = features.root == store.url(FEATURES) and store.holds(f"{FEATURES}/any")
     standing = None if own else read_standing(store)
     used = None if own else frozenset(standing.shards if standing else ())
     findings += _shards(features, used, checked)

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.storage.memory import read_parquet
 from atomsets_core.storage.object_store import SCHEME as S3
-from atomsets_core.storage.object_store import ObjectStoreError, open_s3
+from atomsets_core.storage.object_store import ObjectStoreError, open_s3, told_by_server
 
 LARGEST_JSON = 1 << 29
 """Bytes of a JSON file beyond which it is none of ours."""
@@ -249,7 +250,7 @@ class Store:
         try:
             self._fs.rm_file(self._full(name))
         except FileNotFoundError:
-            pass
+            return
         except OSError as error:
             raise StorageError(f"{self.url(name)} can't be removed: {_why(error)}") from error
 
@@ -337,7 +338,7 @@ class Store:
             return
         import fcntl
 
-        path = Path(self._full(".guard"))
+        path = self.local(".guard")
         try:
             if not alone:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -352,7 +353,7 @@ class Store:
             yield
 
     def holds(self, name: str) -> bool:
-        """Whether a file of this name would lie in the folder itself, and not behind a link that leads out of it."""
+        """Whether a file of this name lies in the folder itself, and not behind a link that leads out of it."""
         return not self.is_local or self.local(name).parent.resolve().is_relative_to(self.local(".").resolve())
 
 
@@ -388,30 +389,9 @@ def _why(error: OSError) -> str:
         return f"{error.strerror}. Choose a folder you may write to with --out"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"{error.strerror}: a file stands where a folder is needed"
-    if "AWS" in str(error) and (told := _told_by_server(str(error))):
+    if "AWS" in str(error) and (told := told_by_server(str(error))):
         return told
     return error.strerror or str(error)
-
-
-_SAID = (
-    (
-        ("NO_SUCH_BUCKET", "bucket does not exist", "Bucket not found"),
-        "there is no such bucket: make it, or check its name",
-    ),
-    (
-        ("NETWORK_CONNECTION", "Could not connect", "Couldn't resolve host", "timed out", "curlCode"),
-        "no object store answers there: check AWS_ENDPOINT_URL and the network",
-    ),
-    (
-        ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "No credentials", "EXPIRED_TOKEN"),
-        "the object store denies access: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do",
-    ),
-)
-
-
-def _told_by_server(text: str) -> str:
-    """What Arrow's client says of an object store, in a sentence; "" where it isn't known."""
-    return next((told for words, told in _SAID if any(word in text for word in words)), "")
 
 
 def _no_number(text: str) -> float:
@@ -452,6 +432,26 @@ def units_of(table: pa.Table | pa.Schema) -> dict[str, str]:
     schema = table.schema if isinstance(table, pa.Table) else table
     found = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     return {key.removeprefix("unit:"): value for key, value in found.items() if key.startswith("unit:")}
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(frame: pd.DataFrame, header: bool = True) -> str:
+    """A table as CSV, numbers with six digits, in which no text is a formula to the spreadsheet that opens it.
+
+    Names come from anybody. One that begins like a formula gets an apostrophe, which makes it text; numbers stay.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = frame.assign(**{name: texts[name].map(_as_text) for name in texts}).rename(columns=_as_text)
+    return safe.to_csv(index=False, float_format="%.6g", header=header)
+
+
+def _as_text(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    is_number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value)
+    return value if is_number else f"'{value}"
 
 
 FOLDER = "checksums"

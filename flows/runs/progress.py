@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 from uuid import UUID
 
 import httpx
 from prefect import get_client, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import MissingContextError
+from prefect.settings import PREFECT_API_URL
 
 EVERY = 2.0
 """Seconds between two updates of an artifact."""
@@ -69,20 +71,22 @@ def slug(text: str) -> str:
 
 
 class Server:
-    """The Prefect server as a run sees it: once it has been away, nothing waits for it until it answers again.
+    """The Prefect server as a run sees it: nothing waits for it while nobody listens at its address.
 
-    The client tries a request for many seconds; without this each stage and each step would wait as long.
+    The client tries a request for half a minute; without this each stage and each step would wait as long.
     """
 
     def __init__(self) -> None:
         self.away = False
         self._looked = 0.0
+        self._address: tuple[str | None, tuple[str, int]] | None = None
 
     def asked(self) -> bool:
         """Whether a request is worth a try."""
-        if self.away and time.monotonic() - self._looked > AGAIN:
-            self.look()
-        return not self.away
+        if self.away:
+            return time.monotonic() - self._looked > AGAIN and self.look()
+        # Behind a proxy the address says nothing: then the first request that fails tells.
+        return bool(getproxies()) or self.look()
 
     def lose(self) -> None:
         """A request was not answered."""
@@ -90,13 +94,19 @@ class Server:
 
     def look(self) -> bool:
         """Whether somebody listens at its address."""
-        with contextlib.suppress(OSError, ValueError):
-            parts = urlsplit(str(get_client(sync_client=True).api_url))
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            with socket.create_connection((parts.hostname or "", port), timeout=5.0):
-                self.away = False
+        self.away = True
+        with contextlib.suppress(OSError, ValueError), socket.create_connection(self._place(), timeout=5.0):
+            self.away = False
         self._looked = time.monotonic()
         return not self.away
+
+    def _place(self) -> tuple[str, int]:
+        url = PREFECT_API_URL.value()
+        if self._address is None or self._address[0] != url:
+            parts = urlsplit(str(url or get_client(sync_client=True).api_url))
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            self._address = url, (parts.hostname or "", port)
+        return self._address[1]
 
 
 server = Server()

@@ -37,8 +37,8 @@ def quiet_environment(verbose: bool) -> None:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        # 2 + 4 + 8 s: longer than a server takes to start again, and what only shows progress isn't tried anew then
-        "PREFECT_CLIENT_MAX_RETRIES": "3",
+        # 2 + 4 + 8 + 16 s: a server takes as long to start again; a run that must end without it waits once as long
+        "PREFECT_CLIENT_MAX_RETRIES": "4",
         "PREFECT_API_REQUEST_TIMEOUT": "20",
         # A server that stays up drops runs that ended months ago, as the temporary one does.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
