@@ -57,7 +57,8 @@ def test_the_oldest_runs_leave_the_database(tmp_path, monkeypatch):
         database.executescript(
             """
             CREATE TABLE flow_run (id, created, end_time);
-            CREATE TABLE log (flow_run_id); CREATE TABLE artifact (flow_run_id); CREATE TABLE artifact_collection (flow_run_id);
+            CREATE TABLE log (flow_run_id); CREATE TABLE artifact (flow_run_id);
+            CREATE TABLE artifact_collection (flow_run_id);
             CREATE TABLE events (occurred); CREATE TABLE event_resources (occurred);
             """
         )
@@ -66,7 +67,7 @@ def test_the_oldest_runs_leave_the_database(tmp_path, monkeypatch):
             moment = f"{datetime.now().year + 1}-01-0{day} 00:00:00"
             database.execute("INSERT INTO flow_run VALUES (?, ?, ?)", [day, moment, ended])
             for table, value in (("log", day), ("artifact", day), ("events", moment), ("event_resources", moment)):
-                database.execute(f"INSERT INTO {table} VALUES (?)", [value])
+                database.execute(f"INSERT INTO {table} VALUES (?)", [value])  # noqa: S608
         database.commit()
         forget_old_runs(tmp_path)
         assert [row[0] for row in database.execute("SELECT id FROM flow_run ORDER BY id")] == [2, 4, 5]
@@ -81,7 +82,8 @@ def test_the_oldest_runs_leave_the_database(tmp_path, monkeypatch):
 def test_a_home_that_is_full_gives_way_to_the_campaigns_folder(tmp_path, monkeypatch):
     from tests.faults.surroundings import CannotMountError, mounted
 
-    monkeypatch.delenv("PREFECT_PROFILES_PATH", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", "")  # so that it is put back
+    monkeypatch.delenv("PREFECT_PROFILES_PATH")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     find_home(str(tmp_path / "campaigns/one"))
     assert os.environ["PREFECT_HOME"] == str(tmp_path)
