@@ -121,13 +121,8 @@ def test_serve_on_a_laptop(prefect_with_deployments, tmp_path):
             assert b'"api_url":"/api"' in answer.read()
         # Another user of this machine has no password, for the server or for the reports, and can't read the file.
         assert kept.stat().st_mode & 0o077 == 0
-        for there, data in (
-            (f"{url}/deployments/count", body),
-            (f"http://127.0.0.1:{port + 1}/campaigns/x.html", None),
-        ):
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(urllib.request.Request(there, data, {"Content-Type": "application/json"}))
-            assert refused.value.code == 401
+        assert httpx.post(f"{url}/deployments/count", json={}).status_code == 401
+        assert httpx.get(f"http://127.0.0.1:{port + 1}/campaigns/x.html").status_code == 401
         assert kept.read_text().strip() not in (tmp_path / "log").read_text()
         serving.send_signal(signal.SIGINT)
         assert serving.wait(120) is not None
