@@ -82,6 +82,7 @@ def root(
 
 def main() -> None:
     """Entry point."""
+    no_modules_from_here()
     code = [1]
     # What is registered first is called last: whatever libraries still send or close is over by then.
     atexit.register(_leave, code)
@@ -90,6 +91,16 @@ def main() -> None:
     except SystemExit as end:
         code[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
+
+
+def no_modules_from_here() -> None:
+    """Have neither this process nor any that it starts take a file of the working directory for a module.
+
+    A campaign is often started beside files that somebody sent, one of which may be called socket.py.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if not sys.flags.safe_path and getattr(sys.modules["__main__"], "__spec__", None):  # started with python -m
+        del sys.path[0]
 
 
 def _leave(code: list[int]) -> None:

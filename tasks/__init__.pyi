@@ -8,6 +8,7 @@ from .client import make_shard as make_shard
 from .client import on_every_worker as on_every_worker
 from .client import workers as workers
 from .clusters import ClusterError as ClusterError
+from .clusters import running as running
 from .clusters import start_kubernetes as start_kubernetes
 from .clusters import start_local as start_local
 from .clusters import start_slurm as start_slurm

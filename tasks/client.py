@@ -8,6 +8,7 @@ shards with keys of their own, the same ones whenever it happens again.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import threading
 import time
@@ -23,7 +24,7 @@ from atomsets_core.features import FeatureStore, counts_of, read_queued
 from atomsets_core.jobs import featurize_shard, refuse_structure, try_parent
 from atomsets_core.sources import WorkerLostError
 from atomsets_core.storage import StorageError, Store
-from atomsets_tasks.clusters import start_local
+from atomsets_tasks.clusters import Running, start_local
 from atomsets_tasks.retries import PASSING
 
 Item = TypeVar("Item")
@@ -38,6 +39,12 @@ LOOK_EVERY = 5.0
 
 GIVE_UP = 45.0
 """Seconds after the first vain try to reach a scheduler after which no other is made: every task would wait anew."""
+
+LONG_WITHOUT = 60.0
+"""Seconds without any worker after which it is said why that is; then again after ten times as long."""
+
+Tell = Callable[[str], None]
+"""Is told, in a sentence, what the user of a cluster should know."""
 
 SHORTEST = 1 / 8
 """Share of the time limit that the smallest part of a shard still gets."""
@@ -64,6 +71,7 @@ class _Connection:
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     lock: threading.Lock = field(default_factory=threading.Lock)
     opened: Client | None = None
+    cluster: Any = None
     failed: float | None = None
 
     def client(self) -> Client:
@@ -72,19 +80,20 @@ class _Connection:
                 self.opened = self._open()
             return self.opened
 
-    def _reach(self, address: str) -> Client:
+    def _reach(self, running: Running) -> Client:
         """A client of a running scheduler.
 
         Raises:
             OSError: nobody answers there, which may be different in a moment.
             SchedulerLostError: nobody has answered for a while.
         """
+        address = running.address
         lost = f"no Dask scheduler answers at {address}: see whether it runs; what is finished is kept"
         if self.failed is not None and time.monotonic() - self.failed > GIVE_UP:
             raise SchedulerLostError(lost)
         started = time.monotonic()
         try:
-            return Client(address, timeout="30s", set_as_default=False)
+            return Client(address, timeout="30s", set_as_default=False, security=running.security)
         except OSError as error:
             self.failed = started if self.failed is None else self.failed
             raise ConnectionError(lost) from error
@@ -92,11 +101,11 @@ class _Connection:
     def _open(self) -> Client:
         # Not as context managers: entering sets a context variable of the task that happens to come first.
         cluster = self.start()
-        if isinstance(cluster, str):
-            client = self._reach(cluster)
+        if isinstance(cluster, str | Running):
+            client = self._reach(Running(cluster) if isinstance(cluster, str) else cluster)
         else:
             self.stack.callback(cluster.close)
-            client = Client(cluster, set_as_default=False)
+            client, self.cluster = Client(cluster, set_as_default=False), cluster
         self.stack.callback(client.close)
         return client
 
@@ -105,22 +114,48 @@ _connection: _Connection | None = None
 
 
 @contextlib.contextmanager
-def connect(start: Start | None = None) -> Iterator[None]:
+def connect(start: Start | None = None, tell: Tell | None = None) -> Iterator[None]:
     """Make a cluster the one that `run` uses; it is started when work comes.
 
     Args:
         start: gives it, see `atomsets_tasks.clusters`; by default one process on each core.
+        tell: is told why jobs don't start; called in a thread, in the context of this call.
     """
     global _connection
     _connection = _Connection(start or (lambda: start_local(None, "auto")))
+    over = threading.Event()
+    watch = contextvars.copy_context()
+    args = (_watch_queue, _connection, over, tell or logging.getLogger(__name__).warning)
+    threading.Thread(target=watch.run, args=args, daemon=True).start()
     try:
         with _connection.stack:
+            _connection.stack.callback(over.set)  # before the cluster closes
             yield
             # Workers that take their time to leave are no news.
             logging.getLogger("distributed").setLevel(logging.ERROR)
     finally:
         _connection = None
         logging.getLogger("distributed").setLevel(logging.WARNING)
+
+
+def _watch_queue(connection: _Connection, over: threading.Event, tell: Tell) -> None:
+    """Submit anew what ended in a cluster of jobs, and say why none starts, until `over`."""
+    since, patience = time.monotonic(), LONG_WITHOUT
+    while not over.wait(min(LOOK_EVERY, LONG_WITHOUT / 4)):
+        cluster, client = connection.cluster, connection.opened
+        if client is None or not hasattr(cluster, "why_waiting"):
+            since = time.monotonic()
+            continue
+        try:
+            if len(client.scheduler_info(n_workers=-1)["workers"]):
+                since, patience = time.monotonic(), LONG_WITHOUT
+            elif time.monotonic() - since > patience:
+                tell(cluster.why_waiting(time.monotonic() - since))
+                patience += 10 * LONG_WITHOUT
+            # Adaptive clusters count a job that was cancelled as there.
+            cluster.scale(len(cluster.worker_spec))
+        except Exception as error:
+            logging.getLogger(__name__).debug("the queue could not be looked at: %s", error)
 
 
 def connected() -> bool:

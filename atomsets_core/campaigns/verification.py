@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atomsets_core.campaigns.last_run import read_standing
 from atomsets_core.campaigns.layout import (
     ASKED,
     FAILURES,
@@ -31,7 +32,7 @@ from atomsets_core.campaigns.layout import (
     model_files,
     predictions_folder,
 )
-from atomsets_core.features import FeatureStore, damaged_shards, entries_in
+from atomsets_core.features import FeatureStore, damaged_shards, entries_in, remove_faulty
 from atomsets_core.models import load_regressor
 from atomsets_core.storage import FOLDER, StorageError, Store, fault, sealed, unseal
 
@@ -44,7 +45,8 @@ class Finding:
         file: name within the campaign, or path of a shared feature store's file.
         fault: what is wrong, a sentence without its subject.
         remove: files of the campaign to be removed so that a run makes them again; none where a run does it anyway.
-        discard: the same of the feature store, manifest entries first.
+        discard: the same of the feature store, manifest entries first; in a store outside of the campaign's folder only
+            of shards that the campaign's last run used.
     """
 
     file: str
@@ -63,6 +65,7 @@ class Verification:
         leftovers: unfinished files of stopped runs, which nobody reads.
         finished: whether there is a summary that can be read.
         features: the feature store.
+        own: it lies within the campaign's folder.
     """
 
     checked: dict[str, int]
@@ -70,6 +73,7 @@ class Verification:
     leftovers: tuple[str, ...]
     finished: bool
     features: Store
+    own: bool
 
 
 def verify(store: Store) -> Verification:
@@ -87,32 +91,57 @@ def verify(store: Store) -> Verification:
     summary = _json(store, SUMMARY) if SUMMARY not in damaged else None
     asked = _json(store, ASKED)
     features = _feature_store(store, summary, asked)
-    findings += _shards(features, features.root == store.url(FEATURES), checked)
+    own = features.root == store.url(FEATURES) and store.holds(f"{FEATURES}/any")
+    standing = None if own else read_standing(store)
+    used = None if own else frozenset(standing.shards if standing else ())
+    findings += _shards(features, used, checked)
     if summary is not None:
         findings += _model(store, summary, damaged)
         findings += _rows(store, features, summary, damaged | {finding.file for finding in findings})
     left = tuple(name for name in names if is_passing(name))
-    return Verification(dict(checked), tuple(findings), left, summary is not None, features)
+    return Verification(dict(checked), tuple(findings), left, summary is not None, features, own)
 
 
-def repair(store: Store, found: Verification) -> None:
+def repair(store: Store, found: Verification, features: str | None = None) -> None:
     """Remove what is damaged, so that the next run of the campaign makes just that again.
 
-    The checksums of the outcome go too, so that the run goes through its stages instead of finding nothing new.
+    The checksums of the outcome go too, so that the run goes through its stages instead of finding nothing new. What a
+    file of the folder says of other places isn't followed: a folder may come from anybody.
+
+    Args:
+        store: of the campaign.
+        found: what is wrong with it.
+        features: the feature store, named again by whoever asks, where it lies outside of the campaign's folder.
 
     Raises:
-        StorageError: a file can't be removed.
+        StorageError: a file can't be removed, lies behind a link, or in a store that wasn't named again.
     """
+    discards = [finding.discard for finding in found.findings if finding.discard]
+    if discards and not found.own and (features is None or not _same(Store(features), found.features)):
+        raise StorageError(
+            f"{len(discards)} shards to be made again lie outside of the campaign, in {found.features.root}, as its "
+            f"files say: name that store again, --store {found.features.root}, if they may be removed there"
+        )
+    removed = [*(name for finding in found.findings for name in finding.remove), *found.leftovers]
+    for name in removed:
+        if not store.holds(name):
+            raise StorageError(f"{store.url(name)} lies behind a link that leads out of the folder: nothing is removed")
     for finding in found.findings:
         for name in finding.remove:
             store.remove(name)
             unseal(store, name)
-        for name in finding.discard:
-            found.features.remove(name)
+    for names in discards:
+        remove_faulty(found.features, names)
     if found.findings:
         unseal(store, *OUTCOME)
     for name in found.leftovers:
         store.remove(name)
+
+
+def _same(one: Store, other: Store) -> bool:
+    if one.is_local and other.is_local:
+        return one.local(".").resolve() == other.local(".").resolve()
+    return one.root.rstrip("/") == other.root.rstrip("/")
 
 
 def sweep(store: Store) -> None:
@@ -150,10 +179,14 @@ def _kind(name: str) -> str:
     return folder or "outcome"
 
 
-def _shards(features: Store, own: bool, checked: Counter[str]) -> Iterator[Finding]:
+def _shards(features: Store, used: frozenset[str] | None, checked: Counter[str]) -> Iterator[Finding]:
     """Shards that are not what the manifest says, entries that can't be read, and files that belong to no entry.
 
-    The last only in a store of the campaign's own: in a shared one somebody may be writing them.
+    Args:
+        features: the store.
+        used: shards of the campaign's last run, in a store that others share: theirs are named and left alone, and a
+            file without an entry may be one that somebody is writing. None for a store of the campaign's own.
+        checked: counts them.
     """
     folders: dict[str, set[str]] = {}
     for name in features.all_names("."):
@@ -166,14 +199,18 @@ def _shards(features: Store, own: bool, checked: Counter[str]) -> Iterator[Findi
         checked["shards"] += len(entries)
         for entry, reason in damaged_shards(features, entries):
             wrong = reason.partition(entry.file)[2].strip() or reason
-            yield Finding(features.url(entry.file), wrong, discard=(entry.manifest, entry.file))
+            mine = used is None or entry.file in used
+            yield Finding(features.url(entry.file), wrong, discard=(entry.manifest, entry.file) if mine else ())
         for file in sorted(files):
-            if file.rsplit(".", 1)[0] in listed:
+            key = file.rsplit(".", 1)[0]
+            if key in listed:
                 continue
             name = f"{where}/{file}"
+            mine = used is None or f"{where}/{key}.parquet" in used
             if file.endswith(".json"):
-                yield Finding(features.url(name), "is no readable manifest entry: it is damaged", discard=(name,))
-            elif own and f"{file.rsplit('.', 1)[0]}.json" not in files:
+                wrong = "is no readable manifest entry: it is damaged"
+                yield Finding(features.url(name), wrong, discard=(name,) if mine else ())
+            elif used is None and f"{key}.json" not in files:
                 yield Finding(features.url(name), "is not in the manifest: a run was stopped at it", discard=(name,))
 
 

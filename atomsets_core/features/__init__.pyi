@@ -13,6 +13,7 @@ from .shards import entries_in as entries_in
 from .shards import folder as folder
 from .shards import read_queued as read_queued
 from .shards import read_shard as read_shard
+from .shards import remove_faulty as remove_faulty
 from .shards import shard_key as shard_key
 from .shards import to_arrow as to_arrow
 from .shards import write_queue as write_queue

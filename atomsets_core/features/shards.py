@@ -208,33 +208,34 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
     for level, values in {**features.sites, **features.structure}.items():
         if not np.isfinite(values).all():
             raise ValueError(f"level {level} of shard {key} has a NaN or infinite feature")
-    data = store.write_table(
-        f"{folder(parent, features.digest)}/{key}.parquet",
-        to_arrow(features, parent),
-        # No dictionary: float32 features hardly ever repeat. What compresses is their bytes in separate streams (see
-        # `encodings`), where signs and exponents are alike; zstd 9 takes 2.5 times as long as 3 for a hundredth of the
-        # size (docs/speed.md).
-        compression_level=3,
-        row_group_size=ROW_GROUP,
-        use_dictionary=False,
-        column_encoding=encodings(features),
-    )
-    entry = ShardEntry(
-        key=key,
-        sha256=hashlib.sha256(data).hexdigest(),
-        size=len(data),
-        rows=len(features),
-        hashes=tuple(features.structure_hash),
-        refused={refusal.structure_hash: refusal.reason for refusal in features.refused},
-        flagged=features.flagged,
-        parent=parent,
-        digest=features.digest,
-        levels=tuple(levels),
-        sites=int(features.n_atoms.sum()),
-        bonds=features.bonds,
-    )
-    body = asdict(entry)
-    store.write_json(entry.manifest, {**body, "checksum": _checksum(body)})
+    with store.guarded():
+        data = store.write_table(
+            f"{folder(parent, features.digest)}/{key}.parquet",
+            to_arrow(features, parent),
+            # No dictionary: float32 features hardly ever repeat. What compresses is their bytes in separate streams
+            # (see `encodings`), where signs and exponents are alike; zstd 9 takes 2.5 times as long as 3 for a
+            # hundredth of the size (docs/speed.md).
+            compression_level=3,
+            row_group_size=ROW_GROUP,
+            use_dictionary=False,
+            column_encoding=encodings(features),
+        )
+        entry = ShardEntry(
+            key=key,
+            sha256=hashlib.sha256(data).hexdigest(),
+            size=len(data),
+            rows=len(features),
+            hashes=tuple(features.structure_hash),
+            refused={refusal.structure_hash: refusal.reason for refusal in features.refused},
+            flagged=features.flagged,
+            parent=parent,
+            digest=features.digest,
+            levels=tuple(levels),
+            sites=int(features.n_atoms.sum()),
+            bonds=features.bonds,
+        )
+        body = asdict(entry)
+        store.write_json(entry.manifest, {**body, "checksum": _checksum(body)})
     return entry
 
 
@@ -388,9 +389,27 @@ def read_shard(
 
 
 def discard(store: Store, entry: ShardEntry) -> None:
-    """Remove a shard, its manifest entry first."""
-    store.remove(entry.manifest)
-    store.remove(entry.file)
+    """Remove a shard that is damaged, its manifest entry first, unless it has been made again since somebody looked."""
+    remove_faulty(store, (entry.manifest, entry.file))
+
+
+def remove_faulty(store: Store, names: Sequence[str]) -> bool:
+    """Remove files of one shard that were found faulty, unless it is whole now: campaigns share their shards.
+
+    Returns:
+        Whether they were removed.
+
+    Raises:
+        StorageError: they can't be removed, or the store is gone.
+    """
+    where, _, file = names[0].partition("/")
+    with store.guarded(alone=True):
+        entry = find_entry(store, where, file.rsplit(".", 1)[0])
+        if entry is not None and not damaged_shards(store, [entry]):
+            return False
+        for name in names:
+            store.remove(name)
+    return True
 
 
 def to_arrow(features: Features, parent: str) -> pa.Table:

@@ -23,7 +23,7 @@ from atomsets_core.models import (
 )
 from atomsets_core.parents import about_parent, carrier_versions
 from atomsets_core.sources import ledger_table
-from atomsets_core.storage import Store
+from atomsets_core.storage import Store, csv_text
 from atomsets_core.transforms import listed_transforms
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
@@ -65,9 +65,7 @@ def save_trained(
         "versions": _versions(model),
     }
     if model.oof_ is not None:
-        store.write(
-            f"{folder}/out_of_fold.csv", _out_of_fold(trained).to_csv(index=False, float_format="%.6g").encode()
-        )
+        store.write(f"{folder}/out_of_fold.csv", csv_text(_out_of_fold(trained)).encode())
     store.write_table(f"{folder}/{FAILURES}", ledger_table(("training", refusal) for refusal in trained.refused))
     store.write(f"{folder}/{CARD}", model_card(model, about).encode())
     model.save(store, folder, about)

@@ -21,7 +21,7 @@ from atomsets_core.features import (
 )
 from atomsets_core.models import AtomSetsClassifier, ClassPrediction, Model, Prediction
 from atomsets_core.sources import Catalogue, Pulled, SourceError
-from atomsets_core.storage import Store
+from atomsets_core.storage import Store, csv_text
 from atomsets_core.structures import MATTER_KINDS, NO_BULK, Refusal, Structures, matter_kinds
 
 Block = tuple[pd.DataFrame, list[Refusal]]
@@ -133,7 +133,7 @@ def write_predictions(blocks: Iterable[Block], store: Store, name: str) -> Writt
         parquet: pq.ParquetWriter | None = None
         for number, (frame, refused) in enumerate(blocks):
             if name.endswith(".csv"):
-                file.write(frame.to_csv(index=False, float_format="%.6g", header=number == 0).encode())
+                file.write(csv_text(frame, header=number == 0).encode())
             else:
                 schema = _schema(frame)
                 if parquet is None:

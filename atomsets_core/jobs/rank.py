@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from atomsets_core.discovery import acquisition, diverse_shortlist
 from atomsets_core.features import FeatureStore
 from atomsets_core.models import Beyond, believed, target_deviation, trust_in_candidates, trust_summary
 from atomsets_core.sources import Catalogue
-from atomsets_core.storage import HashIndex, Store, prediction_units, release, with_units
+from atomsets_core.storage import HashIndex, Store, csv_text, prediction_units, release, with_units
 from atomsets_core.structures import MATTER_KINDS, NO_BULK, IntArray, matter_kinds
 from atomsets_core.transforms import Transform, find_transform, transform_target
 
@@ -418,8 +417,6 @@ def write_ranking(store: Store, frames: Iterator[pd.DataFrame], unit: str, trans
             if writer is None:
                 writer = pq.ParquetWriter(file, table.schema, compression="zstd")
             writer.write_table(table)
-            lines = io.StringIO()
-            frame.to_csv(lines, index=False, float_format="%.6g", header=bool(frame["rank"].iloc[0] == 1))
-            text.write(lines.getvalue().encode())
+            text.write(csv_text(frame, header=bool(frame["rank"].iloc[0] == 1)).encode())
         if writer is not None:
             writer.close()

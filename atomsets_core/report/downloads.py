@@ -21,6 +21,7 @@ from pymatgen.io.cif import CifWriter
 from atomsets_core.report import methods
 from atomsets_core.report.columns import download_columns
 from atomsets_core.report.results import Results
+from atomsets_core.storage import csv_text
 
 MOST_BYTES = 600_000
 """Size of the zip of CIFs in the page at most."""
@@ -50,7 +51,7 @@ def downloads(results: Results) -> list[Download]:
     name = safe_name(results.summary["campaign"])
     made = []
     if len(results.shortlist):
-        table = results.shortlist[download_columns(results.shortlist)].to_csv(index=False, float_format="%.6g")
+        table = csv_text(results.shortlist[download_columns(results.shortlist)])
         made.append(Download("Shortlist (CSV)", f"{name}-shortlist.csv", data_uri("text/csv", table.encode()), ""))
     structures = [results.evidence[m] for m in results.shortlist["material_id"] if m in results.evidence]
     if structures:

@@ -58,3 +58,24 @@ def _file_system(endpoint: str, region: str, bucket: str) -> AbstractFileSystem:
     else:
         options = {"region": resolve_s3_region(bucket)}
     return ArrowFSWrapper(S3FileSystem(**options), skip_instance_cache=True)
+
+
+_SAID = (
+    (
+        ("NO_SUCH_BUCKET", "bucket does not exist", "Bucket not found"),
+        "there is no such bucket: make it, or check its name",
+    ),
+    (
+        ("NETWORK_CONNECTION", "Could not connect", "Couldn't resolve host", "timed out", "curlCode"),
+        "no object store answers there: check AWS_ENDPOINT_URL and the network",
+    ),
+    (
+        ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "No credentials", "EXPIRED_TOKEN"),
+        "the object store denies access: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do",
+    ),
+)
+
+
+def told_by_server(text: str) -> str:
+    """What Arrow's client says of an object store, in a sentence; "" where it isn't known."""
+    return next((told for words, told in _SAID if any(word in text for word in words)), "")

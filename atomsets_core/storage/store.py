@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.storage.memory import read_parquet
 from atomsets_core.storage.object_store import SCHEME as S3
-from atomsets_core.storage.object_store import ObjectStoreError, open_s3
+from atomsets_core.storage.object_store import ObjectStoreError, open_s3, told_by_server
 
 LARGEST_JSON = 1 << 29
 """Bytes of a JSON file beyond which it is none of ours."""
@@ -241,9 +242,17 @@ class Store:
             raise StorageError(f"{self.url(name)} can't be written: {_why(error)}") from error
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        """Delete a file if it is there.
+
+        Raises:
+            StorageError: no permission, or the like.
+        """
+        try:
             self._fs.rm_file(self._full(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageError(f"{self.url(name)} can't be removed: {_why(error)}") from error
 
     def read_json(self, name: str) -> Any:
         """A JSON file.
@@ -315,6 +324,38 @@ class Store:
                 ) from error
             yield
 
+    @contextlib.contextmanager
+    def guarded(self, alone: bool = False) -> Iterator[None]:
+        """Wait until files that belong together can be written, or with `alone` removed, without somebody in between.
+
+        Several may write at a time, while nobody removes. Local stores only: an object store has no locks.
+
+        Raises:
+            StorageError: the folder can't be written; with `alone` also where it is not there (any more).
+        """
+        if not self.is_local:
+            yield
+            return
+        import fcntl
+
+        path = self.local(".guard")
+        try:
+            if not alone:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.root} is gone: it was moved or removed meanwhile") from error
+        except OSError as error:
+            raise StorageError(f"{self.root} can't be written: {_why(error)}") from error
+        with file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of this name lies in the folder itself, and not behind a link that leads out of it."""
+        return not self.is_local or self.local(name).parent.resolve().is_relative_to(self.local(".").resolve())
+
 
 def _write_local(path: Path, data: bytes) -> None:
     with _replacing_local(path) as file:
@@ -348,30 +389,9 @@ def _why(error: OSError) -> str:
         return f"{error.strerror}. Choose a folder you may write to with --out"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"{error.strerror}: a file stands where a folder is needed"
-    if "AWS" in str(error) and (told := _told_by_server(str(error))):
+    if "AWS" in str(error) and (told := told_by_server(str(error))):
         return told
     return error.strerror or str(error)
-
-
-_SAID = (
-    (
-        ("NO_SUCH_BUCKET", "bucket does not exist", "Bucket not found"),
-        "there is no such bucket: make it, or check its name",
-    ),
-    (
-        ("NETWORK_CONNECTION", "Could not connect", "Couldn't resolve host", "timed out", "curlCode"),
-        "no object store answers there: check AWS_ENDPOINT_URL and the network",
-    ),
-    (
-        ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "No credentials", "EXPIRED_TOKEN"),
-        "the object store denies access: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do",
-    ),
-)
-
-
-def _told_by_server(text: str) -> str:
-    """What Arrow's client says of an object store, in a sentence; "" where it isn't known."""
-    return next((told for words, told in _SAID if any(word in text for word in words)), "")
 
 
 def _no_number(text: str) -> float:
@@ -412,6 +432,26 @@ def units_of(table: pa.Table | pa.Schema) -> dict[str, str]:
     schema = table.schema if isinstance(table, pa.Table) else table
     found = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     return {key.removeprefix("unit:"): value for key, value in found.items() if key.startswith("unit:")}
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(frame: pd.DataFrame, header: bool = True) -> str:
+    """A table as CSV, numbers with six digits, in which no text is a formula to the spreadsheet that opens it.
+
+    Names come from anybody. One that begins like a formula gets an apostrophe, which makes it text; numbers stay.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = frame.assign(**{name: texts[name].map(_as_text) for name in texts}).rename(columns=_as_text)
+    return safe.to_csv(index=False, float_format="%.6g", header=header)
+
+
+def _as_text(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    is_number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value)
+    return value if is_number else f"'{value}"
 
 
 FOLDER = "checksums"

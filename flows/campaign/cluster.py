@@ -8,7 +8,7 @@ from dask.utils import parse_bytes
 from pydantic import Field, field_validator, model_validator
 
 from atomsets_flows.campaign.base import DISTANT_WORKERS, Section
-from atomsets_tasks import start_kubernetes, start_local, start_slurm, wall_seconds
+from atomsets_tasks import running, start_kubernetes, start_local, start_slurm, wall_seconds
 
 
 class Slurm(Section):
@@ -26,6 +26,9 @@ class Slurm(Section):
     prologue: list[str] = Field(default_factory=list, description="Shell lines before a worker, e.g. module load cuda.")
     directives: list[str] = Field(default_factory=list, description="More of what stands behind #SBATCH.")
     python: str | None = Field(None, description="Interpreter on the nodes; by default the one that runs the campaign.")
+    shared_folder: str | None = Field(
+        None, description="Folder that the nodes see too, for the certificate of the run; by default the home."
+    )
 
     @field_validator("walltime")
     @classmethod
@@ -64,6 +67,20 @@ class Kubernetes(Section):
     mount: str = Field("/campaigns", description="Where pods see that volume; the same path as in --out.")
 
 
+class Tls(Section):
+    """Certificates of a Dask scheduler that runs already; PEM files of this machine."""
+
+    ca: str | None = Field(None, description="File of the authority that signed all of them.")
+    certificate: str | None = Field(None, description="File of the campaign's own certificate.")
+    key: str | None = Field(None, description="File of its key; by default it stands in the certificate's.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Tls:
+        if (self.ca is None) != (self.certificate is None) or (self.key is not None and self.certificate is None):
+            raise ValueError("ca and certificate go together: give both files, and key where it is another one")
+        return self
+
+
 class Cluster(Section):
     """Where the work runs."""
 
@@ -71,7 +88,7 @@ class Cluster(Section):
         "local", description="Processes here, a running Dask scheduler, SLURM jobs, or Kubernetes pods."
     )
     address: str | None = Field(
-        None, description="Of a running Dask scheduler, e.g. tcp://host:8786; makes the kind address."
+        None, description="Of a running Dask scheduler, e.g. tls://host:8786; makes the kind address."
     )
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Workers, of one thread each; by default one for each core this process may use, else 4."
@@ -85,6 +102,7 @@ class Cluster(Section):
     shard_timeout: Annotated[float, Field(gt=0)] | None = Field(
         1800.0, description="Seconds a shard may take before it is tried elsewhere and then cut to find what hangs."
     )
+    tls: Tls = Tls()  # type: ignore[call-arg]
     slurm: Slurm = Slurm()  # type: ignore[call-arg]
     kubernetes: Kubernetes = Kubernetes()  # type: ignore[call-arg]
 
@@ -99,6 +117,8 @@ class Cluster(Section):
     def _complete(self) -> Cluster:
         if (self.kind == "address") != (self.address is not None):
             raise ValueError("address goes with the kind address, and that kind needs it")
+        if (self.tls.ca is not None) != (self.address or "").startswith("tls://"):
+            raise ValueError("an address that begins with tls:// needs the certificates in cluster.tls, no other does")
         if self.min_workers is not None and self.kind not in ("slurm", "kubernetes"):
             raise ValueError(f"min_workers is for slurm and kubernetes, not for the kind {self.kind}")
         if self.min_workers is not None and self.min_workers > (self.workers or DISTANT_WORKERS):
@@ -117,7 +137,7 @@ class Cluster(Section):
     def start(self) -> Any:
         """The cluster, started, or the address of the one that runs; for `atomsets_tasks.client.connect`."""
         if self.kind == "address":
-            return self.address
+            return running(self.address or "", self.tls.ca, self.tls.certificate, self.tls.key)
         if self.kind == "local":
             return start_local(self.workers, self.memory_per_worker)
         size = (self.workers or DISTANT_WORKERS, self.min_workers, self.memory_per_worker)

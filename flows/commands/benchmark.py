@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from atomsets_flows.commands.terminal import console, fail, watched
+from atomsets_flows.commands.terminal import console, fail, start_server, watched
 
 
 def benchmark(
@@ -36,10 +36,10 @@ def benchmark(
       atomsets benchmark matbench_phonons --data data/
       atomsets benchmark matbench_glass --data data/ --variant random-forest --folds 0,1
     """
-    from atomsets_flows.server import quiet_environment, start_early
+    from atomsets_flows.server import quiet_environment
 
     quiet_environment(verbose)
-    server = start_early()
+    server = start_server(out or "benchmarks")
     from atomsets_core.storage import StorageError
     from atomsets_flows.runs import benchmark as flow
 

@@ -41,11 +41,11 @@ def discover(
       atomsets discover my.toml --search 5
       atomsets discover --target K_VRH --seeds 3 --set quantile=0.05
     """
-    from atomsets_flows.commands.terminal import check_writable, fail, watched
-    from atomsets_flows.server import quiet_environment, start_early
+    from atomsets_flows.commands.terminal import check_writable, fail, start_server, watched
+    from atomsets_flows.server import quiet_environment
 
     quiet_environment(verbose)
-    server = start_early()
+    server = start_server(out or "discoveries/any")
     from atomsets_core.storage import StorageError
     from atomsets_flows.campaign import CampaignError
     from atomsets_flows.runs import discover as flow

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from atomsets_flows.commands.terminal import check_writable, console, fail, watched
-from atomsets_flows.server import quiet_environment, start_early
+from atomsets_flows.commands.terminal import check_writable, console, fail, start_server, watched
+from atomsets_flows.server import quiet_environment
 
 
 def retrain(
@@ -28,7 +28,7 @@ def retrain(
       atomsets models list campaigns/mine
     """
     quiet_environment(verbose)
-    server = start_early()
+    server = start_server(out or "campaigns/any")
     from atomsets_core.campaigns import CARD
     from atomsets_core.storage import StorageError
     from atomsets_flows.campaign import CampaignError, read_campaign

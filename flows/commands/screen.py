@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from atomsets_flows.commands.terminal import check_writable, console, fail, watched
-from atomsets_flows.server import quiet_environment, start_early
+from atomsets_flows.commands.terminal import check_writable, console, fail, start_server, watched
+from atomsets_flows.server import quiet_environment
 
 
 def screen(
@@ -38,7 +38,7 @@ def screen(
     if dry_run:
         foretell(campaign, set_ or [], out, as_json)
         return
-    server = start_early()
+    server = start_server(out or "campaigns/any")
     from atomsets_core.storage import StorageError
     from atomsets_flows.campaign import CampaignError, read_campaign
     from atomsets_flows.runs import screen as flow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -58,6 +59,20 @@ def watched(
         if verbose:
             console.print_exception()
         fail(1, f"{error or type(error).__name__}\n{kept}: run the same command again to go on.")
+
+
+def start_server(beside: str) -> threading.Thread:
+    """Start Prefect's temporary server, see `start_early`; end the command with 1 where it can't keep its files.
+
+    Args:
+        beside: folder or URL of what the command makes.
+    """
+    from atomsets_flows.server import HomeError, start_early
+
+    try:
+        return start_early(beside)
+    except HomeError as error:
+        fail(1, str(error))
 
 
 def tell_refused(refused: Sequence[Refusal]) -> None:

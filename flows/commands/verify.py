@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from atomsets_flows.commands.terminal import Bars, console, fail
+from atomsets_flows.commands.terminal import Bars, console, fail, start_server
 
 if TYPE_CHECKING:
     from atomsets_core.campaigns import Verification
     from atomsets_core.storage import Store
+    from atomsets_flows.campaign import Campaign
 
 
 def verify(
@@ -20,12 +22,20 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove what is damaged and make just that again, as `screen` would.")
     ] = False,
+    shared: Annotated[
+        str | None,
+        typer.Option("--store", help="Feature store outside of the folder that --repair may touch."),
+    ] = None,
+    as_named: Annotated[
+        bool, typer.Option("--as-named", help="Run with the cluster and the commands that the folder's files name.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line on stdout.")] = False,
 ) -> None:
     """Check every file of a campaign; exit 0 if it is whole, 1 if something is damaged or missing.
 
     With --repair damaged files are removed and the campaign is run once more, which makes what is missing and nothing
-    else, from its sources where structures themselves are damaged.
+    else, from its sources where structures themselves are damaged. A folder may come from anybody: clusters, commands
+    and stores that its campaign.json names are shown and asked for first.
 
     Examples:
       atomsets verify campaigns/incompressible
@@ -44,7 +54,7 @@ def verify(
     repaired = 0
     if repair and (found.findings or found.leftovers or not found.finished):
         repaired = len(found.findings)
-        _repair(store, found)
+        _repair(store, found, shared, as_named)
         found = _look(store)
         _tell(found, campaign)
     if as_json:
@@ -67,40 +77,94 @@ def _look(store: Store) -> Verification:
     return check(store)
 
 
-def _repair(store: Store, found: Verification) -> None:
+def _repair(store: Store, found: Verification, shared: str | None, as_named: bool) -> None:
     from atomsets_core.campaigns import ASKED
     from atomsets_core.campaigns import repair as remove
     from atomsets_core.storage import StorageError
 
     if ASKED in {finding.file for finding in found.findings}:
         fail(1, f"{ASKED} is not what was written: run `atomsets screen` with the campaign file instead")
+    asked = _asked(store)
+    _ask_for(asked, shared, as_named)
     try:
         with store.lock():
-            remove(store, found)
+            remove(store, found, shared)
     except StorageError as error:
         fail(1, str(error))
     console.print("damaged files are removed; the campaign runs again for what is missing", highlight=False)
-    _run(store)
+    _run(store, asked)
 
 
-def _run(store: Store) -> None:
-    from atomsets_flows.server import quiet_environment, start_early
+def _asked(store: Store) -> Campaign:
+    from atomsets_core.campaigns import ASKED
+    from atomsets_core.storage import StorageError
+    from atomsets_flows.campaign import Campaign
+
+    try:
+        return Campaign.model_validate(store.read_json(ASKED))
+    except (StorageError, ValueError) as error:
+        fail(1, f"{error}\nRun `atomsets screen` with the campaign file, where its sources are.")
+
+
+def _ask_for(asked: Campaign, shared: str | None, as_named: bool) -> None:
+    """Show what the folder's campaign would start or write elsewhere, and go on only where the user says so."""
+    named = reaches(asked)
+    if shared is not None:
+        named = [line for line in named if not line.startswith("features.store")]
+    if not named or as_named:
+        return
+    console.print("the campaign.json of this folder names, and a repair would use:", highlight=False)
+    for line in named:
+        console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    if not sys.stdin.isatty():
+        fail(
+            2,
+            "nothing is repaired: say --as-named if that is what you want, or run `atomsets screen` with your own file",
+        )
+    if not typer.confirm("Use these?", err=True):
+        raise typer.Exit(2)
+
+
+def reaches(asked: Campaign) -> list[str]:
+    """What a campaign starts, reads code or weights from, or writes to, beyond its own folder and local workers."""
+    harmless = {"workers", "min_workers", "memory_per_worker", "shard_timeout"}
+    given = asked.cluster.model_dump(mode="json", exclude=harmless, exclude_defaults=True)
+    lines = []
+    for name, value in given.items():
+        options = {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+        lines += [f"cluster.{key} = {entry}" for key, entry in options.items()]
+    if asked.features.store:
+        lines.append(f"features.store = {asked.features.store}")
+    if "/" in asked.features.parent:
+        lines.append(f"features.parent = {asked.features.parent}")
+    return lines
+
+
+def _run(store: Store, asked: Campaign) -> None:
+    from atomsets_flows.server import quiet_environment
 
     quiet_environment(verbose=False)
-    server = start_early()
-    from atomsets_core.campaigns import ASKED
-    from atomsets_flows.campaign import Campaign
+    server = start_server(store.root)
     from atomsets_flows.runs import listening, screen
 
     server.join()
     try:
-        asked = Campaign.model_validate(store.read_json(ASKED))
+        _still_there(store, asked.features.store)
         with Bars() as bars, listening(bars):
             screen(asked, store.root)
     except Exception as error:
         fail(
             1, f"{error or type(error).__name__}\nRun `atomsets screen` with the campaign file, where its sources are."
         )
+
+
+def _still_there(store: Store, shared: str | None) -> None:
+    """Stop where a folder was moved meanwhile: a run would make an empty one in its place."""
+    from atomsets_core.storage import StorageError, Store
+
+    for place in (store, Store(shared) if shared else store):
+        if place.is_local and not place.local(".").is_dir():
+            raise StorageError(f"{place.root} is gone: it was moved or removed meanwhile")
 
 
 def _tell(found: Verification, campaign: str) -> None:

@@ -123,7 +123,7 @@ def discover(asked: Asked, out: str) -> dict[str, Any]:
     store = Store(out)
     with store.lock():
         plan, counts = prepare(asked, store)
-        with connect(asked.start):
+        with connect(asked.start, note):
             wait("features", asked.name, [featurize_rows.submit(store.root, name) for name in plan["parents"]])
             wait("discover", asked.name, submit_answers(store, plan))
             if plan["search"]["seeds"]:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 from uuid import UUID
 
 import httpx
-from prefect import get_run_logger
+from prefect import get_client, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import MissingContextError
+from prefect.settings import PREFECT_API_URL
 
 EVERY = 2.0
 """Seconds between two updates of an artifact."""
 
 
-PATIENCE = 240.0
+PATIENCE = 20.0
 """Seconds for which a server that is away is asked again, at the end of a run."""
+
+AGAIN = 10.0
+"""Seconds between two looks whether a server that was away is there again."""
 
 
 class Listener(Protocol):
@@ -49,7 +57,10 @@ def listening(listener: Listener) -> Iterator[None]:
 
 def note(message: str) -> None:
     """Log a warning in the flow's log and tell whoever listens."""
-    get_run_logger().warning(message)
+    try:
+        get_run_logger().warning(message)
+    except MissingContextError:  # work that is no flow
+        logging.getLogger(__name__).warning(message)
     for listener in _listeners:
         listener.note(message)
 
@@ -59,38 +70,90 @@ def slug(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
 
 
+class Server:
+    """The Prefect server as a run sees it: nothing waits for it while nobody listens at its address.
+
+    The client tries a request for half a minute; without this each stage and each step would wait as long.
+    """
+
+    def __init__(self) -> None:
+        self.away = False
+        self._looked = 0.0
+        self._address: tuple[str | None, tuple[str, int]] | None = None
+
+    def asked(self) -> bool:
+        """Whether a request is worth a try."""
+        if self.away:
+            return time.monotonic() - self._looked > AGAIN and self.look()
+        # Behind a proxy the address says nothing: then the first request that fails tells.
+        return bool(getproxies()) or self.look()
+
+    def lose(self) -> None:
+        """A request was not answered."""
+        self.away, self._looked = True, time.monotonic()
+
+    def look(self) -> bool:
+        """Whether somebody listens at its address."""
+        self.away = True
+        with contextlib.suppress(OSError, ValueError), socket.create_connection(self._place(), timeout=5.0):
+            self.away = False
+        self._looked = time.monotonic()
+        return not self.away
+
+    def _place(self) -> tuple[str, int]:
+        url = PREFECT_API_URL.value()
+        if self._address is None or self._address[0] != url:
+            parts = urlsplit(str(url or get_client(sync_client=True).api_url))
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            self._address = url, (parts.hostname or "", port)
+        return self._address[1]
+
+
+server = Server()
+
+
 @contextlib.contextmanager
 def _tolerated() -> Iterator[None]:
     """A server that is away for longer than the client tries costs a picture of the progress, not the run."""
     try:
         yield
     except httpx.HTTPError as error:
+        if isinstance(error, httpx.TransportError):
+            server.lose()
         logging.getLogger(__name__).debug("progress could not be shown: %s", error)
 
 
 def publish(create: Callable[..., Any], *args: Any, **options: Any) -> None:
     """Publish an artifact at the end of a run; while the server is away, again and again for `PATIENCE` seconds.
 
-    After that the run goes on without: what the artifact shows is in the campaign's folder too.
+    After that the run goes on without, and so it does at once where the server was away before: what the artifact shows
+    is in the campaign's folder too.
 
     Args:
         create: of `prefect.artifacts`.
         args: its arguments.
         options: its named arguments.
     """
+    missing = options.get("key", "an artifact")
+    if not server.asked():
+        logging.getLogger(__name__).warning("the Prefect server is away: %s is not shown there", missing)
+        return
     deadline, wait = time.monotonic() + PATIENCE, 1.0
     while True:
         try:
             create(*args, **options)
+            return
         except httpx.TransportError as error:
+            server.lose()
+            why = error
+        while True:
             if time.monotonic() + wait > deadline:
-                missing = options.get("key", "an artifact")
-                note(f"the Prefect server can't be reached ({error}): {missing} is not shown there")
+                note(f"the Prefect server can't be reached ({why}): {missing} is not shown there")
                 return
             time.sleep(wait)
             wait = min(2 * wait, 30.0)
-        else:
-            return
+            if server.look():
+                break
 
 
 class Stage:
@@ -109,8 +172,11 @@ class Stage:
         if total:
             key = slug(f"{campaign}-{name}")
             description = f"{name}: {total} steps"
-            with _tolerated():
-                self._artifact = cast(UUID, create_progress_artifact(progress=0.0, key=key, description=description))
+            if server.asked():
+                with _tolerated():
+                    self._artifact = cast(
+                        UUID, create_progress_artifact(progress=0.0, key=key, description=description)
+                    )
             for listener in _listeners:
                 listener.start(name, total)
 
@@ -125,7 +191,7 @@ class Stage:
         self.done += steps
         for listener in _listeners:
             listener.advance(self.name, steps)
-        if self._artifact and (self.done >= self.total or time.monotonic() - self._told > EVERY):
+        if self._artifact and server.asked() and (self.done >= self.total or time.monotonic() - self._told > EVERY):
             self._told = time.monotonic()
             with _tolerated():
                 update_progress_artifact(self._artifact, progress=min(100.0, 100.0 * self.done / self.total))

@@ -48,7 +48,7 @@ def retrain(campaign: Campaign, out: str | None = None) -> dict[str, Any]:
 def _retrain(run: CampaignRun) -> dict[str, Any]:
     started = time.perf_counter()
     training = run.campaign.training
-    with connect(run.campaign.cluster.start):
+    with connect(run.campaign.cluster.start, note):
         labelled, values, _, notes = with_labels(
             run.store, run.pull("training"), training.target, training.transform, training.repeats
         )

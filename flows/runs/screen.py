@@ -148,7 +148,7 @@ class CampaignRun:
         started = time.perf_counter()
         self.begin()
         memory = Memory(self.campaign, self.store, self.features)
-        with connect(self.campaign.cluster.start):
+        with connect(self.campaign.cluster.start, note):
             with self.timed("pull"):
                 pulled = self.pull("training"), self.pull("candidates")
             with self.timed("look for news"):

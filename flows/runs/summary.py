@@ -226,7 +226,7 @@ def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
     ]
     if summary["discovery"]:
         header = discovery_header(summary)
-        lines += ["## Simulated discovery", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+        lines += ["## Simulated discovery", "", f"| {' | '.join(map(plain, header))} |", f"|{'---|' * len(header)}"]
         lines += [f"| {' | '.join(plain(cell) for cell in row)} |" for row in discovery_rows(summary)]
         lines += [line for sentence in discovery_sentences(summary) for line in ("", plain(sentence))]
     return "\n".join(lines)

@@ -13,6 +13,9 @@ from .deployment_files import runner_deployment as runner_deployment
 from .deployment_files import server as server
 from .reports import report_url as report_url
 from .reports import serve_reports as serve_reports
+from .temporary import HomeError as HomeError
+from .temporary import find_home as find_home
+from .temporary import keep_password as keep_password
 from .temporary import quiet_environment as quiet_environment
 from .temporary import quiet_warnings as quiet_warnings
 from .temporary import start_early as start_early

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hmac
 import os
 import threading
 from collections.abc import Iterator
@@ -34,19 +36,27 @@ def report_url(store: Store) -> str:
 
 
 @contextlib.contextmanager
-def serve_reports(folder: Path, port: int) -> Iterator[str]:
+def serve_reports(folder: Path, port: int, password: str = "") -> Iterator[str]:
     """Serve the reports and rankings below a folder on this machine's loopback, and nothing else; their address.
 
     Args:
         folder: in which campaigns/ lies.
         port: where it is taken, another one that is free.
+        password: user:password that a browser must give; none is asked for without.
     """
+    wanted = f"Basic {base64.b64encode(password.encode()).decode()}"
 
     class Handler(SimpleHTTPRequestHandler):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(folder.resolve()))
 
         def send_head(self) -> Any:
+            if password and not hmac.compare_digest(self.headers.get("Authorization", ""), wanted):
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="atomsets"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return None
             path = Path(self.translate_path(self.path))
             if path.suffix not in SHOWN or not path.resolve().is_relative_to(folder.resolve()):
                 self.send_error(404)

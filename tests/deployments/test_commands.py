@@ -1,5 +1,6 @@
 """The file of deployments as Prefect has it, and the commands: what they serve, and how they end when they can't."""
 
+import base64
 import signal
 import subprocess
 import sys
@@ -97,13 +98,17 @@ def test_serve_on_a_laptop(prefect_with_deployments, tmp_path):
         [*command, "--home", str(tmp_path)], env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell takes it from background jobs
     )  # fmt: skip
+    kept = tmp_path / "prefect/serve-password"
+    body = b'{"deployments": {"name": {"any_": ["weekly", "embedded"]}}}'
     try:
         url = f"http://127.0.0.1:{port}/api"
 
         def served():
             assert serving.poll() is None, (tmp_path / "log").read_text()
-            body = b'{"deployments": {"name": {"any_": ["weekly", "embedded"]}}}'
-            kind = {"Content-Type": "application/json"}
+            if not kept.is_file():
+                return False
+            token = base64.b64encode(kept.read_text().strip().encode()).decode()
+            kind = {"Content-Type": "application/json", "Authorization": f"Basic {token}"}
             request = urllib.request.Request(f"{url}/deployments/count", body, kind)  # noqa: S310
             try:
                 with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
@@ -114,6 +119,11 @@ def test_serve_on_a_laptop(prefect_with_deployments, tmp_path):
         until(served, 400, "atomsets serve")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings") as answer:
             assert b'"api_url":"/api"' in answer.read()
+        # Another user of this machine has no password, for the server or for the reports, and can't read the file.
+        assert kept.stat().st_mode & 0o077 == 0
+        assert httpx.post(f"{url}/deployments/count", json={}).status_code == 401
+        assert httpx.get(f"http://127.0.0.1:{port + 1}/campaigns/x.html").status_code == 401
+        assert kept.read_text().strip() not in (tmp_path / "log").read_text()
         serving.send_signal(signal.SIGINT)
         assert serving.wait(120) is not None
     finally:

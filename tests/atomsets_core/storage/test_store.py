@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import stat
@@ -12,10 +13,11 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
-from atomsets_core.storage.store import StorageError, Store
+from atomsets_core.storage.store import StorageError, Store, csv_text
 
 TABLE = pa.table({"x": np.arange(2000.0), "name": [str(i) for i in range(2000)]})
 
@@ -252,3 +254,21 @@ def test_a_file_written_piece_by_piece_is_whole_or_as_it_was(store: Store):
         fail()
     assert store.read("t/big.bin") == b"one two"
     assert store.names("t") == ["t/big.bin"]
+
+
+def test_no_cell_of_a_csv_is_a_formula():
+    """A spreadsheet runs what begins with = + - @; numbers stay numbers, and what is harmless stays as it was."""
+    frame = pd.DataFrame(
+        {
+            "material_id": ["=cmd|' /C calc'!A0", "+1+1", "@SUM(A1)", "-2+3", "\tx", "-1.5", "mp-1"],
+            "=evil": [-1.5, 2.0, 3.0, float("nan"), 5.0, 6.0, 7.0],
+            "shortlist": [True, False] * 3 + [True],
+        }
+    )
+    lines = csv_text(frame).splitlines()
+    assert lines[0] == "material_id,'=evil,shortlist"
+    back = pd.read_csv(io.StringIO(csv_text(frame)))
+    assert list(back["material_id"]) == ["'=cmd|' /C calc'!A0", "'+1+1", "'@SUM(A1)", "'-2+3", "'\tx", "-1.5", "mp-1"]
+    np.testing.assert_array_equal(back["'=evil"], frame["=evil"])
+    harmless = pd.DataFrame({"a": ["x", None], "b": [1.0, float("nan")]})
+    assert csv_text(harmless, header=False) == harmless.to_csv(index=False, float_format="%.6g", header=False)

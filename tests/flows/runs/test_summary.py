@@ -50,3 +50,13 @@ def test_to_whom_atomsets_lost_is_a_headline_with_the_numbers():
     assert f"- {said}" in markdown(finished(lost=lost))
     for won in (finished(lost=None), finished()):
         assert not any("lost" in line for line in headlines(won))
+
+
+def test_the_header_of_a_table_is_escaped_like_its_cells(monkeypatch):
+    """The unit, which anybody writes, stands in the header."""
+    summary = {**finished(), "discovery": {"any": 1}}
+    monkeypatch.setattr("atomsets_flows.runs.summary.discovery_header", lambda _: ("model", "error, <img src=x>|b|"))
+    monkeypatch.setattr("atomsets_flows.runs.summary.discovery_rows", lambda _: [("one", "two")])
+    lines = markdown(summary).splitlines()
+    assert "| model | error, &lt;img src=x&gt;\\|b\\| |" in lines
+    assert "<img" not in markdown(summary)
