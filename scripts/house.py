@@ -100,14 +100,27 @@ def room_of(module: str) -> str:
 
 def imports_of(file: Path, root: Path = ROOT) -> Iterator[Import]:
     """What a file imports from the house, wherever in it."""
-    for node in ast.walk(ast.parse((root / file).read_text())):
+    for line, module, name in every_import((root / file).read_text()):
+        if module.split(".")[0] in FOLDERS:
+            yield Import(file, line, module, name)
+
+
+@cache
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a module; many rules look at each of them."""
+    return ast.parse(text)
+
+
+@cache
+def every_import(text: str) -> list[tuple[int, str, str]]:
+    """Line, module and name of every import of a text; see `Import`."""
+    found: list[tuple[int, str, str]] = []
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.split(".")[0] in FOLDERS:
-                    yield Import(file, node.lineno, alias.name, "")
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in FOLDERS:
-            for alias in node.names:
-                yield Import(file, node.lineno, node.module, alias.name)
+            found += [(node.lineno, alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [(node.lineno, node.module, alias.name) for alias in node.names]
+    return found
 
 
 @cache
@@ -216,7 +229,7 @@ def comments_and_code(text: str) -> tuple[int, int]:
             comments.add(token.start[0])
         elif token.type in (tokenize.NAME, tokenize.NUMBER, tokenize.STRING, tokenize.OP):
             code.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             code.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return len(comments), len(code)
@@ -251,7 +264,7 @@ def numbers(root: Path = ROOT) -> dict[str, object]:
 
 def first_line(file: Path, root: Path = ROOT) -> str:
     """First paragraph of the docstring of a file, without the full stop."""
-    said = ast.get_docstring(ast.parse((root / file).read_text())) or ""
+    said = ast.get_docstring(parsed((root / file).read_text())) or ""
     return " ".join(said.split("\n\n")[0].split()).rstrip(".")
 
 

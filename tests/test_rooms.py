@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,9 @@ def foreign_names(root: Path) -> list[str]:
     for file in house.files(root):
         if file.parts[0] != "atomsets_core":
             continue
-        for node in ast.walk(ast.parse((root / file).read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            found += [f"{file}:{node.lineno}: {name}" for name in names if name.split(".")[0] in FOREIGN]
+        for line, module, _ in house.every_import((root / file).read_text()):
+            if module.split(".")[0] in FOREIGN:
+                found.append(f"{file}:{line}: {module}")
     return found
 
 
@@ -131,9 +131,10 @@ def untrue_faces(root: Path) -> list[str]:
     return found
 
 
+@cache
 def _defined(text: str) -> set[str]:
     found: set[str] = set()
-    for node in ast.parse(text).body:
+    for node in house.parsed(text).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
