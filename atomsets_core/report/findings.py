@@ -14,6 +14,7 @@ from atomsets_core.report import methods
 from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import NAMES, FloatArray, Results
 from atomsets_core.report.words import (
+    alike,
     comparison_sentences,
     counted,
     factor,
@@ -123,6 +124,10 @@ def _interval_tile(summary: Mapping[str, Any]) -> Tile:
         )
     if trust["factor"] is None:
         return Tile("Intervals for candidates", "none", f"too few training rows are like them; {of_training}")
+    if alike(trust):
+        return Tile(
+            "Intervals for candidates", percent(trust["coverage"]), f"meant to hold, as for training data; {of_training}"
+        )
     return Tile(
         "Intervals for candidates",
         percent(trust["coverage"]),

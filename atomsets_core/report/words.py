@@ -88,6 +88,11 @@ def comparison_sentences(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def alike(trust: Mapping[str, Any]) -> bool:
+    """Whether candidates can't be told from the training data, so that every row of it weighs the same."""
+    return bool(trust["effective_rows"] > 0.999 * trust["rows"])
+
+
 def interval_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Whether intervals hold for the candidates, and how far beyond the known values they reach; none where unknown."""
     intervals, found = summary.get("intervals") or {}, []
@@ -96,6 +101,11 @@ def interval_sentences(summary: Mapping[str, Any]) -> list[str]:
         found.append(
             f"Hardly any training row is like the candidates: their weight is that of {trust['effective_rows']:.0f} "
             f"rows, too few for intervals of {percent(trust['coverage'])}. The ranking gives none."
+        )
+    elif trust and alike(trust):
+        found.append(
+            "Candidates can't be told from the training data by their features, so intervals are as wide as held-out "
+            f"values need them, {number(trust['factor'])} times as wide as trained."
         )
     elif trust:
         found.append(

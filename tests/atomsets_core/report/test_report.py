@@ -27,7 +27,7 @@ from atomsets_core.report.page import write_report
 from atomsets_core.report.periodic import place, tables
 from atomsets_core.report.plotting import thin, ticks
 from atomsets_core.report.results import elements_in, read_results
-from atomsets_core.report.words import discovery_rows, discovery_sentences, factor, number
+from atomsets_core.report.words import discovery_rows, discovery_sentences, factor, interval_sentences, number
 from atomsets_core.sources.ledger import LEDGER
 from atomsets_core.storage.store import StorageError, Store
 
@@ -637,3 +637,14 @@ def test_figures_stay_small_and_their_ticks_round():
     assert note == " 4,000 of 100,000 are shown."
     assert ticks(6.0, 436.0) == [10, 20, 50, 100, 200]
     assert ticks(1e-3, 1e3) == [1e-3, 1e-2, 1e-1, 1, 10, 100, 1000]
+
+
+def test_candidates_that_look_like_the_training_data_are_not_called_unlike_it():
+    trust = {"coverage": 0.9, "expected": 0.91, "effective_rows": 154.0, "rows": 154, "factor": 0.998, "candidates": 500}
+    summary = {"intervals": {"candidates": trust, "beyond": None}, "transform": "log10", "unit": ""}
+    assert interval_sentences(summary) == [
+        "Candidates can't be told from the training data by their features, so intervals are as wide as held-out values "
+        "need them, 0.998 times as wide as trained."
+    ]
+    trust |= {"effective_rows": 80.0, "factor": 1.4, "expected": 0.7}
+    assert "would hold 70% of the candidates" in interval_sentences(summary)[0]
