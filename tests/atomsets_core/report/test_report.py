@@ -640,11 +640,11 @@ def test_figures_stay_small_and_their_ticks_round():
 
 
 def test_candidates_that_look_like_the_training_data_are_not_called_unlike_it():
-    trust = {"coverage": 0.9, "expected": 0.91, "effective_rows": 154.0, "rows": 154, "factor": 0.998, "candidates": 500}
+    trust = {"coverage": 0.9, "expected": 0.91, "effective_rows": 154.0, "rows": 154, "factor": 0.998}
     summary = {"intervals": {"candidates": trust, "beyond": None}, "transform": "log10", "unit": ""}
     assert interval_sentences(summary) == [
-        "Candidates can't be told from the training data by their features, so intervals are as wide as held-out values "
-        "need them, 0.998 times as wide as trained."
+        "Candidates can't be told from the training data by their features, so intervals are as wide as held-out "
+        "values need them, 0.998 times as wide as trained."
     ]
     trust |= {"effective_rows": 80.0, "factor": 1.4, "expected": 0.7}
     assert "would hold 70% of the candidates" in interval_sentences(summary)[0]
