@@ -23,6 +23,7 @@ BY_COST = (
     "random forest, composition",
     OWN,
     "AtomSets + Gaussian process",
+    "mixture",
     LINEAR,
 )
 """The heads in the order in which they are tried, the cheapest first; of a mean its parts before."""
@@ -31,6 +32,7 @@ PREFERRED = (
     OWN,
     LINEAR,
     "AtomSets + Gaussian process",
+    "mixture",
     "Gaussian process",
     "ridge",
     "ridge, composition",

@@ -126,7 +126,9 @@ def _interval_tile(summary: Mapping[str, Any]) -> Tile:
         return Tile("Intervals for candidates", "none", f"too few training rows are like them; {of_training}")
     if alike(trust):
         return Tile(
-            "Intervals for candidates", percent(trust["coverage"]), f"meant to hold, as for training data; {of_training}"
+            "Intervals for candidates",
+            percent(trust["coverage"]),
+            f"meant to hold, as for training data; {of_training}",
         )
     return Tile(
         "Intervals for candidates",

@@ -34,6 +34,8 @@ HEADS = {
     "ridge, composition": "a ridge regression of statistics of the composition, its strength chosen by leave-one-out",
     "random forest, composition": "a random forest of 300 trees on statistics of the composition",
     "AtomSets + Gaussian process": "the mean of AtomSets networks and a Gaussian process of pooled features",
+    "mixture": "the mean of AtomSets networks, a Gaussian process of pooled "
+    "features and a ridge regression of statistics of the composition",
 }
 """What the heads beside AtomSets are, in a sentence."""
 

@@ -43,7 +43,8 @@ MOST_FAILURES = 50
 DISCOVERY_COLUMNS = (
     ("model", "The first is the one this campaign uses. AtomSets is the model as described; with a linear readout it "
      "has no hidden layer after pooling; the Gaussian process, ridge and random forest see the same features, pooled; "
-     "ridge and random forest of the composition see the formula alone; a sum is the mean of both; random draws "
+     "ridge and random forest of the composition see the formula alone; a sum is the mean of both, and "
+     "the mixture that of AtomSets, the Gaussian process and ridge of the composition; random draws "
      "blindly; the oracle knows the answer."),
     ("R-precision", "Share of the hidden best among the first k picks, k being how many were hidden; mean and standard "
      "error over the repeats."),

@@ -90,10 +90,14 @@ LEARNERS: Mapping[str, Learner] = MappingProxyType(
 NETWORKS = "AtomSets"
 """Stands for an ensemble of AtomSets networks among the parts of a head."""
 
+MIXTURE = "mixture"
+"""Of what sees the sites, the pooled features and the formula alone: where one of them is lost, the others aren't."""
+
 HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         **{name: (name,) for name in LEARNERS},
         f"{NETWORKS} + {GAUSSIAN_PROCESS}": (NETWORKS, GAUSSIAN_PROCESS),
+        MIXTURE: (NETWORKS, GAUSSIAN_PROCESS, OF_COMPOSITION.format(RIDGE)),
     }
 )
 """Name of a head -> the parts whose mean it is."""
