@@ -180,9 +180,9 @@ def _nearest_image(
     """
     best = np.inf
     # The first and last image whose planes are near enough.
-    for a in range(int(math.ceil(-ru - u)), int(math.floor(ru - u)) + 1):
-        for b in range(int(math.ceil(-rv - v)), int(math.floor(rv - v)) + 1):
-            for c in range(int(math.ceil(-rw - w)), int(math.floor(rw - w)) + 1):
+    for a in range(math.ceil(-ru - u), math.floor(ru - u) + 1):
+        for b in range(math.ceil(-rv - v), math.floor(rv - v) + 1):
+            for c in range(math.ceil(-rw - w), math.floor(rw - w) + 1):
                 if itself and a == 0 and b == 0 and c == 0:
                     continue
                 square = 0.0
