@@ -173,9 +173,15 @@ def _nearest_image(
     """Square of the distance from (u, v, w) to its nearest image, infinite where none lies within reach.
 
     Args:
-        p: (3,) lattice vector of u; likewise q of v and r of w.
-        u: fractional difference of two atoms, likewise v and w.
-        ru: reach in distances between the lattice planes along p; likewise rv and rw.
+        p: (3,) lattice vector of u.
+        q: (3,) that of v.
+        r: (3,) that of w.
+        u: fractional difference of two atoms along p.
+        v: the same along q.
+        w: the same along r.
+        ru: reach along p, in distances between the lattice planes.
+        rv: the same along q.
+        rw: the same along r.
         itself: both are one atom, whose own place doesn't count.
     """
     best = np.inf

@@ -26,7 +26,6 @@ from atomsets_core.sources.identifiers import id_columns, split_id
 from atomsets_core.storage import check_arrays
 from atomsets_core.structures import Refusal
 
-
 GPA = 160.21766208
 """GPa in an eV / Angstrom^3."""
 

@@ -2,8 +2,8 @@
 
 The layout that all others become is a record with a pymatgen dict under "structure" and numbers and text beside it.
 Read are also the `atoms` of JARVIS, entries of pymatgen (Alexandria, the Materials Project), structures of OPTIMADE,
-the cell, positions and numbers of ASE (OMat24 and others) and NOMAD's archives, which are in metres and joules; a Python
-dict or a POSCAR as the text of a cell.
+the cell, positions and numbers of ASE (OMat24 and others), archives of NOMAD, which are in metres and joules, and a
+Python dict or a POSCAR as the text of a cell.
 """
 
 from __future__ import annotations
