@@ -3,7 +3,7 @@
     pip install phonopy jarvis-tools ase-db-backends
     python scripts/build_format_files.py tests/data/formats
 
-Each holds the crystal CRYSTAL below, so that tests know what they must read. `versions.json` beside them says what wrote
+Each holds the crystal below, so that tests know what they must read. `versions.json` beside them says what wrote
 which file. These programs are no dependencies of this package.
 """
 

@@ -41,6 +41,10 @@ def reader_of(module: str, function: str, **options: Any) -> Callable[[Structure
             steps = [found] if hasattr(found, "cell") else list(found)
         except (AttributeError, TypeError, UnboundLocalError) as error:  # what ASE stumbles over
             raise ValueError("a part of it is missing or damaged") from error
+        except ValueError as error:
+            if "ibrav" in str(error):
+                raise ValueError("its cell is given by ibrav: write ibrav = 0 and CELL_PARAMETERS") from error
+            raise
         if not steps:
             raise ValueError("it holds no step with a structure")
         atoms = steps[-1]

@@ -1,4 +1,4 @@
-"""Scales of a POSCAR: a factor, a volume, or three factors, for direct and Cartesian positions alike; and frames of an XDATCAR."""
+"""Scales of a POSCAR: a factor, a volume or three factors, for direct and Cartesian positions; frames of an XDATCAR."""
 
 from __future__ import annotations
 
