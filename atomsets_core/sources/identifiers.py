@@ -16,7 +16,7 @@ DEFAULT = "material_id"
 """The column of identifiers where nobody says another."""
 
 ID_NAMES = ("material_id", "mp_id", "mpid", "mbid", "id", "jid", "matpes_id", "mat_id", "immutable_id", "entry_id",
-            "structure_id", "identifier", "cod_id", "icsd_id", "oqmd_id", "auid")  # fmt: skip
+            "structure_id", "identifier", "cod_id", "icsd_id", "oqmd_id", "auid", "sid")  # fmt: skip
 """Columns of identifiers, however they are capitalised and joined (MaterialId, "Material ID"); the first counts."""
 
 TOGETHER = ","

@@ -173,16 +173,22 @@ def _nearest_image(
     """Square of the distance from (u, v, w) to its nearest image, infinite where none lies within reach.
 
     Args:
-        p: (3,) lattice vector of u; likewise q of v and r of w.
-        u: fractional difference of two atoms, likewise v and w.
-        ru: reach in distances between the lattice planes along p; likewise rv and rw.
+        p: (3,) lattice vector of u.
+        q: (3,) that of v.
+        r: (3,) that of w.
+        u: fractional difference of two atoms along p.
+        v: the same along q.
+        w: the same along r.
+        ru: reach along p, in distances between the lattice planes.
+        rv: the same along q.
+        rw: the same along r.
         itself: both are one atom, whose own place doesn't count.
     """
     best = np.inf
     # The first and last image whose planes are near enough.
-    for a in range(int(math.ceil(-ru - u)), int(math.floor(ru - u)) + 1):
-        for b in range(int(math.ceil(-rv - v)), int(math.floor(rv - v)) + 1):
-            for c in range(int(math.ceil(-rw - w)), int(math.floor(rw - w)) + 1):
+    for a in range(math.ceil(-ru - u), math.floor(ru - u) + 1):
+        for b in range(math.ceil(-rv - v), math.floor(rv - v) + 1):
+            for c in range(math.ceil(-rw - w), math.floor(rw - w) + 1):
                 if itself and a == 0 and b == 0 and c == 0:
                     continue
                 square = 0.0

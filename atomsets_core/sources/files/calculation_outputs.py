@@ -14,13 +14,8 @@ from typing import Any
 import numpy as np
 
 from atomsets_core.sources.base import Entry, StructureFile
-from atomsets_core.sources.files.ase_formats import crystal_from_atoms, installed_ase
+from atomsets_core.sources.files.ase_formats import GPA, VOIGT, crystal_from_atoms, installed_ase
 from atomsets_core.structures import Refusal
-
-GPA = 160.21766208
-"""GPa in an eV / Angstrom^3."""
-
-_VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 
 class _Text(io.StringIO):
@@ -46,6 +41,10 @@ def reader_of(module: str, function: str, **options: Any) -> Callable[[Structure
             steps = [found] if hasattr(found, "cell") else list(found)
         except (AttributeError, TypeError, UnboundLocalError) as error:  # what ASE stumbles over
             raise ValueError("a part of it is missing or damaged") from error
+        except ValueError as error:
+            if "ibrav" in str(error):
+                raise ValueError("its cell is given by ibrav: write ibrav = 0 and CELL_PARAMETERS") from error
+            raise
         if not steps:
             raise ValueError("it holds no step with a structure")
         atoms = steps[-1]
@@ -63,7 +62,7 @@ def results_of(atoms: Any) -> dict[str, float]:
         columns["max_force"] = float(np.linalg.norm(np.asarray(forces, dtype=np.float64), axis=1).max())
     stress = results.get("stress")
     if stress is not None and np.shape(stress) == (6,):
-        columns |= {f"stress_{axes}": GPA * float(value) for axes, value in zip(_VOIGT, stress, strict=True)}
+        columns |= {f"stress_{axes}": GPA * float(value) for axes, value in zip(VOIGT, stress, strict=True)}
     if isinstance(results.get("magmom"), (int, float, np.floating)):
         columns["magnetisation"] = float(results["magmom"])
     return {name: value for name, value in columns.items() if np.isfinite(value)}

@@ -35,6 +35,7 @@ from atomsets_core.sources.files.cif_sites import (
     with_shared_hydrogen,
 )
 from atomsets_core.sources.files.cif_symmetry import LISTED, operations_listed, read_without_operations
+from atomsets_core.sources.files.magnetic_cif import moment_columns
 from atomsets_core.sources.files.space_groups import keeps_metric
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
@@ -67,7 +68,9 @@ def read_cif(text: str, name: str, stem: str) -> list[Entry | Refusal]:
     found: list[Entry | Refusal] = []
     for block, material_id in zip(blocks, ids, strict=True):
         try:
-            found.append(Entry(material_id, structure_from_block(block)))
+            structure = structure_from_block(block)
+            beside = structure.properties if isinstance(structure, Structure) else {}
+            found.append(Entry(material_id, structure, beside))
         except Exception as error:  # pymatgen raises whatever its arithmetic or regexes raise
             refused = name if len(blocks) == 1 else material_id
             found.append(Refusal(refused, "parse", reason_of(error, "not a usable CIF")))
@@ -145,6 +148,7 @@ def _structure_of(parser: CifParser, data: Data) -> Structure:
     structure = with_shared_hydrogen(structure, data)
     if reason := _not_as_listed(data, structure, parser):
         raise ValueError(reason)
+    structure.properties = moment_columns(structure, data, parser.symmetry_operations)
     return structure
 
 

@@ -31,7 +31,7 @@ from atomsets_core.sources.base import (
     reason_of,
 )
 from atomsets_core.sources.columns import CORRECTION, ENERGY, read_columns, with_energies, with_notes
-from atomsets_core.sources.files.ase_formats import ase_rows, read_ase_database, read_xyz
+from atomsets_core.sources.files.ase_formats import ase_rows, read_ase_database, read_ase_lmdb, read_xyz
 from atomsets_core.sources.files.calculation_outputs import reader_of
 from atomsets_core.sources.files.cell_formats import (
     cif_of_shelx,
@@ -41,9 +41,10 @@ from atomsets_core.sources.files.cell_formats import (
     read_xsf,
 )
 from atomsets_core.sources.files.cif import read_cif
-from atomsets_core.sources.files.poscar import read_poscar
+from atomsets_core.sources.files.poscar import read_poscar, read_xdatcar
 from atomsets_core.sources.files.records import (
     dict_from_text,
+    is_nomad,
     is_other_structure,
     other_structure,
     plain_record,
@@ -79,6 +80,8 @@ class Format:
         compressed: files with .gz, .bz2 or .xz behind their names are read too.
         single: a file holds one structure as a rule, so that a damaged one is a row of the failure ledger even where
             it was asked for by itself, and not an error of the whole source.
+        shared: end of a name that other programs use as well; such a file is of this format where it bears `sign`.
+        sign: words in the first `HEAD` bytes of such a file, in lower case.
     """
 
     name: str
@@ -87,7 +90,12 @@ class Format:
     prefixes: tuple[str, ...] = ()
     compressed: bool = True
     single: bool = False
+    shared: str = ""
+    sign: bytes = b""
 
+
+HEAD = 65_536
+"""Bytes at the beginning of a file in which its sign is looked for."""
 
 ZIP = "zip"
 """The kind of an archive: what is in it is read, see `atomsets_core.sources.files.reading.list_zip`."""
@@ -106,7 +114,24 @@ def kind_and_stem(name: str) -> tuple[str, str]:
     for known in FORMATS:
         if known.prefixes and path.name.upper().startswith(known.prefixes):
             return known.name, plain
+    for known in FORMATS:
+        if known.shared and path.suffix.lower() == known.shared and not compressed:
+            return known.name, plain[: -len(known.shared)]
     return "", name
+
+
+def bears_sign(name: str, kind: str, start: Callable[[], bytes]) -> bool:
+    """Whether a file is what its name says; asked only where other programs use such names too.
+
+    Args:
+        name: of the file.
+        kind: of it, by `kind_and_stem`.
+        start: gives its first `HEAD` bytes.
+    """
+    known = next((known for known in FORMATS if known.name == kind), None)
+    if known is None or not known.shared or not name.lower().endswith(known.shared):
+        return True
+    return known.sign in start()[:HEAD].lower()
 
 
 def format_called(name: str) -> Format:
@@ -114,9 +139,20 @@ def format_called(name: str) -> Format:
     return {known.name: known for known in FORMATS}[name]
 
 
+def head_of(path: Path) -> bytes:
+    """The first `HEAD` bytes of a file, as far as it can be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError:
+        return b""
+
+
 def file_on_disk(path: Path, name: str | None = None, *, lone: bool = False) -> StructureFile:
     """A file by its path, called `name` in messages."""
     kind, stem = kind_and_stem(name or path.name)
+    if not bears_sign(name or path.name, kind, lambda: head_of(path)):
+        kind, stem = "", name or path.name
     return StructureFile(name or path.name, kind, stem, path, size=path.stat().st_size, lone=lone)
 
 
@@ -240,6 +276,10 @@ def _poscar(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
     return iter([Entry(file.stem, read_poscar(file.text()))])
 
 
+def _xdatcar(file: StructureFile, _id_column: str) -> Iterator[Entry | Refusal]:
+    return read_xdatcar(file.text(), file.stem)
+
+
 def _lone(read: Callable[[str], Crystal]) -> Reader:
     """A reader of files of one structure, from what reads their text."""
     return lambda file, _id_column: iter([Entry(file.stem, read(file.text()))])
@@ -302,6 +342,8 @@ def _json_items(document: Any, id_column: str) -> list[Item]:
     """The structures of the layouts listed in `read_path`, in the order of the file."""
     if _is_structure(document):
         return [(None, document, {})]
+    if is_nomad(document):
+        return [_item(document, id_column)]
     if isinstance(document, dict) and isinstance(document.get("entries"), list):  # as Alexandria writes them
         document = document["entries"]
     if isinstance(document, list):
@@ -314,6 +356,8 @@ def _json_items(document: Any, id_column: str) -> list[Item]:
             raise ValueError(f"no column 'structure', found {columns}")
         records = [dict(zip(columns, row, strict=False)) for row in rows]
         return _named_records(records, document.get("index", []), id_column)
+    if is_nomad(rows):  # a reply of NOMAD on one entry
+        return [_item(rows, id_column)]
     if isinstance(rows, list):  # pandas, orient "table"; replies of databases
         return _rows_of_table(document, rows, id_column)
     if isinstance(column, str) or _is_structure(column) or is_other_structure(document.get("atoms")):
@@ -440,7 +484,7 @@ JSON = Format("pymatgen JSON", (".json",), _json)
 JSON_LINES = Format("JSON lines", (".jsonl", ".ndjson"), _json_lines)
 CSV = Format("CSV", (".csv", ".tsv"), _table)
 SPREADSHEET = Format("spreadsheet", (".xlsx", ".xlsm"), _table, compressed=False)
-FROM_ASE = ("extended XYZ", "ASE database")
+FROM_ASE = ("extended XYZ", "ASE database", "ASE database in LMDB")
 """Formats whose energies are those of ASE's calculators."""
 
 TABLES = (CSV.name, SPREADSHEET.name)
@@ -452,6 +496,7 @@ FORMATS = (
     JSON_LINES,
     Format("CIF", (".cif", ".mcif"), _cif, single=True),
     Format("POSCAR", (".vasp", ".poscar", ".contcar"), _poscar, prefixes=("POSCAR", "CONTCAR"), single=True),
+    Format("XDATCAR", (), _xdatcar, prefixes=("XDATCAR",), single=True),
     Format("FHI-aims", (), _lone(read_aims), prefixes=("GEOMETRY.IN",), single=True),
     Format("XSF", (".xsf",), _lone(read_xsf), single=True),
     Format("CASTEP", (".cell",), _lone(read_castep_cell), single=True),
@@ -459,10 +504,25 @@ FORMATS = (
     Format("phonopy", (), _lone(read_phonopy), prefixes=("PHONOPY",), single=True),
     Format("vasprun", (), reader_of("ase.io.vasp", "read_vasp_xml"), prefixes=("VASPRUN",), single=True),
     Format("OUTCAR", (), reader_of("ase.io.vasp", "read_vasp_out"), prefixes=("OUTCAR",), single=True),
-    Format("Quantum ESPRESSO input", (".pwi",), reader_of("ase.io.espresso", "read_espresso_in"), single=True),
-    Format("Quantum ESPRESSO output", (".pwo",), reader_of("ase.io.espresso", "read_espresso_out"), single=True),
+    Format(
+        "Quantum ESPRESSO input",
+        (".pwi",),
+        reader_of("ase.io.espresso", "read_espresso_in"),
+        single=True,
+        shared=".in",
+        sign=b"&system",
+    ),
+    Format(
+        "Quantum ESPRESSO output",
+        (".pwo",),
+        reader_of("ase.io.espresso", "read_espresso_out"),
+        single=True,
+        shared=".out",
+        sign=b"program pwscf",
+    ),
     Format("extended XYZ", (".xyz", ".extxyz"), read_xyz),
     Format("ASE database", (".db",), read_ase_database, compressed=False),
+    Format("ASE database in LMDB", (".aselmdb", ".lmdb"), read_ase_lmdb, compressed=False),
     CSV,
     SPREADSHEET,
 )

@@ -140,6 +140,7 @@ def _name_tiers(pulled: Pulled, files: Sequence[str]) -> list[dict[str, list[int
     for i, (material_id, file) in enumerate(zip(pulled.structures.material_id, files, strict=True)):
         own = str(material_id)
         more = [name for values in beside if (name := identifier((values[i],)))]
+        more += [own.replace("#", "-")] if "#" in own else []  # a frame by its file and number, in two columns
         lower = [name.lower() for name in (own, *spellings(own), *_names_of(file)[1])]
         for tier, names in zip(tiers, ([own], *_names_of(file), more, dict.fromkeys(lower)), strict=True):
             for name in names:

@@ -1,15 +1,21 @@
-"""POSCAR text to a structure: whatever its second line scales, and never with elements that the text doesn't name."""
+"""POSCAR text to a structure: whatever its second line scales, and never with elements that the text doesn't name.
+
+An XDATCAR is a header of a POSCAR and frame after frame of positions.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+import re
+from collections.abc import Iterator
 
 import numpy as np
 from pymatgen.core import Structure
 from pymatgen.io.vasp import Poscar
 
-from atomsets_core.sources.base import reason_of
+from atomsets_core.sources.base import Entry, reason_of
+from atomsets_core.structures import Refusal
 
 
 def read_poscar(text: str) -> Structure:
@@ -100,3 +106,43 @@ def _first_position(lines: list[str]) -> int:
     """Line of the first position: after the counts, "Selective dynamics" where it stands, and the kind of places."""
     after = _counts_line(lines) + 1
     return after + (2 if lines[after].strip()[:1] in "Ss" else 1)
+
+
+_FRAME = re.compile(r"\s*(?:direct|cartesian)\s+configuration\s*=\s*\d+", re.IGNORECASE)
+
+
+def read_xdatcar(text: str, stem: str) -> Iterator[Entry | Refusal]:
+    """The frames of an XDATCAR, called `stem#1`, `stem#2`, ... by their numbers in the file.
+
+    Each frame is an entry, as those of extended XYZ are: which of them is wanted the file doesn't say, the last of a
+    molecular dynamics is no better than the others, and labels of frames need all of them. A frame that is cut short
+    is refused by its name.
+
+    Raises:
+        ValueError: it has no frames, or names no elements.
+    """
+    lines = text.splitlines()
+    starts = [row for row, line in enumerate(lines) if _FRAME.match(line)]
+    if not starts:
+        raise ValueError("not a readable XDATCAR: no line 'Direct configuration=' in it")
+    header = lines[: starts[0]]
+    try:
+        n = _n_atoms(header)
+    except (IndexError, ValueError) as error:
+        raise ValueError("not a readable XDATCAR: the lines above its first frame are incomplete") from error
+    for row, after in zip(starts, [*starts[1:], len(lines)], strict=True):
+        words = lines[row].replace("=", " ").split()
+        name = f"{stem}#{words[2]}"
+        places = [line for line in lines[row + 1 : min(row + 1 + n, after)] if line.strip()]
+        if len(places) < n:
+            announced = f"{n} atoms are announced, {len(places)} lines follow"
+            yield Refusal(name, "parse", f"the frame is cut short: {announced}")
+            continue
+        try:
+            poscar = "\n".join([*header, words[0], *places]) + "\n"
+            yield Entry(name, read_poscar(poscar), {"frame": int(words[2])})
+        except ValueError as error:
+            yield Refusal(name, "parse", reason_of(error))
+        # Where the cell changes, the next frame has a header of its own.
+        between = lines[row + 1 + n : after]
+        header = between if any(line.strip() for line in between) else header

@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,12 +25,15 @@ from atomsets_core.sources.base import (
 from atomsets_core.sources.columns import ENERGY, PER_CELL, read_columns, with_energies
 from atomsets_core.sources.files.formats import (
     FROM_ASE,
+    HEAD,
     KNOWN,
     TABLES,
     ZIP,
     NoSuchColumnError,
+    bears_sign,
     file_on_disk,
     format_called,
+    head_of,
     kind_and_stem,
     read_file,
     read_table_file,
@@ -57,8 +61,9 @@ def read_path(
     - Parquet with columns lattice, Z and frac (see `from_arrow`), or with a column `structure` of dicts, JSON or CIF;
     - pymatgen JSON: a Structure dict, a list of them, a dict id -> Structure dict, records with a key `structure`,
       and pandas tables of such in the orients split (matbench), records, columns and table;
-    - CIF, POSCAR, extended XYZ, ASE databases (SQLite or JSON): one structure for each block, frame or row, its
-      key-value pairs as columns;
+    - CIF, POSCAR, XDATCAR, extended XYZ, ASE databases (SQLite, LMDB or JSON): one structure for each block, frame or
+      row, its key-value pairs as columns;
+    - files of other programs with one structure each, see docs/sources.md;
     - CSV with a column file, cif, path or structure that names a structure file (relative to the CSV) or holds CIF;
     - a folder or zip of those, folders in folders and zips in folders included. Files of other kinds in it are
       passed over, hidden ones too. A single CSV among structure files holds labels.
@@ -272,7 +277,7 @@ def list_folder(place: Path) -> Listing:
                 listing.extend(list_zip(path, f"{name}/"))
             except (zipfile.BadZipFile, OSError) as error:
                 listing.refuse(name, reason_of(error, "not a readable zip"))
-        elif kind:
+        elif kind and bears_sign(name, kind, partial(head_of, path)):
             listing.files.append(StructureFile(name, kind, stem, path, size=status.st_size))
         else:
             listing.ignored.append(name)
@@ -290,6 +295,14 @@ def _walk(place: Path) -> Iterator[tuple[str, Path, bool]]:
         for name in folders:
             if (here / name).is_symlink():
                 yield (here / name).relative_to(place).as_posix(), here / name, True
+
+
+def _head_of_member(place: Path, member: zipfile.ZipInfo) -> bytes:
+    try:
+        with zipfile.ZipFile(place) as archive, archive.open(member) as file:
+            return file.read(HEAD)
+    except Exception:  # whatever a damaged member raises: it is refused where it is read
+        return b""
 
 
 def _hidden(name: str) -> bool:
@@ -331,7 +344,7 @@ def list_zip(place: Path, prefix: str = "") -> Listing:
             listing.refuse(prefix + name, "it is a link, and those are not followed in a zip")
         elif kind == ZIP:
             listing.refuse(prefix + name, "a zip inside of a zip isn't read: unpack the outer one")
-        elif not kind:
+        elif not kind or not bears_sign(name, kind, partial(_head_of_member, place, member)):
             listing.ignored.append(prefix + name)
         else:
             total += most_of_member(member)

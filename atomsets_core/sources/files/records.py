@@ -2,13 +2,15 @@
 
 The layout that all others become is a record with a pymatgen dict under "structure" and numbers and text beside it.
 Read are also the `atoms` of JARVIS, entries of pymatgen (Alexandria, the Materials Project), structures of OPTIMADE,
-and the cell, positions and numbers of ASE (OMat24 and others); a Python dict or a POSCAR as the text of a cell.
+the cell, positions and numbers of ASE (OMat24 and others), archives of NOMAD, which are in metres and joules, and a
+Python dict or a POSCAR as the text of a cell.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -45,6 +47,8 @@ def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
     "bulk_modulus.vrh". Columns that are there already stay.
     """
     found = dict(record)
+    if is_nomad(found):
+        return nomad_record(found)
     if "structure" not in found:
         if isinstance(found.get("atoms"), Mapping):
             found["structure"] = found.pop("atoms")
@@ -129,6 +133,89 @@ def other_structure(value: Mapping[str, Any]) -> Crystal:
         raise ValueError("the cell has no volume")
     frac = positions @ np.linalg.inv(matrix) if cartesian else positions
     return Crystal(matrix, np.array([atomic_number(name) for name in names], dtype=np.int64), frac)
+
+
+METRE, JOULE = 1e10, 1 / 1.602176634e-19
+"""Angstrom in a metre and eV in a joule, of which NOMAD's archives are made."""
+
+
+def is_nomad(value: Any) -> bool:
+    """Whether a dict is an archive of NOMAD, or an entry of its API with one inside."""
+    archive = value.get("archive", value) if isinstance(value, Mapping) else None
+    if not isinstance(archive, Mapping):
+        return False
+    data = archive.get("data")
+    return (
+        isinstance(archive.get("run"), list)
+        or (isinstance(data, Mapping) and isinstance(data.get("model_system"), list))
+        or ("archive" in value and "entry_id" in value)
+        or ("metadata" in archive and "results" in archive)
+    )
+
+
+def nomad_record(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The last system of an archive of NOMAD, with its energy (eV) and largest force (eV / Angstrom) as columns.
+
+    An archive that can't be read keeps its identifier, and its structure is what `structure_from` refuses.
+    """
+    archive = value.get("archive", value)
+    about = archive.get("metadata") if isinstance(archive.get("metadata"), Mapping) else {}
+    record: dict[str, Any] = {"entry_id": value.get("entry_id") or about.get("entry_id")}
+    try:
+        system, calculation = _nomad_last(archive)
+        record["structure"] = _nomad_structure(system)
+        record |= _nomad_results(calculation)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        record["structure"] = {"@class": "NOMAD archive"}
+    return record
+
+
+def _nomad_last(archive: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The last system that has atoms, and the last calculation (of that system, where it says of which it is)."""
+    data = archive.get("data")
+    if isinstance(data, Mapping) and data.get("model_system"):  # schemas since 2024
+        systems = [system for system in data["model_system"] if system.get("cell") or "positions" in system]
+        system = systems[-1]
+        outputs = data.get("outputs") or [{}]
+        return {**system, **(system["cell"][0] if system.get("cell") else {})}, outputs[-1]
+    runs = archive.get("run") or []
+    systems = [system["atoms"] for run in runs for system in run.get("system") or [] if system.get("atoms")]
+    calculations = [calculation for run in runs for calculation in run.get("calculation") or []]
+    if systems:
+        last = calculations[-1] if calculations else {}
+        named = re.search(r"/system/(\d+)$", str(last.get("system_ref", "")))
+        if named and len(runs) == 1:
+            return runs[0]["system"][int(named[1])]["atoms"], last
+        return systems[-1], last
+    structures = archive["results"]["properties"]["structures"]
+    return structures.get("structure_original") or structures["structure_conventional"], {}
+
+
+def _nomad_structure(system: Mapping[str, Any]) -> dict[str, Any]:
+    """Cell, positions and elements in ASE's names and Angstrom."""
+    states = system.get("particle_states") or system.get("atoms_state") or []
+    names = system.get("labels") or system.get("species_at_sites") or [state["chemical_symbol"] for state in states]
+    places = system["positions"] if "positions" in system else system["cartesian_site_positions"]
+    periodic = system.get("periodic", system.get("periodic_boundary_conditions", [True] * 3))
+    return {
+        "cell": (METRE * _array(system["lattice_vectors"], "cell")).tolist(),
+        "positions": (METRE * _array(places, "coordinates")).tolist(),
+        "symbols": list(names),
+        "pbc": list(periodic),
+    }
+
+
+def _nomad_results(calculation: Mapping[str, Any]) -> dict[str, float]:
+    found = {}
+    energies = calculation.get("energy") or (calculation.get("total_energies") or [{}])[-1]
+    total = energies.get("total", energies)
+    if isinstance(total.get("value"), (int, float)):
+        found["energy"] = JOULE * total["value"]
+    forces = calculation.get("forces") or (calculation.get("total_forces") or [{}])[-1]
+    values = forces.get("total", forces).get("value")
+    if values:
+        found["max_force"] = float(np.linalg.norm(_array(values, "forces"), axis=1).max()) * JOULE / METRE
+    return found
 
 
 def _array(value: Any, name: str) -> npt.NDArray[np.float64]:

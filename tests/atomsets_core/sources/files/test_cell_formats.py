@@ -1,13 +1,15 @@
-"""Cells of other programs: what ASE writes is read to 1e-6 Angstrom, and the last step of a calculation."""
+"""Cells of other programs: what they write is read to 1e-6 Angstrom, and the last step of a calculation."""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.files.cell_formats import BOHR, cif_of_shelx, read_aims, read_phonopy, read_xsf
 from atomsets_core.sources.files.reading import read_path
 
@@ -16,6 +18,9 @@ ase_io = pytest.importorskip("ase.io")
 CRYSTAL = Structure(
     Lattice.from_parameters(4.1, 5.2, 6.3, 80, 95, 105), ["Fe", "O", "O"], [[0, 0, 0], [0.4, 0.5, 0.6], [0.9, 0.3, 0.2]]
 )
+MADE = Path(__file__).parents[3] / "data" / "formats"
+"""By scripts/build_format_files.py; versions.json beside them says by what."""
+
 TESTDATA = Path(ase_io.__file__).parents[1] / "test" / "testdata"
 
 
@@ -203,3 +208,93 @@ def test_an_output_of_quantum_espresso(tmp_path):
     np.testing.assert_allclose(found.lattice.abc, 10.0, atol=1e-4)
     energy = read_path(tmp_path / "scf.pwo").columns["energy"][0]
     assert energy == pytest.approx(-10 * 13.605693, abs=1e-3)  # eV
+
+
+QE_STEP = """
+     Forces acting on atoms (cartesian axes, Ry/au):
+
+     atom    1 type  1   force =     0.00000000    0.00000000    0.01000000
+     atom    2 type  1   force =     0.00000000    0.00000000   -0.01000000
+
+     Total force =     0.014142     Total SCF correction =     0.000001
+
+     Computing stress (Cartesian axis) and pressure
+
+          total   stress  (Ry/bohr**3)                   (kbar)     P=       10.00
+   0.00006798   0.00000000   0.00000000           10.00        0.00        0.00
+   0.00000000   0.00006798   0.00000000            0.00       10.00        0.00
+   0.00000000   0.00000000   0.00006798            0.00        0.00       10.00
+
+CELL_PARAMETERS (angstrom)
+   9.000000000   0.000000000   0.000000000
+   0.000000000   9.000000000   0.000000000
+   0.000000000   0.000000000   9.000000000
+
+ATOMIC_POSITIONS (angstrom)
+Fe            0.0000000000        0.0000000000        0.0000000000
+Fe            4.5000000000        4.5000000000        4.6000000000
+
+!    total energy              =     -11.00000000 Ry
+"""
+
+
+def test_the_last_step_of_a_relaxation_by_quantum_espresso(tmp_path):
+    (tmp_path / "relax.out").write_text(QE_OUTPUT + QE_STEP + QE_STEP.partition("CELL_PARAMETERS")[0])
+    pulled = read_path(tmp_path / "relax.out")
+    assert list(pulled.structures.material_id) == ["relax"]
+    found = pulled.structures.to_pymatgen()[0]
+    np.testing.assert_allclose(found.lattice.abc, 9.0, atol=1e-6)
+    np.testing.assert_allclose(found.cart_coords[1], [4.5, 4.5, 4.6], atol=1e-6)
+    (row,) = pulled.columns.to_dict("records")
+    rydberg = 13.605693
+    assert row["energy"] == pytest.approx(-11 * rydberg, abs=1e-4)  # eV
+    assert row["max_force"] == pytest.approx(0.01 * rydberg / BOHR, abs=1e-5)  # eV / Angstrom
+    assert row["stress_xx"] == pytest.approx(-1.0, abs=1e-3)  # GPa: a pressure pushes
+
+
+def test_files_of_pw_x_are_known_by_what_they_say(tmp_path):
+    ase_io.write(
+        tmp_path / "scf.in", CRYSTAL.to_ase_atoms(), format="espresso-in", pseudopotentials={"Fe": "a", "O": "b"}
+    )
+    assert_same(only(tmp_path / "scf.in"))
+    (tmp_path / "slurm.out").write_text("srun: job 7 queued\n")
+    (tmp_path / "in.in").write_text("units metal\natom_style atomic\n")
+    ase_io.write(tmp_path / "geometry.in", CRYSTAL.to_ase_atoms(), format="aims")
+    pulled = read_path(tmp_path)
+    assert not pulled.refused
+    assert sorted(pulled.structures.material_id) == ["geometry.in", "scf"]
+    assert pulled.provenance["ignored"] == 2
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in ("scf.in", "slurm.out"):
+            archive.write(tmp_path / name, name)
+    pulled = read_path(tmp_path / "all.zip")
+    assert (list(pulled.structures.material_id), pulled.provenance["ignored"]) == (["scf"], 1)
+    with pytest.raises(SourceError, match="unknown kind of file '.out'"):
+        read_path(tmp_path / "slurm.out")
+
+
+def test_a_cell_by_ibrav_says_what_to_write(tmp_path):
+    (tmp_path / "si.in").write_text(
+        "&system\n ibrav=2, celldm(1)=10.2, nat=1, ntyp=1\n/\nATOMIC_SPECIES\nSi 28 Si.upf\n"
+        "ATOMIC_POSITIONS alat\nSi 0 0 0\nK_POINTS gamma\n"
+    )
+    assert "write ibrav = 0" in read_path(tmp_path / "si.in").refused[0].reason
+
+
+@pytest.mark.parametrize("name", ["phonopy.yaml", "phonopy_disp.yaml"])
+def test_what_phonopy_writes_is_read(name):
+    found = only(MADE / name)
+    np.testing.assert_allclose(found.lattice.matrix, [[4.1, 0, 0.3], [-1.2, 5, 0.9], [0, 0.4, 6.3]], atol=1e-6)
+    np.testing.assert_allclose(found.frac_coords, [[0, 0, 0], [0.4, 0.5, 0.6], [0.9, 0.3, 0.2]], atol=1e-6)
+    assert [site.specie.symbol for site in found] == ["Fe", "O", "O"]
+
+
+def test_what_pymatgen_and_ase_write_of_other_formats_is_read(tmp_path):
+    from pymatgen.io.res import ResIO
+    from pymatgen.io.xcrysden import XSF
+
+    ResIO.structure_to_file(CRYSTAL, str(tmp_path / "airss.res"))
+    (tmp_path / "x.xsf").write_text(XSF(CRYSTAL).to_str())
+    ase_io.write(tmp_path / "shelx.res", CRYSTAL.to_ase_atoms(), format="res")
+    for name in ("airss.res", "x.xsf", "shelx.res"):
+        assert_same(only(tmp_path / name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import json
 import lzma
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from atomsets_core.structures import from_pymatgen
 SALT = Structure(Lattice.from_parameters(4, 4.2, 4.4, 60, 65, 70), ["Na", "Cl"], [[0, 0, 0], [0.4, 0.5, 0.6]])
 MGO = Structure(Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 BOTH = (SALT, MGO)
+MADE = Path(__file__).parents[3] / "data" / "formats"
 HASHES = list(from_pymatgen(BOTH)[0].hashes)
 
 
@@ -206,3 +208,87 @@ def test_other_json_is_still_no_structures(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"a": 1, "b": {"c": 2}}))
     with pytest.raises(SourceError, match="no structures in it"):
         read_path(tmp_path / "x.json")
+
+
+def test_a_zip_of_jarvis_as_its_own_package_writes_it():
+    pulled = read_path(MADE / "jdft_3d.json.zip")
+    assert not pulled.refused
+    assert list(pulled.structures.material_id) == ["JVASP-1002", "JVASP-1067"]
+    for structure in pulled.structures.to_pymatgen():
+        np.testing.assert_allclose(structure.lattice.matrix, [[4.1, 0, 0.3], [-1.2, 5, 0.9], [0, 0.4, 6.3]], atol=1e-6)
+        np.testing.assert_allclose(structure.frac_coords, [[0, 0, 0], [0.4, 0.5, 0.6], [0.9, 0.3, 0.2]], atol=1e-6)
+    assert list(pulled.columns["bulk_modulus_kv"]) == [150.5, 150.5]
+
+
+# NOMAD's archives, by the names of its schemas: runschema, and nomad-simulations 0.10.0. All are in SI units.
+
+EV = 1.602176634e-19
+
+
+def nomad_run(structures: list[Structure], named: int | None = None) -> dict:
+    systems = [
+        {
+            "atoms": {
+                "labels": [site.specie.symbol for site in structure],
+                "positions": (1e-10 * structure.cart_coords).tolist(),
+                "lattice_vectors": (1e-10 * structure.lattice.matrix).tolist(),
+                "periodic": [True] * 3,
+            }
+        }
+        for structure in structures
+    ]
+    forces = [[0.0, 0.0, 0.5 * EV * 1e10]] * len(structures[-1])
+    calculation = {"energy": {"total": {"value": -7.5 * EV}}, "forces": {"total": {"value": forces}}}
+    if named is not None:
+        calculation["system_ref"] = f"#/run/0/system/{named}"
+    return {"run": [{"program": {"name": "VASP"}, "system": systems, "calculation": [{}, calculation]}]}
+
+
+def nomad_data(structure: Structure) -> dict:
+    system = {
+        "positions": (1e-10 * structure.cart_coords).tolist(),
+        "lattice_vectors": (1e-10 * structure.lattice.matrix).tolist(),
+        "periodic_boundary_conditions": [True, True, True],
+        "particle_states": [{"chemical_symbol": site.specie.symbol} for site in structure],
+    }
+    outputs = {
+        "total_energies": [{"value": -7.5 * EV}],
+        "total_forces": [{"value": [[0.5 * EV * 1e10, 0, 0]] * len(structure)}],
+    }
+    return {"data": {"model_system": [system], "outputs": [outputs]}}
+
+
+@pytest.mark.parametrize("layout", ["archives", "reply", "data"])
+def test_archives_of_nomad_are_in_metres_and_joules(tmp_path, layout):
+    if layout == "data":
+        documents = [{"metadata": {"entry_id": name}, **nomad_data(s)} for name, s in zip("ab", BOTH, strict=True)]
+    else:
+        documents = [
+            {"entry_id": "a", "archive": nomad_run([MGO, SALT])},
+            {"entry_id": "b", "archive": nomad_run([MGO])},
+        ]
+    path = tmp_path / "archive.json"
+    path.write_text(json.dumps({"data": documents, "pagination": {}} if layout == "reply" else documents))
+    columns = assert_both(path).columns
+    np.testing.assert_allclose(columns["energy"], -7.5)
+    np.testing.assert_allclose(columns["max_force"], 0.5)
+
+
+def test_one_archive_of_nomad_and_the_system_that_its_calculation_names(tmp_path):
+    archive = {"metadata": {"entry_id": "x1"}, **nomad_run([SALT, MGO], named=0)}
+    for number, document in enumerate((archive, {"data": {"entry_id": "x1", "archive": archive}})):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(document))
+        pulled = read_path(path)
+        assert list(pulled.structures.material_id) == ["x1"]
+        np.testing.assert_allclose(pulled.structures.lattice[0], SALT.lattice.matrix, atol=1e-6)
+
+
+def test_an_archive_of_nomad_without_atoms_is_refused_by_its_identifier(tmp_path):
+    slab = nomad_run([SALT])
+    slab["run"][0]["system"][0]["atoms"]["periodic"] = [True, True, False]
+    rows = [{"entry_id": "a", "archive": {"run": [{}]}}, {"entry_id": "b", "archive": slab}]
+    (tmp_path / "x.json").write_text(json.dumps({"data": rows}))
+    reasons = {refusal.material_id: refusal.reason for refusal in read_path(tmp_path / "x.json").refused}
+    assert "NOMAD archive" in reasons["a"]
+    assert "not periodic" in reasons["b"]

@@ -1,0 +1,95 @@
+"""Small files of other programs for tests/data/formats, by the programs themselves.
+
+    pip install phonopy jarvis-tools ase-db-backends
+    python scripts/build_format_files.py tests/data/formats
+
+Each holds the crystal below, so that tests know what they must read. `versions.json` beside them says what wrote
+which file. These programs are no dependencies of this package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CELL = [[4.1, 0.0, 0.3], [-1.2, 5.0, 0.9], [0.0, 0.4, 6.3]]
+SYMBOLS = ["Fe", "O", "O"]
+FRACTIONAL = [[0.0, 0.0, 0.0], [0.4, 0.5, 0.6], [0.9, 0.3, 0.2]]
+
+
+def main() -> None:
+    """Write all files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    written: dict[str, str] = {}
+    for package, write in (("phonopy", phonopy), ("jarvis-tools", jarvis), ("ase-db-backends", lmdb)):
+        for name in write(folder):
+            written[name] = f"{package} {importlib.metadata.version(package)}"
+    (folder / "versions.json").write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
+
+
+def phonopy(folder: Path) -> list[str]:
+    """phonopy.yaml in Angstrom, and in atomic units as its interface to pw.x has them."""
+    from phonopy import Phonopy
+    from phonopy.physical_units import get_physical_units
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    bohr = get_physical_units().Bohr
+    for name, calculator, length in (("phonopy.yaml", None, 1.0), ("phonopy_disp.yaml", "qe", bohr)):
+        cell = PhonopyAtoms(symbols=SYMBOLS, cell=np.array(CELL) / length, scaled_positions=FRACTIONAL)
+        phonons = Phonopy(cell, supercell_matrix=np.diag([2, 1, 1]), primitive_matrix="P", calculator=calculator)
+        phonons.generate_displacements(distance=0.01)
+        phonons.save(folder / name)
+    return ["phonopy.yaml", "phonopy_disp.yaml"]
+
+
+def jarvis(folder: Path) -> list[str]:
+    """Records as figshare's files of JARVIS-DFT have them, in a zip as they are there."""
+    from jarvis.core.atoms import Atoms
+
+    atoms = Atoms(lattice_mat=CELL, coords=FRACTIONAL, elements=SYMBOLS, cartesian=False)
+    moved = Atoms(lattice_mat=CELL, coords=np.array(FRACTIONAL) @ CELL, elements=SYMBOLS, cartesian=True)
+    rows = [
+        {
+            "jid": f"JVASP-{number}",
+            "formula": "FeO2",
+            "atoms": one.to_dict(),
+            "bulk_modulus_kv": 150.5,
+            "mbj_bandgap": "na",
+        }
+        for number, one in ((1002, atoms), (1067, moved))
+    ]
+    with zipfile.ZipFile(folder / "jdft_3d.json.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("jdft_3d.json", json.dumps(rows))
+    return ["jdft_3d.json.zip"]
+
+
+def lmdb(folder: Path) -> list[str]:
+    """An ASE database in LMDB of three rows, one of them in pages of its own, one deleted."""
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.db import connect
+
+    place = folder / "three.aselmdb"
+    place.unlink(missing_ok=True)
+    with connect(place, type="aselmdb") as database:
+        for number, more in enumerate(([0.0], list(range(3000)), [0.0], [0.0])):
+            atoms = Atoms(SYMBOLS, scaled_positions=FRACTIONAL, cell=CELL, pbc=True)
+            results: dict[str, Any] = {"energy": -20.0 - number, "forces": [[0, 0, 0.3], [0, 0.4, 0], [0, 0, 0]]}
+            atoms.calc = SinglePointCalculator(atoms, **results, stress=np.arange(6) * 0.01)
+            database.write(atoms, key_value_pairs={"gap": 0.5 + number}, data={"sid": f"omat-{number}", "more": more})
+        database.delete([3])
+    (folder / "three.aselmdb-lock").unlink(missing_ok=True)
+    return [place.name]
+
+
+if __name__ == "__main__":
+    main()
