@@ -21,6 +21,7 @@ from .matbench import TASKS as TASKS
 from .matbench import Dataset as Dataset
 from .matbench import Task as Task
 from .matbench import load_dataset as load_dataset
+from .materials_project.fields import is_field as is_field
 from .materials_project.query import Bounds as Bounds
 from .materials_project.query import MaterialsQuery as MaterialsQuery
 from .pull import MATERIALS_PROJECT as MATERIALS_PROJECT

@@ -26,7 +26,10 @@ def pull(
     ] = None,
     field: Annotated[list[str] | None, typer.Option(help="A number to pull beside the structures, for mp.")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="CSV or spreadsheet with more columns, for files of structures alone.")
+        str | None,
+        typer.Option(
+            help="CSV or spreadsheet with more columns; for mp, of identifiers: only these entries are pulled."
+        ),
     ] = None,
     id_column: Annotated[
         str, typer.Option(help="Column of the identifiers, for a file that has one; two together: split,id.")
@@ -43,6 +46,7 @@ def pull(
 
     Examples:
       atomsets pull mp --out stable --filter energy_above_hull=:0.05 --filter nelements=2:3 --field band_gap
+      atomsets pull mp --out mine --labels values.csv    # the entries that a table of yours names, with its values
       atomsets pull my-cifs/ --out mine
     """
     from atomsets_core.sources import (
