@@ -138,11 +138,13 @@ def select(
     only_elements: Sequence[str],
     exclude_seen: bool,
     repeats: str = "median",
+    unit: str = "",
 ) -> Selection:
     """Say which labels and candidates are used; see `atomsets_core.jobs.select`."""
     chosen = jobs.select(
-        store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen, repeats
-    )
+        store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen, repeats,
+        unit,
+    )  # fmt: skip
     get_run_logger().info(
         "%d labels to learn from, %d candidates to rank, %d filtered out",
         len(chosen.training),

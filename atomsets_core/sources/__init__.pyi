@@ -31,6 +31,7 @@ from .pull import pull as pull
 from .pull import pull_into as pull_into
 from .pull import read_blocks as read_blocks
 from .repeated_labels import RULES as RULES
+from .repeated_labels import crystal_keys as crystal_keys
 from .repeated_labels import settle as settle
 from .selection import already_seen_lines as already_seen_lines
 from .selection import deduplicate_file as deduplicate_file

@@ -17,15 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from atomsets_core.sources.catalogue import Catalogue
 from atomsets_core.sources.columns import ERROR, UNREAD
 from atomsets_core.sources.identifiers import key_of
-from atomsets_core.structures import Refusal
+from atomsets_core.structures import Compositions, Refusal, same_crystal
 
 RULES = ("median", "mean", "latest", "drop", "keep")
 """What becomes of labels that differ: one of them all, the last of them, none, or every row as it is."""
 
 APART = 0.05
 """Labels differ when their range is larger than this share of the largest of them."""
+
+LONGEST_SEARCH = 120.0
+"""Seconds after which no more crystals are compared."""
 
 _DATES = {"date", "year", "updated", "lastupdated", "published", "publicationyear", "timestamp", "datetime", "created"}
 
@@ -58,6 +62,7 @@ def settle(
     columns: pd.DataFrame,
     target: str,
     rule: str = RULES[0],
+    keys: Sequence[Any] | None = None,
 ) -> Settled:
     """One label for each content that has several which differ; a content whose labels agree stays as it is.
 
@@ -69,13 +74,14 @@ def settle(
         columns: n rows, what stood beside the structures.
         target: name of the labels.
         rule: one of `RULES`; "latest" goes by a column of dates or years, else by the order of the source.
+        keys: (n,) what rows of one crystal share, see `crystal_keys`; the content hashes without.
 
     Raises:
         ValueError: an unknown rule.
     """
     if rule not in RULES:
         raise ValueError(f"repeats = {rule!r}: there are {', '.join(RULES)}")
-    groups = _apart(np.asarray(hashes, dtype=object), usable, values)
+    groups = _apart(np.asarray(hashes if keys is None else keys, dtype=object), usable, values)
     if not groups:
         return Settled(usable, values)
     notes = [_said(groups, values, columns, target, rule, material_id)]
@@ -90,7 +96,8 @@ def settle(
             kept = rows[-1] if when is None else rows[int(np.lexsort((np.arange(len(rows)), when[rows]))[-1])]
         elif rule != "drop":
             values[kept] = np.median(given) if rule == "median" else np.mean(given)
-        span = f"one of {len(rows)} labels of the same content, {given.min():g} to {given.max():g}"
+        what = "content" if len({str(hashes[row]) for row in rows}) == 1 else "crystal"
+        span = f"one of {len(rows)} labels of the same {what}, {given.min():g} to {given.max():g}"
         done = "none of them is learned" if rule == "drop" else f"{target} {values[kept]:g} of {material_id[kept]} is"
         done += "" if rule == "drop" else f" learned, the {rule}"
         for row in rows:
@@ -98,6 +105,35 @@ def settle(
                 usable[row] = False
                 refused.append(Refusal(str(material_id[row]), "label", f"{span}: {done}", str(hashes[row])))
     return Settled(usable, values, refused, notes)
+
+
+def crystal_keys(
+    structures: Any, usable: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.object_]:
+    """(n,) content hashes; of a crystal that comes in another cell or setting, that of its first entry.
+
+    Compared are only structures of formulas whose labels differ, for at most `LONGEST_SEARCH` seconds: what agrees
+    needs no rule.
+
+    Args:
+        structures: n structures, compositions or a catalogue.
+        usable: (n,) which of them have a label.
+        values: (n,) the labels.
+    """
+    keys = np.array(structures.hashes, dtype=object)
+    if isinstance(structures, Compositions):
+        return keys
+    formulas = np.asarray(
+        (structures.lines if isinstance(structures, Catalogue) else structures).formulas, dtype=object
+    )
+    groups = _apart(formulas, usable, values)
+    if not groups:
+        return keys
+    rows = np.sort(np.concatenate(groups))
+    part = structures.take(rows)
+    found = same_crystal(part.structures() if isinstance(part, Catalogue) else part, seconds=LONGEST_SEARCH)
+    keys[rows] = keys[rows[found.of]]
+    return keys
 
 
 def _apart(
