@@ -84,7 +84,15 @@ def pull_source(
 
 
 @task(task_run_name="pull {dataset} from the Materials Project", cache_policy=NO_CACHE)
-def refresh(dataset: str, store: Store, query: MaterialsQuery | None, watch: Watcher | None = None) -> dict[str, Any]:
+def refresh(
+    dataset: str,
+    store: Store,
+    query: MaterialsQuery | None,
+    watch: Watcher | None = None,
+    labels: str | None = None,
+    id_column: str = "material_id",
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Fetch what is new or has changed into structures/pages, where the campaign's own pull finds it.
 
     Args:
@@ -92,6 +100,9 @@ def refresh(dataset: str, store: Store, query: MaterialsQuery | None, watch: Wat
         store: of the campaign.
         query: of the campaign, so that its pages are the same ones.
         watch: is told how far it is.
+        labels: CSV of the entries that are pulled.
+        id_column: of its identifiers.
+        options: further arguments of `pull`.
 
     Returns:
         Counts of the pull, with the version of the database.
@@ -99,7 +110,10 @@ def refresh(dataset: str, store: Store, query: MaterialsQuery | None, watch: Wat
     # The file that the last screening was made from stays as it is: what it ranked is compared with it.
     target = ahead_name(dataset)
     try:
-        pulled = pull_into(store, target, MATERIALS_PROJECT, query=query, watch=watch, pages=PAGES)
+        pulled = pull_into(
+            store, target, MATERIALS_PROJECT, labels=labels, id_column=id_column, query=query, watch=watch,
+            pages=PAGES, options=options,
+        )  # fmt: skip
     finally:
         store.remove(target)
         store.remove(target.removesuffix(".parquet") + ".json")
@@ -124,11 +138,13 @@ def select(
     only_elements: Sequence[str],
     exclude_seen: bool,
     repeats: str = "median",
+    unit: str = "",
 ) -> Selection:
     """Say which labels and candidates are used; see `atomsets_core.jobs.structures`."""
     chosen = jobs.select(
-        store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen, repeats
-    )
+        store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen, repeats,
+        unit,
+    )  # fmt: skip
     get_run_logger().info(
         "%d labels to learn from, %d candidates to rank, %d filtered out",
         len(chosen.training),

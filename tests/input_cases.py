@@ -134,16 +134,15 @@ def tables() -> dict[str, str]:
     }  # fmt: skip
 
 
-def _cubic(symbols: tuple[str, str], a: float) -> Structure:
-    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), list(symbols), [[0, 0, 0], [0.5] * 3])
+def _salt(symbols: tuple[str, str], a: float) -> Structure:
+    """The primitive cell of rock salt."""
+    return Structure(0.5 * a * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]), list(symbols), [[0, 0, 0], [0.5] * 3])
 
 
 def salts(n: int = 30) -> dict[str, Structure]:
     """Rock-salt structures by identifier, no two alike."""
     pairs = [(metal, anion) for metal in _METALS[:12] for anion in ("O", "S", "Se")][:n]
-    return {
-        f"mp-{10003 + 7 * i}": _cubic(pair, 4.2 + 0.05 * i).get_primitive_structure() for i, pair in enumerate(pairs)
-    }
+    return {f"mp-{10003 + 7 * i}": _salt(pair, 4.2 + 0.05 * i) for i, pair in enumerate(pairs)}
 
 
 def write_cases(place: Path) -> None:
@@ -199,7 +198,7 @@ def _write_folders(place: Path, known: dict[str, Structure], values: dict[str, f
     rows = [f"{called},{values[name]}" for called, name in zip(spelled, names, strict=True)]
     (place / "ids/labels.csv").write_text("\n".join(["id,K", *rows]) + "\n")
     (place / "ids/shifted.csv").write_text("id,K\n" + "".join(f"{name},{values[name]},ok\n" for name in names))
-    diamond = Structure.from_spacegroup("Fd-3m", Lattice.cubic(3.567), ["C"], [[0, 0, 0]])
+    diamond = Structure(_salt(("C", "C"), 3.567).lattice, ["C", "C"], [[0, 0, 0], [0.25] * 3])
     graphite = Structure(Lattice.hexagonal(2.46, 6.7), ["C"] * 4,
                          [[0, 0, 0.25], [1 / 3, 2 / 3, 0.25], [0, 0, 0.75], [2 / 3, 1 / 3, 0.75]])  # fmt: skip
     rows = []
@@ -244,8 +243,7 @@ def _write_json(place: Path, known: dict[str, Structure], values: dict[str, floa
 
 
 def _write_formats(place: Path) -> None:
-    salt, magnesia = _cubic(("Na", "Cl"), 5.6).get_primitive_structure(), _cubic(("Mg", "O"), 4.2)
-    magnesia = magnesia.get_primitive_structure()
+    salt, magnesia = _salt(("Na", "Cl"), 5.6), _salt(("Mg", "O"), 4.2)
     entries = []
     for structure, name in ((salt, "mp-22862"), (magnesia, "mp-1265")):
         entry = ComputedStructureEntry(
@@ -282,7 +280,7 @@ def _write_formats(place: Path) -> None:
     for name, (pair, a) in zip(
         names, ((("Mg", "O"), 4.2), (("Na", "Cl"), 5.6), (("Li", "F"), 4.0), (("Ca", "O"), 4.8)), strict=True
     ):
-        s = _cubic(pair, a).get_primitive_structure()
+        s = _salt(pair, a)
         lattice = " ".join(f"{x:.6f}" for x in s.lattice.matrix.ravel())
         atoms = [f"{site.specie.symbol} {' '.join(f'{x:.6f}' for x in site.coords)}" for site in s]
         blocks.append(

@@ -126,7 +126,7 @@ class Written:
 
 
 def write_predictions(blocks: Iterable[Block], store: Store, name: str) -> Written:
-    """Write predictions as they come, as CSV or Parquet by the ending of the name; the file appears when all are there."""
+    """Write predictions as they come, as CSV or Parquet by the name's ending; the file appears when all are there."""
     found = Written()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(store.replacing(name))

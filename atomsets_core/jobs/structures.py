@@ -30,10 +30,12 @@ from atomsets_core.sources import (
     PulledFile,
     SourceError,
     already_seen_lines,
+    crystal_keys,
     filter_reasons,
     label_values,
     settle,
     sizes_differ,
+    unit_of,
     unread_filters,
     usable_labels,
 )
@@ -77,6 +79,7 @@ def select(
     only_elements: Sequence[str],
     exclude_seen: bool,
     repeats: str = RULES[0],
+    unit: str = "",
 ) -> Selection:
     """Usable labels of the training data; candidates that pass the filters and are not in the training data.
 
@@ -91,10 +94,13 @@ def select(
         only_elements: that a candidate may hold; all where none is named.
         exclude_seen: leave out what is in the training data.
         repeats: what becomes of labels of one content that differ, see `settle`.
+        unit: of the target, as the campaign has it.
 
     Raises:
-        SourceError: no label or no candidate is left; the message counts the reasons.
+        SourceError: no label or no candidate is left, and the message counts the reasons; or a unit that the source of
+            the labels contradicts.
     """
+    units = agreed_units(training.provenance, candidates.provenance, target, unit)
     labelled, values, unlabelled, notes = with_labels(store, training, target, transform, repeats)
     offered = Catalogue.open(store, candidates.name)
     columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
@@ -115,12 +121,36 @@ def select(
         values=values,
         candidates=offered.take(kept),
         filtered=dict(filtered.most_common()),
-        notes=notes,
+        notes=[*units, *notes],
         refused=[
             *(("training", refusal) for refusal in [*training.refused, *unlabelled]),
             *(("candidates", refusal) for refusal in [*candidates.refused, *unread.values()]),
         ],
     )
+
+
+def agreed_units(training: Mapping[str, Any], candidates: Mapping[str, Any], target: str, unit: str) -> list[str]:
+    """A sentence where candidates hold the target in another unit than it is learned in.
+
+    Args:
+        training: provenance of the labels.
+        candidates: provenance of the candidates.
+        target: column of the labels.
+        unit: as the campaign has it.
+
+    Raises:
+        SourceError: the source of the labels says another unit than the campaign.
+    """
+    try:
+        learned = unit_of(training, [target], unit)
+    except ValueError as error:
+        raise SourceError(str(error)) from None
+    try:
+        unit_of(candidates, [target], learned)
+    except ValueError:
+        offered = unit_of(candidates, [target], "")
+        return [f"candidates hold {target} in {offered}, and it is learned in {learned}: predictions are in {learned}"]
+    return []
 
 
 def with_labels(
@@ -143,9 +173,10 @@ def with_labels(
     usable, unlabelled = usable_labels(named, target, transform)
     values = label_values(named, target)
     beside = named.columns
-    if pd.Series(known.hashes).duplicated().any():  # what tells them apart may stand in any column
+    keys = crystal_keys(known, usable, values)
+    if pd.Series(keys).duplicated().any():  # what tells them apart may stand in any column
         beside = known.columns([name for name in known.schema.names if name not in OWN])
-    settled = settle(known.material_id, known.hashes, usable, values, beside, target, repeats)
+    settled = settle(known.material_id, known.hashes, usable, values, beside, target, repeats, keys)
     notes = [*sizes_differ(training.provenance, [target], known.lines.n_atoms), *settled.notes]
     return known.take(settled.usable), settled.values[settled.usable], [*unlabelled, *settled.refused], notes
 

@@ -32,6 +32,7 @@ from atomsets_core.sources import (
     Catalogue,
     Pulled,
     SourceError,
+    crystal_keys,
     label_values,
     read,
     settle,
@@ -78,9 +79,11 @@ def train_on(
     sizes = pulled.structures.lines if isinstance(pulled.structures, Catalogue) else pulled.structures
     notes = sizes_differ(pulled.provenance, names, sizes.n_atoms)
     if len(names) == 1 and not isinstance(model, AtomSetsClassifier):
+        keys = crystal_keys(pulled.structures, usable, values)
         settled = settle(
-            pulled.structures.material_id, pulled.structures.hashes, usable, values, pulled.columns, names[0], repeats
-        )
+            pulled.structures.material_id, pulled.structures.hashes, usable, values, pulled.columns, names[0], repeats,
+            keys,
+        )  # fmt: skip
         usable, values = settled.usable, settled.values
         unlabelled = [*unlabelled, *settled.refused]
         notes += settled.notes

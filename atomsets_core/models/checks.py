@@ -27,7 +27,8 @@ def out_of_fold_scores(model: Model, values: npt.NDArray[Any], targets: Sequence
 
     Returns:
         For regression mae, rmse, r2 (on the model's scale), mae_in_unit, coverage; with several targets these of each
-        by name, under "targets"; None for one that isn't defined: r2 of equal labels, coverage where labels are too few. For classification `class_scores`.
+        by name, under "targets"; None for one that isn't defined: r2 of equal labels, coverage where labels are too
+        few. For classification `class_scores`.
 
     Raises:
         ValueError: the model was trained without folds.

@@ -23,6 +23,7 @@ from .matbench import TASKS as TASKS
 from .matbench import Dataset as Dataset
 from .matbench import Task as Task
 from .matbench import load_dataset as load_dataset
+from .materials_project.fields import is_field as is_field
 from .materials_project.query import Bounds as Bounds
 from .materials_project.query import MaterialsQuery as MaterialsQuery
 from .pull import MATERIALS_PROJECT as MATERIALS_PROJECT
@@ -32,6 +33,7 @@ from .pull import pull as pull
 from .pull import pull_into as pull_into
 from .pull import read_blocks as read_blocks
 from .selection import already_seen_lines as already_seen_lines
+from .selection import crystal_keys as crystal_keys
 from .selection import deduplicate_file as deduplicate_file
 from .selection import filter_reasons as filter_reasons
 from .selection import label_values as label_values

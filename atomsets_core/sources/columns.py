@@ -318,6 +318,7 @@ def settle(
     columns: pd.DataFrame,
     target: str,
     rule: str = RULES[0],
+    keys: Sequence[Any] | npt.NDArray[Any] | None = None,
 ) -> Settled:
     """One label for each content that has several which differ; a content whose labels agree stays as it is.
 
@@ -329,13 +330,14 @@ def settle(
         columns: n rows, what stood beside the structures.
         target: name of the labels.
         rule: one of `RULES`; "latest" goes by a column of dates or years, else by the order of the source.
+        keys: (n,) what rows of one crystal share, see `crystal_keys`; the content hashes without.
 
     Raises:
         ValueError: an unknown rule.
     """
     if rule not in RULES:
         raise ValueError(f"repeats = {rule!r}: there are {', '.join(RULES)}")
-    groups = _apart(np.asarray(hashes, dtype=object), usable, values)
+    groups = apart(np.asarray(hashes if keys is None else keys, dtype=object), usable, values)
     if not groups:
         return Settled(usable, values)
     notes = [_said(groups, values, columns, target, rule, material_id)]
@@ -350,7 +352,8 @@ def settle(
             kept = rows[-1] if when is None else rows[int(np.lexsort((np.arange(len(rows)), when[rows]))[-1])]
         elif rule != "drop":
             values[kept] = np.median(given) if rule == "median" else np.mean(given)
-        span = f"one of {len(rows)} labels of the same content, {given.min():g} to {given.max():g}"
+        what = "content" if len({str(hashes[row]) for row in rows}) == 1 else "crystal"
+        span = f"one of {len(rows)} labels of the same {what}, {given.min():g} to {given.max():g}"
         done = "none of them is learned" if rule == "drop" else f"{target} {values[kept]:g} of {material_id[kept]} is"
         done += "" if rule == "drop" else f" learned, the {rule}"
         for row in rows:
@@ -360,7 +363,7 @@ def settle(
     return Settled(usable, values, refused, notes)
 
 
-def _apart(
+def apart(
     hashes: npt.NDArray[np.object_], usable: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]
 ) -> list[npt.NDArray[np.int64]]:
     """Rows of each content whose labels differ."""

@@ -175,6 +175,14 @@ def spellings(name: str) -> list[str]:
     return [spelling for spelling in dict.fromkeys(found) if spelling]
 
 
+def project_id(name: object) -> str | None:
+    """The identifier of the Materials Project that is meant, as it shows it (mp-22862); None where none is."""
+    for spelling in spellings(str(name).strip()):
+        if re.fullmatch(r"(?:mp|mvc)-(?:[1-9]\d*|[a-z]{3,8})", spelling):
+            return spelling
+    return None
+
+
 def _in_numbers(name: str) -> str:
     if re.fullmatch(r"(?:mp|mvc)-\d+", name):
         return name

@@ -111,7 +111,8 @@ def pull(
     if source == MATERIALS_PROJECT:
         raise SourceError(
             "the Materials Project is pulled into a folder first, so that nothing that came is lost: `atomsets pull mp "
-            "--out DIR`, then give DIR/structures.parquet. A campaign takes mp as its source directly"
+            "--out DIR`, with --labels for values of your own, then give DIR/structures.parquet. A campaign takes mp "
+            "as its source directly"
         )
     if compositions and labels is None and (found := read_compositions(source, id_column, table)) is not None:
         return found
@@ -139,9 +140,9 @@ def pull_into(
         store: of the file.
         target: name of the file, ending in .parquet.
         source: as in `pull`, or "mp": the Materials Project, which never is in memory as a whole.
-        labels: as in `pull`.
+        labels: as in `pull`; for the Materials Project the table also says which entries are pulled.
         id_column: as in `pull`.
-        query: of the Materials Project; all of it without one.
+        query: of the Materials Project; all of it without one, or all that `labels` names.
         watch: is told how far a pull is.
         pages: folder of the store for what has come of a pull that isn't finished.
         options: further arguments of `pull`.
@@ -152,7 +153,11 @@ def pull_into(
     """
     if source == MATERIALS_PROJECT:
         if labels:
-            raise SourceError("labels go with files; for the Materials Project name the numbers in query.fields")
+            from atomsets_core.sources.materials_project.labels import pull_labelled
+
+            how = (options or {}).get("table", FOUND_OUT)
+            asked = query or MaterialsQuery()
+            return pull_labelled(asked, store, target, str(labels), id_column, how, watch, pages)
         return pull_materials_project(query or MaterialsQuery(), store, target, watch, pages)
     if query is not None:
         raise SourceError(f"a query goes with the source {MATERIALS_PROJECT!r}, not with {source!r}")

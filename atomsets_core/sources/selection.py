@@ -20,14 +20,25 @@ from pymatgen.core import Element
 
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, without_duplicates
 from atomsets_core.sources.catalogue import OWN, Catalogue, Lines, rewrite
-from atomsets_core.sources.columns import UNREAD, find_column, numbers_of
+from atomsets_core.sources.columns import UNREAD, apart, find_column, numbers_of
 from atomsets_core.storage import HashIndex, Store
-from atomsets_core.structures import CrystalsByFormula, Progress, ProgressLog, Refusal, Structures, same_crystal
+from atomsets_core.structures import (
+    Compositions,
+    CrystalsByFormula,
+    Progress,
+    ProgressLog,
+    Refusal,
+    Structures,
+    same_crystal,
+)
 from atomsets_core.transforms import find_transform
 
 Kind = Literal["id", "content", "structure"]
 
 KINDS: tuple[Kind, ...] = ("id", "content", "structure")
+
+LONGEST_SEARCH = 120.0
+"""Seconds after which no more crystals with labels that differ are compared."""
 
 
 def deduplicate(pulled: Pulled, by: Sequence[str], *, prefer: str | None = None, seconds: float = 600.0) -> Pulled:
@@ -265,6 +276,35 @@ def usable_classes(pulled: Pulled, target: str) -> tuple[npt.NDArray[np.bool_], 
         for i in np.flatnonzero(missing)
     ]
     return ~missing, values, refused
+
+
+def crystal_keys(
+    structures: Any, usable: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.object_]:
+    """(n,) content hashes; of a crystal that comes in another cell or setting, that of its first entry.
+
+    Compared are only structures of formulas whose labels differ, for at most `LONGEST_SEARCH` seconds: what agrees
+    needs no rule.
+
+    Args:
+        structures: n structures, compositions or a catalogue.
+        usable: (n,) which of them have a label.
+        values: (n,) the labels.
+    """
+    keys = np.array(structures.hashes, dtype=object)
+    if isinstance(structures, Compositions):
+        return keys
+    formulas = np.asarray(
+        (structures.lines if isinstance(structures, Catalogue) else structures).formulas, dtype=object
+    )
+    groups = apart(formulas, usable, values)
+    if not groups:
+        return keys
+    rows = np.sort(np.concatenate(groups))
+    part = structures.take(rows)
+    found = same_crystal(part.structures() if isinstance(part, Catalogue) else part, seconds=LONGEST_SEARCH)
+    keys[rows] = keys[rows[found.of]]
+    return keys
 
 
 def already_seen(candidates: Structures, training: Structures) -> npt.NDArray[np.object_]:

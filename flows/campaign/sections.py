@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from atomsets_core.discovery import ACQUISITIONS, KINDS, PREFERRED, UCB, takers
 from atomsets_core.models import ACTIVATIONS, POOLINGS
 from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
-from atomsets_core.sources import MATERIALS_PROJECT, RULES, MaterialsQuery, TableOptions
+from atomsets_core.sources import MATERIALS_PROJECT, RULES, MaterialsQuery, TableOptions, is_field
 from atomsets_core.transforms import NONE, TRANSFORMS, purposes
 from atomsets_flows.campaign.base import Range, Section
 from atomsets_flows.campaign.cluster import Cluster
@@ -88,7 +88,9 @@ class Training(Tables):
     query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
     optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     labels: str | None = Field(
-        None, description="CSV or spreadsheet with the labels, for a source that holds structures alone."
+        None,
+        description="CSV or spreadsheet with the labels, for a source that holds structures alone; with mp, of "
+        "identifiers and values: only these entries are pulled.",
     )
     id_column: str = Field("material_id", description=ID_COLUMN)
     target: str = Field(description="Column of the values.")
@@ -119,8 +121,8 @@ class Training(Tables):
         return self.model_dump(mode="json", exclude=unused)
 
     def materials_query(self) -> MaterialsQuery | None:
-        """The query with the target among its fields; None for other sources."""
-        return _complete_query(self.source, self.query, [self.target])
+        """The query with the target among its fields, unless labels bring it; None for other sources."""
+        return _complete_query(self.source, self.query, [] if self.labels else [self.target])
 
 
 class Candidates(Tables):
@@ -137,7 +139,9 @@ class Candidates(Tables):
     query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
     optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
     labels: str | None = Field(
-        None, description="CSV or spreadsheet with columns to filter on, for a source of structures alone."
+        None,
+        description="CSV or spreadsheet with columns to filter on, for a source of structures alone; with mp, only the "
+        "entries it names are pulled.",
     )
     id_column: str = Field("material_id", description=ID_COLUMN)
     filters: dict[str, Range] = Field(
@@ -183,6 +187,8 @@ class Candidates(Tables):
     def materials_query(self) -> MaterialsQuery | None:
         """The query with the stability and what is filtered on among its fields; None for other sources."""
         filtered = [name for name in self.filters if name not in ("n_atoms", "n_elements")]
+        if self.labels:  # columns that the database doesn't know are theirs
+            filtered = [name for name in filtered if is_field(name)]
         return _complete_query(self.source, self.query, list(dict.fromkeys(["energy_above_hull", *filtered])))
 
 

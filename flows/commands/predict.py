@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from atomsets_flows.commands.terminal import console, fail, peak_memory, tell_notes, tell_refused
+from atomsets_flows.commands.terminal import (
+    Decimal,
+    IdColumn,
+    Separator,
+    Sheet,
+    console,
+    fail,
+    peak_memory,
+    tell_notes,
+    tell_refused,
+)
 from atomsets_flows.server import quiet_warnings
 
 LISTED = 1000
@@ -28,14 +38,10 @@ def predict(
     store: Annotated[
         str | None, typer.Option(help="Feature store: features it has are read, those it lacks are made and kept.")
     ] = None,
-    id_column: Annotated[
-        str, typer.Option(help="Column of the identifiers, for a file that has one; two together: split,id.")
-    ] = "material_id",
-    separator: Annotated[
-        str, typer.Option(help="Between the columns of a table: , ; | tab or space; found out without it.")
-    ] = "",
-    decimal: Annotated[str, typer.Option(help="Decimal mark of a table, . or ,; found out without it.")] = "",
-    sheet: Annotated[str, typer.Option(help="Sheet of a spreadsheet; the first without it.")] = "",
+    id_column: IdColumn = "material_id",
+    separator: Separator = "",
+    decimal: Decimal = "",
+    sheet: Sheet = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print counts, and what has no prediction, as one JSON line on stdout.")
     ] = False,

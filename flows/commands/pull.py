@@ -13,6 +13,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from atomsets_flows.commands.terminal import Decimal, IdColumn, Separator, Sheet
+
 
 class OptionError(Exception):
     """An option of the command line that can't be; the message says what to change."""
@@ -26,16 +28,15 @@ def pull(
     ] = None,
     field: Annotated[list[str] | None, typer.Option(help="A number to pull beside the structures, for mp.")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="CSV or spreadsheet with more columns, for files of structures alone.")
+        str | None,
+        typer.Option(
+            help="CSV or spreadsheet with more columns; for mp, of identifiers: only these entries are pulled."
+        ),
     ] = None,
-    id_column: Annotated[
-        str, typer.Option(help="Column of the identifiers, for a file that has one; two together: split,id.")
-    ] = "material_id",
-    separator: Annotated[
-        str, typer.Option(help="Between the columns of a table: , ; | tab or space; found out without it.")
-    ] = "",
-    decimal: Annotated[str, typer.Option(help="Decimal mark of a table, . or ,; found out without it.")] = "",
-    sheet: Annotated[str, typer.Option(help="Sheet of a spreadsheet; the first without it.")] = "",
+    id_column: IdColumn = "material_id",
+    separator: Separator = "",
+    decimal: Decimal = "",
+    sheet: Sheet = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print counts as one JSON line on stdout.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where an unexpected error came from.")] = False,
 ) -> None:
@@ -43,6 +44,7 @@ def pull(
 
     Examples:
       atomsets pull mp --out stable --filter energy_above_hull=:0.05 --filter nelements=2:3 --field band_gap
+      atomsets pull mp --out mine --labels values.csv    # the entries that a table of yours names, with its values
       atomsets pull my-cifs/ --out mine
     """
     from atomsets_core.sources import (

@@ -6,7 +6,7 @@ import resource
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from atomsets_core.structures import Refusal
 
 console = Console(stderr=True)
+
+IdColumn = Annotated[
+    str, typer.Option(help="Column of the identifiers, for a file that has one; two together: split,id.")
+]
+Separator = Annotated[
+    str, typer.Option(help="Between the columns of a table: , ; | tab or space; found out without it.")
+]
+Decimal = Annotated[str, typer.Option(help="Decimal mark of a table, . or ,; found out without it.")]
+Sheet = Annotated[str, typer.Option(help="Sheet of a spreadsheet; the first without it.")]
 
 
 @contextmanager

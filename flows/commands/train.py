@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from atomsets_core.transforms import NONE, find_transform, purposes
-from atomsets_flows.commands.terminal import Bars, check_writable, console, fail, peak_memory, tell_notes, tell_refused
+from atomsets_flows.commands.terminal import (
+    Bars,
+    Decimal,
+    IdColumn,
+    Separator,
+    Sheet,
+    check_writable,
+    console,
+    fail,
+    peak_memory,
+    tell_notes,
+    tell_refused,
+)
 from atomsets_flows.server import quiet_warnings
 
 
@@ -32,14 +44,10 @@ def train(
     labels: Annotated[
         str | None, typer.Option(help="CSV or spreadsheet with the values, for structures that come alone.")
     ] = None,
-    id_column: Annotated[
-        str, typer.Option(help="Column of the identifiers, for a file that has one; two together: split,id.")
-    ] = "material_id",
-    separator: Annotated[
-        str, typer.Option(help="Between the columns of a table: , ; | tab or space; found out without it.")
-    ] = "",
-    decimal: Annotated[str, typer.Option(help="Decimal mark of a table, . or ,; found out without it.")] = "",
-    sheet: Annotated[str, typer.Option(help="Sheet of a spreadsheet; the first without it.")] = "",
+    id_column: IdColumn = "material_id",
+    separator: Separator = "",
+    decimal: Decimal = "",
+    sheet: Sheet = "",
     repeats: Annotated[
         str,
         typer.Option(help="Of values of one structure that differ, learn the median, mean, latest, drop or keep all."),

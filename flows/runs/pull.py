@@ -51,7 +51,10 @@ def pull(campaign: Campaign, out: str | None = None) -> dict[str, Any] | State:
         with provided(needed(campaign, target)), store.lock():
             for name, section in databases.items():
                 query = section.materials_query()
-                counts[name] = refresh(name, store, query, Pulling(name, campaign.name))
+                counts[name] = refresh(
+                    name, store, query, Pulling(name, campaign.name), section.labels, section.id_column,
+                    section.pull_options(),
+                )  # fmt: skip
     except BusyError as error:
         get_run_logger().info("%s: it pulls for itself", error)
         return Completed(name="Campaign at work", message=str(error))

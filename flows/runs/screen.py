@@ -251,6 +251,7 @@ class CampaignRun:
             candidates.only_elements,
             candidates.exclude_seen,
             training.repeats,
+            training.unit,
         )
         for said in chosen.notes:
             note(said)

@@ -44,6 +44,8 @@ class Database:
                 ("frac", pa.large_list(pa.float32() if _is_single(table, "frac") else pa.float64())),
             )
         )
+        formulas = table["formula"].to_pylist() if "formula" in table.column_names else [""] * len(self.ids)
+        self.formulas = np.array(formulas, dtype=object)
         n = len(self.ids)
         offsets = self._z.offsets.to_numpy()
         self.holds = np.zeros((n, 119), dtype=bool)
@@ -133,6 +135,8 @@ class Database:
                 [self.row_of[name] for name in map(spelled, asked["material_ids"].split(",")) if name in self.row_of]
             ] = True
             mask &= chosen
+        if "formula" in asked:
+            mask &= np.isin(self.formulas, asked["formula"].split(","))
         for symbol in filter(None, asked.get("elements", "").split(",")):
             mask &= self.holds[:, Element(symbol).Z]
         for symbol in filter(None, asked.get("exclude_elements", "").split(",")):

@@ -207,13 +207,22 @@ def _with_energies(pulled: Pulled, kinds: set[str]) -> Pulled:
 
 
 def _with_labels(pulled: Pulled, names: list[str], labels: str | Path, id_column: str, options: TableOptions) -> Pulled:
+    table, name, digest = read_labels(labels, options)
+    joined = join_labels(pulled, names, table, name, id_column)
+    return replace(joined, provenance={**joined.provenance, "labels": name, "labels_sha256": digest})
+
+
+def read_labels(labels: str | Path, options: TableOptions) -> tuple[TextTable, str, str]:
+    """A table of labels, what messages call it, and its sha256.
+
+    Raises:
+        SourceError: it doesn't exist, or is no table.
+    """
     place = Path(labels).expanduser()
     if not place.is_file() or kind_and_stem(place.name)[0] not in TABLES:
         wrong = "isn't one" if place.exists() else "doesn't exist"
         raise SourceError(f"{labels}: labels are read from a CSV file or a spreadsheet, and this {wrong}")
-    table = _label_table(replace(file_on_disk(place), table=options), str(labels))
-    joined = join_labels(pulled, names, table, place.name, id_column)
-    return replace(joined, provenance={**joined.provenance, "labels": place.name, "labels_sha256": sha256_of(place)})
+    return _label_table(replace(file_on_disk(place), table=options), str(labels)), place.name, sha256_of(place)
 
 
 def _label_table(file: StructureFile, where: str) -> TextTable:

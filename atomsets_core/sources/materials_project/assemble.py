@@ -44,7 +44,7 @@ def assemble(
         endpoint: where the pages came from.
         counts: of this run, handed on.
     """
-    refused = _refusals(pages)
+    refused = _refusals(query, pages)
     digest = pages.digest()
     about = target.removesuffix(".parquet") + ".json"
     before = _provenance_before(store, target, about)
@@ -84,8 +84,8 @@ def _provenance_before(store: Store, target: str, about: str) -> dict[str, Any]:
     return found if isinstance(found, dict) and found.get("sha256") == digest.hexdigest() else {}
 
 
-def _refusals(pages: PageStore) -> list[Refusal]:
-    """Entries without a structure in the file, and why."""
+def _refusals(query: MaterialsQuery, pages: PageStore) -> list[Refusal]:
+    """Entries without a structure in the file, and why, those included that were asked for by name."""
     latest, withdrawn = pages.latest(), pages.withdrawn()
     refused = [
         refusal
@@ -96,6 +96,11 @@ def _refusals(pages: PageStore) -> list[Refusal]:
     for material_id, about in withdrawn.items():
         if about["status"] in _WITHDRAWN:
             refused.append(Refusal(material_id, "pull", _WITHDRAWN[about["status"]].format(**about)))
+    others = set(query.asked()) - {"material_ids", "fields", "include_gnome"}
+    why = "the Materials Project has no such entry, or has deprecated it"
+    why += "" if query.include_gnome else ", or it is GNoME's (include_gnome)"
+    why += f", or {' and '.join(sorted(others))} leave it out" if others else ""
+    refused += [Refusal(name, "pull", why) for name in query.material_ids if name not in latest]
     return refused
 
 

@@ -119,6 +119,15 @@ def column(name: str) -> Column:
     return Column(name, endpoint, tuple(inside.split(".")), _NUMBERS[endpoint].get(inside, ""), is_flag)
 
 
+def is_field(name: str) -> bool:
+    """Whether `column` takes the name."""
+    try:
+        column(name)
+    except ValueError:
+        return False
+    return True
+
+
 def top_level(columns: Iterable[Column]) -> list[str]:
     """The keys of a document that hold these columns, for the `_fields` of a request."""
     return list(dict.fromkeys(column.path[0] for column in columns))

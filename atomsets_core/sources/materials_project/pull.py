@@ -8,8 +8,7 @@ between two pages, a release in the middle of a pull and next week's pull are on
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,11 +20,8 @@ from atomsets_core.sources.materials_project.client import Client, DoubtfulReply
 from atomsets_core.sources.materials_project.documents import read_columns, read_documents, updated
 from atomsets_core.sources.materials_project.fields import SUMMARY, top_level
 from atomsets_core.sources.materials_project.pages import PageStore, State, count_ids
-from atomsets_core.sources.materials_project.query import MaterialsQuery
+from atomsets_core.sources.materials_project.query import IDS_IN_A_REQUEST, MaterialsQuery, chunks
 from atomsets_core.storage import Store
-
-IDS_IN_A_REQUEST = 200
-"""Identifiers that fit into an address every server takes (some 3,000 characters)."""
 
 TRIES = 3
 """Times that a listing which doesn't add up is asked for, or a pull made during which the database changes."""
@@ -216,7 +212,7 @@ class _Pull:
         self.counts["changed"] = len(wanted) - self.counts["new"]
         self.watch.total(len(wanted))
         fields = ["material_id", "last_updated", "structure", *top_level(self.summary)]
-        for some in _chunks(wanted):
+        for some in chunks(wanted):
             self._store(self._by_ids(SUMMARY, some, {"deprecated": False}, fields), version)
         self._mark_withdrawn(there, version)
 
@@ -295,7 +291,7 @@ class _Pull:
         before = self.pages.withdrawn()
         withdrawn = {i: about for i, about in before.items() if i not in there}
         lost = [i for i in self.pages.known() if i not in there and i not in withdrawn]
-        for some in _chunks(lost):
+        for some in chunks(lost):
             for deprecated, status in ((True, "deprecated"), (False, "outside")):
                 left = [i for i in some if i not in withdrawn]
                 if left:
@@ -318,7 +314,7 @@ class _Pull:
         ids = [i for i in self.pages.known() if i not in self.pages.withdrawn()]
         documents: list[dict[str, Any]] = []
         if len(ids) <= 10 * IDS_IN_A_REQUEST:
-            for some in _chunks(ids):
+            for some in chunks(ids):
                 documents += self._by_ids(endpoint, some, {}, fields, some=True)
         else:
             documents = self._collect_all(endpoint, fields)
@@ -340,9 +336,7 @@ class _Pull:
         )
 
     def _refuse_nothing(self) -> None:
-        raise SourceError(
-            f"no entry of the Materials Project matches {self.query.asked() or 'the query'}: loosen the query"
-        )
+        raise SourceError(f"no entry of the Materials Project matches {self.query.told()}: loosen the query")
 
 
 def _check_ids(reply: Reply) -> None:
@@ -351,8 +345,3 @@ def _check_ids(reply: Reply) -> None:
             normalise(document.get("material_id"))
         except ValueError as error:
             raise DoubtfulReplyError(str(error)) from None
-
-
-def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for number in range(math.ceil(len(ids) / IDS_IN_A_REQUEST)):
-        yield ids[number * IDS_IN_A_REQUEST : (number + 1) * IDS_IN_A_REQUEST]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pymatgen.core import Element
 
+from atomsets_core.sources.identifiers import project_id
 from atomsets_core.sources.materials_project.fields import SUMMARY, Column, column
+from atomsets_core.structures import from_formulas
 
 GNOME = "gnome_r2scan_statics"
 """The batch of the database that came from GNoME."""
+
+IDS_IN_A_REQUEST = 200
+"""Identifiers, formulas or systems that fit into an address every server takes (some 3,000 characters)."""
 
 _NETWORK = ("page_size", "requests_per_second", "attempts", "first_wait", "timeout")
 
@@ -47,6 +53,10 @@ class MaterialsQuery(BaseModel):
     chemsys: list[str] = Field(
         default_factory=list, description='Chemical systems, e.g. "Fe-O"; one alone may have wildcards: "Fe-O-*".'
     )
+    material_ids: list[str] = Field(
+        default_factory=list, description="Identifiers, in either spelling: mp-22862 or mp-aaaabhvi."
+    )
+    formulas: list[str] = Field(default_factory=list, description='Formulas of whole compounds, e.g. "Fe2O3".')
     nelements: Bounds | None = Field(default=None, description="How many elements.")
     nsites: Bounds | None = Field(default=None, description="How many sites in the cell.")
     energy_above_hull: Bounds | None = Field(default=None, description="Energy above the convex hull, eV/atom.")
@@ -98,6 +108,23 @@ class MaterialsQuery(BaseModel):
         ordered = (sorted(system.split("-"), key=lambda symbol: (symbol == "*", symbol)) for system in systems)
         return list(dict.fromkeys("-".join(symbols) for symbols in ordered))
 
+    @field_validator("material_ids")
+    @classmethod
+    def _are_identifiers(cls, names: list[str]) -> list[str]:
+        found = [project_id(name) for name in names]
+        if None in found:
+            wrong = names[found.index(None)]
+            raise ValueError(f"{wrong!r} is no identifier of the Materials Project, e.g. mp-22862")
+        return list(dict.fromkeys(name for name in found if name))
+
+    @field_validator("formulas")
+    @classmethod
+    def _are_formulas(cls, texts: list[str]) -> list[str]:
+        found, refused = from_formulas(texts)
+        if refused:
+            raise ValueError(refused[0].reason)
+        return list(dict.fromkeys(found.formulas))
+
     @field_validator("fields")
     @classmethod
     def _are_fields(cls, names: list[str]) -> list[str]:
@@ -147,22 +174,42 @@ class MaterialsQuery(BaseModel):
         first, and so on, are disjoint and are all.
         """
         if not self.any_elements:
-            return [self._parameters(self.elements, self.exclude_elements)]
-        return [
-            self._parameters(
-                list(dict.fromkeys([*self.elements, symbol])), [*self.exclude_elements, *self.any_elements[:i]]
+            wholes = [self._parameters(self.elements, self.exclude_elements)]
+        else:
+            wholes = [
+                self._parameters(
+                    list(dict.fromkeys([*self.elements, symbol])), [*self.exclude_elements, *self.any_elements[:i]]
+                )
+                for i, symbol in enumerate(self.any_elements)
+                # an entry that must hold an earlier one of them is in that one's part already
+                if not set(self.elements) & set(self.any_elements[:i])
+            ]
+        # an entry has one identifier, one formula and one system: the parts of long lists are disjoint too
+        lists = [
+            [(name, ",".join(some)) for some in chunks(values)] or [("", "")]
+            for name, values in (
+                ("material_ids", self.material_ids), ("formula", self.formulas), ("chemsys", self.chemsys)
             )
-            for i, symbol in enumerate(self.any_elements)
-            # an entry that must hold an earlier one of them is in that one's part already
-            if not set(self.elements) & set(self.any_elements[:i])
+        ]  # fmt: skip
+        return [
+            {**whole, **{name: value for name, value in some if name}}
+            for whole in wholes
+            for some in itertools.product(*lists)
         ]
+
+    def told(self) -> str:
+        """What is asked, for messages: lists that are long by their number."""
+        asked = self.asked()
+        for name, value in asked.items():
+            if isinstance(value, list) and len(value) > 5:
+                asked[name] = f"{len(value)} of them"
+        return str(asked or "the query")
 
     def _parameters(self, elements: list[str], excluded: list[str]) -> dict[str, Any]:
         given: dict[str, Any] = {"deprecated": False}
         for name, values in (
             ("elements", elements),
             ("exclude_elements", excluded),
-            ("chemsys", self.chemsys),
             ("has_props", self.has_props),
         ):
             if values:
@@ -188,3 +235,8 @@ class MaterialsQuery(BaseModel):
         """12 hex digits of what is asked and where."""
         text = json.dumps([endpoint, self.asked()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def chunks(values: Sequence[str]) -> list[Sequence[str]]:
+    """The values in as many parts as there are addresses for them."""
+    return [values[start : start + IDS_IN_A_REQUEST] for start in range(0, len(values), IDS_IN_A_REQUEST)]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from pymatgen.core import Lattice, Structure
 
 from atomsets_core.sources.columns import settle
+from atomsets_core.sources.selection import crystal_keys
+from atomsets_core.structures.reading import from_pymatgen
 
 IDS = ["mp-1", "mp-2", "oqmd-1", "mp-3", "oqmd-3", "cod-3", "mp-4", "oqmd-4"]
 HASHES = ["a", "b", "a", "c", "c", "c", "d", "d"]
@@ -55,3 +58,26 @@ def test_labels_that_agree_or_are_not_used_are_left_alone():
     assert not found.notes
     with pytest.raises(ValueError, match="there are median, mean, latest, drop, keep"):
         settle(IDS, HASHES, usable, VALUES, COLUMNS, "K", "first")
+
+
+def test_one_crystal_in_two_cells_is_one_question():
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    caesium_chloride_type = Structure(Lattice.cubic(3.4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    cells = [salt, salt.get_primitive_structure(), caesium_chloride_type, salt.get_primitive_structure() * (2, 1, 1)]
+    batch, refused = from_pymatgen(cells, ["a", "b", "other phase", "c"])
+    assert not refused
+    values, usable = np.array([100.0, 130.0, 60.0, 115.0]), np.ones(4, dtype=bool)
+    keys = crystal_keys(batch, usable, values)
+    assert [name == keys[0] for name in keys] == [True, True, False, True]
+    for rule, learned in (
+        ("median", [115.0, 60.0]),
+        ("mean", [115.0, 60.0]),
+        ("latest", [60.0, 115.0]),
+        ("drop", [60.0]),
+    ):
+        found = settle(batch.material_id, batch.hashes, usable, values, pd.DataFrame(index=range(4)), "K", rule, keys)
+        assert found.values[found.usable].tolist() == learned
+        assert "1 structure or formula with several values of K that differ by 30 %" in found.notes[0]
+        assert all("labels of the same crystal, 100 to 130" in refusal.reason for refusal in found.refused)
+    # labels that agree need no rule, and nothing is compared for them
+    assert list(crystal_keys(batch, usable, np.array([100.0, 101.0, 99.0, 100.0]))) == list(batch.hashes)
