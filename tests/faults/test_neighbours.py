@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.kills import as_toml
+from tests.faults.kills import _is, as_toml
 from tests.faults.mini import campaign, write_inputs
 from tests.faults.rig import ROOT, free_port
 
@@ -233,7 +233,7 @@ def test_a_run_whose_server_is_gone_goes_on_without_it(tmp_path):
     run.start(PREFECT_HOME=str(tmp_path / "prefect"))
     try:
         run.until("features/*/*.json")
-        servers = [child for child in run.children() if "uvicorn" in " ".join(child.cmdline())]
+        servers = [child for child in run.children() if _is(child, "its server")]
         servers[0].kill()
         killed = time.monotonic()
         run.process.wait(300)
