@@ -90,14 +90,19 @@ class Server:
 
     def lose(self) -> None:
         """A request was not answered."""
+        if not self.away:
+            for listener in _listeners:
+                listener.note("the Prefect server can't be reached: the run goes on without it and is not shown there")
         self.away, self._looked = True, time.monotonic()
+        logging.raiseExceptions = False  # that lines of the log don't arrive there needn't be said for each
 
     def look(self) -> bool:
         """Whether somebody listens at its address."""
-        self.away = True
-        with contextlib.suppress(OSError, ValueError), socket.create_connection(self._place(), timeout=5.0):
-            self.away = False
-        self._looked = time.monotonic()
+        try:
+            with socket.create_connection(self._place(), timeout=5.0):
+                self.away = False
+        except (OSError, ValueError):
+            self.lose()
         return not self.away
 
     def _place(self) -> tuple[str, int]:
