@@ -90,6 +90,10 @@ def main() -> None:
         app()
     except SystemExit as end:
         code[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
+        progress = sys.modules.get("atomsets_flows.runs.progress")
+        if progress is not None and progress.server.away:
+            # Libraries would try for minutes to send what is left to a server that is gone.
+            _leave(code)
         raise
 
 

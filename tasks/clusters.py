@@ -50,12 +50,11 @@ SCHEDULER = {
 """Settings of the schedulers that are started here."""
 
 
-QUIET_SCHEDULER = {
-    **SCHEDULER,
+NO_PAGES = {
     "distributed.scheduler.preload": ["atomsets_tasks.clusters"],
     "distributed.scheduler.http.routes": [],
 }
-"""The same for those whose pages nobody needs, see `dask_setup`; a pod's are asked whether it lives."""
+"""More of those whose web pages nobody needs, see `dask_setup`; those of a pod are asked whether it lives."""
 
 PRELOAD = "atomsets_core.jobs.structures"
 """What a worker imports before it takes work, so that no time limit counts the import."""
@@ -191,7 +190,7 @@ def start_local(workers: int | None, memory_per_worker: str) -> LocalCluster:
     # A worker that died is started again by its nanny. Dask would give the two up for good when that takes longer than
     # 15 s, as it does on a busy machine, and it reads this setting then, not now.
     dask.config.set({"distributed.deploy.lost-worker-timeout": "10 minutes"})
-    with dask.config.set({**QUIET_SCHEDULER, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
+    with dask.config.set({**SCHEDULER, **NO_PAGES, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
         return LocalCluster(
             n_workers=workers or len(os.sched_getaffinity(0)),
             threads_per_worker=1,
@@ -311,7 +310,7 @@ def slurm_cluster(
     lifetime = ["--lifetime", f"{seconds - 2 * stagger}s", "--lifetime-stagger", f"{stagger}s"]
     resources = ["--resources", f"GPU={gpus_per_job}"] if gpus_per_job else []
     certificates, security = _shared_certificate(Path(shared_folder or "~").expanduser())
-    with dask.config.set(QUIET_SCHEDULER):
+    with dask.config.set({**SCHEDULER, **NO_PAGES}):
         made: Any = SLURMCluster(
             cores=workers_per_job,
             processes=workers_per_job,

@@ -260,7 +260,8 @@ def _from_version_1(config: Mapping[str, Any]) -> dict[str, Any]:
         "state": {
             "targets": None,
             "groups": 1,  # it took the spread of all members
-            "calibrators": [config["calibrator"]] if config["calibrator"] else None,
+            # On the format's first day far structures had no larger deviation.
+            "calibrators": [{"reach": 0.0, **config["calibrator"]}] if config["calibrator"] else None,
             "coverage": [config["coverage_out_of_fold"]],
         },
         "about": config["about"],

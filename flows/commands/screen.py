@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,9 +40,10 @@ def screen(
         foretell(campaign, set_ or [], out, as_json)
         return
     server = start_server(out or "campaigns/any")
-    from atomsets_core.storage import StorageError
+    from atomsets_core.storage import StorageError, Store
     from atomsets_flows.campaign import CampaignError, read_campaign
     from atomsets_flows.runs import screen as flow
+    from atomsets_flows.runs import without_server
 
     try:
         asked = read_campaign(campaign, set_)
@@ -51,8 +53,15 @@ def screen(
         fail(2, str(error))
     console.print(f"campaign [bold]{asked.name}[/] in {target}", highlight=False)
     server.join()
+    started = time.time()
     with watched(verbose):
-        summary = flow(asked, target)
+        try:
+            summary = flow(asked, target)
+        except Exception as error:
+            done = without_server(Store(target), started, error)
+            if done is None:
+                raise
+            summary = done
     show(summary, target)
     if as_json:
         print(json.dumps({**summary, "out": target}))

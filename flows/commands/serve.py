@@ -120,7 +120,12 @@ class Server(AbstractContextManager["Server"]):
     def __enter__(self) -> Server:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
         # relative, so that the UI finds the API under whatever name the browser came by
-        shown = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+        shown = {
+            "PREFECT_SERVER_UI_API_URL": "/api",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            # the newer pages ask an analytics service, whatever the settings say
+            "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        }
         environment = {**os.environ, **shown}
         self._process = subprocess.Popen(  # noqa: S603
             ["/bin/sh", "-c", WATCHED, "sh", *command],

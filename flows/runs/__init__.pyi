@@ -3,6 +3,7 @@ from .discover import Asked as Asked
 from .discover import discover as discover
 from .featurize import featurize as featurize
 from .progress import listening as listening
+from .progress import without_server as without_server
 from .pull import pull as pull
 from .retrain import retrain as retrain
 from .screen import screen as screen

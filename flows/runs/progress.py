@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,12 @@ from uuid import UUID
 import httpx
 from prefect import get_client, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import refresh_global_settings_context
 from prefect.exceptions import MissingContextError
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES
+
+from atomsets_core.campaigns import PROGRESS, SUMMARY
+from atomsets_core.storage import Store
 
 EVERY = 2.0
 """Seconds between two updates of an artifact."""
@@ -79,6 +84,7 @@ class Server:
     def __init__(self) -> None:
         self.away = False
         self._looked = 0.0
+        self._retried = 0
         self._address: tuple[str | None, tuple[str, int]] | None = None
 
     def asked(self) -> bool:
@@ -90,14 +96,24 @@ class Server:
 
     def lose(self) -> None:
         """A request was not answered."""
+        if not self.away:
+            for listener in _listeners:
+                listener.note("the Prefect server can't be reached: the run goes on without it and is not shown there")
+            # The end of the run is told too, to nobody: once more, not for half a minute; and that lines of the log
+            # don't arrive needn't be said for each.
+            self._retried, logging.raiseExceptions = PREFECT_CLIENT_MAX_RETRIES.value(), False
+            _retry(1)
         self.away, self._looked = True, time.monotonic()
 
     def look(self) -> bool:
         """Whether somebody listens at its address."""
-        self.away = True
-        with contextlib.suppress(OSError, ValueError), socket.create_connection(self._place(), timeout=5.0):
-            self.away = False
-        self._looked = time.monotonic()
+        try:
+            with socket.create_connection(self._place(), timeout=5.0):
+                if self.away:
+                    self.away, logging.raiseExceptions = False, True
+                    _retry(self._retried)
+        except (OSError, ValueError):
+            self.lose()
         return not self.away
 
     def _place(self) -> tuple[str, int]:
@@ -109,7 +125,33 @@ class Server:
         return self._address[1]
 
 
+def _retry(times: int) -> None:
+    """Have the client try a request again so often."""
+    os.environ["PREFECT_CLIENT_MAX_RETRIES"] = str(times)
+    refresh_global_settings_context()
+
+
 server = Server()
+
+
+def without_server(store: Store, started: float, error: Exception) -> dict[str, Any] | None:
+    """The summary of a run that did all its work and failed only because it could not tell its server.
+
+    Args:
+        store: of the campaign.
+        started: when the run began, seconds since 1970.
+        error: with which it ended.
+
+    Returns:
+        None where the run failed for another reason, or before its end.
+    """
+    if not server.away or not isinstance(error, httpx.TransportError) or not store.exists(PROGRESS):
+        return None
+    told = store.read_json(PROGRESS)
+    if told["state"] != "done" or told["started"] < started:
+        return None
+    summary: dict[str, Any] = store.read_json(SUMMARY)
+    return summary
 
 
 @contextlib.contextmanager

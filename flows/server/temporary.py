@@ -36,6 +36,7 @@ def quiet_environment(verbose: bool) -> None:
         # The command shows progress and says what is wrong itself; the API gets the whole log all the same.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "ERROR" if verbose else "CRITICAL",  # each event that a lost server missed
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # 2 + 4 + 8 + 16 s: a server takes as long to start again; a run that must end without it waits once as long
         "PREFECT_CLIENT_MAX_RETRIES": "4",

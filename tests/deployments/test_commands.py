@@ -1,6 +1,8 @@
 """The file of deployments as Prefect has it, and the commands: what they serve, and how they end when they can't."""
 
 import base64
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -118,7 +120,12 @@ def test_serve_on_a_laptop(prefect_with_deployments, tmp_path):
 
         until(served, 400, "atomsets serve")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings") as answer:
-            assert b'"api_url":"/api"' in answer.read()
+            settings = json.loads(answer.read())
+        assert (settings["api_url"], settings["auth"]) == ("/api", "BASIC")
+        page = httpx.get(f"http://127.0.0.1:{port}/", follow_redirects=True).text
+        scripts = [httpx.get(f"http://127.0.0.1:{port}{name}").text for name in re.findall(r'src="(/[^"]+\.js)"', page)]
+        assert scripts
+        assert not any("amplitude.com" in text for text in (page, *scripts)), "the page asks an analytics service"
         # Another user of this machine has no password, for the server or for the reports, and can't read the file.
         assert kept.stat().st_mode & 0o077 == 0
         assert httpx.post(f"{url}/deployments/count", json={}).status_code == 401

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.kills import as_toml
+from tests.faults.kills import _is, as_toml
 from tests.faults.mini import campaign, write_inputs
 from tests.faults.rig import ROOT, free_port
 
@@ -233,13 +233,16 @@ def test_a_run_whose_server_is_gone_goes_on_without_it(tmp_path):
     run.start(PREFECT_HOME=str(tmp_path / "prefect"))
     try:
         run.until("features/*/*.json")
-        servers = [child for child in run.children() if "uvicorn" in " ".join(child.cmdline())]
+        servers = [child for child in run.children() if _is(child, "its server")]
         servers[0].kill()
-        killed = time.monotonic()
+        killed = time.time()
         run.process.wait(300)
-        assert time.monotonic() - killed < 60, run.said()
+        ended, report = time.time(), tmp_path / "campaigns/mini/standing.json"
         assert run.process.returncode == 0, run.said()
-        assert json.loads((tmp_path / "campaigns/mini/summary.json").read_text())["counts"]
+        # From the last that it wrote, since a busy machine stretches the work before.
+        assert ended - max(killed, report.stat().st_mtime) < 60, run.said()
+        assert "the run goes on without it" in run.said().replace("\n", " ")
+        assert "EventsWorker" not in run.said()
     finally:
         run.end()
 

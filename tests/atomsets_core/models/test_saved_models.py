@@ -15,6 +15,7 @@ from atomsets_core.storage.store import StorageError, Store
 
 NEW_FORMULAS = ["NaCl", "Fe2O3", "Fe0.62C0.000953Ni0.379047", "GaAs"]
 KEPT = (
+    "v1-first-day",
     "v1-regressor",
     *(f"v2-{name}" for name in ("regressor", "targets", "parents", "composition", "classifier", "classes")),
     *(f"v2-head-{name}" for name in ("ridge", "gaussian-process", "random-forest", "atomsets-gaussian-process")),
