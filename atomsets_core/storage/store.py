@@ -456,9 +456,7 @@ def _as_text(value: Any) -> Any:
     return value if is_number else f"'{value}"
 
 
-FOLDER = "checksums"
-
-ENDING = ".sha256"
+FOLDER, ENDING = "checksums", ".sha256"
 
 _LINE = re.compile(rb"([0-9a-f]{64})  (.+)\n")
 
