@@ -243,10 +243,10 @@ def preferred(table: Mapping[str, Mapping[str, float]], n_hidden: int) -> tuple[
     """The first head, with its first acquisition, of those that find as many of the hidden as the best, noise aside.
 
     Noise is one standard error of the best R-precision as a share of n_hidden rows (the one-standard-error rule of
-    Breiman et al. 1984): what leads by less was lucky with a few rows. On 17 choices for candidates unlike the training
-    data (the questions of benchmarks/trust.py), taking the smallest error outside among the near ones and whatever
-    acquisition found most lay 0.069 of R-precision below the best head in hindsight, 0.046 with the prediction as
-    acquisition, and the first head with the prediction 0.028.
+    Breiman et al. 1984): what leads by less was lucky with a few rows. An acquisition has to lead the prediction by
+    two: what it makes of deviations holds least for candidates unlike the training data. In the questions of
+    benchmarks/trust.py, of which docs/trust.md has the figures, three of three that led by one found no more there, one
+    of them half.
 
     Args:
         table: head -> acquisition -> R-precision, in the order of preference.
@@ -256,13 +256,13 @@ def preferred(table: Mapping[str, Mapping[str, float]], n_hidden: int) -> tuple[
         Head and acquisition.
     """
 
-    def near(shares: Mapping[str, float]) -> list[str]:
+    def near(shares: Mapping[str, float], errors: float) -> list[str]:
         best = max(shares.values())
-        noise = float(np.sqrt(best * (1.0 - best) / max(n_hidden, 1)))
+        noise = errors * float(np.sqrt(best * (1.0 - best) / max(n_hidden, 1)))
         return [name for name, found in shares.items() if found >= best - noise - 1e-9]
 
-    kinds = {name: near(found)[0] for name, found in table.items()}
-    head = near({name: table[name][kind] for name, kind in kinds.items()})[0]
+    kinds = {name: near(found, 2.0)[0] for name, found in table.items()}
+    head = near({name: table[name][kind] for name, kind in kinds.items()}, 1.0)[0]
     return head, kinds[head]
 
 

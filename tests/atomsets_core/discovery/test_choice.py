@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atomsets_core.discovery.choice import BY_COST, LINEAR, OWN, PREFERRED, campaign_heads, choose, defeat, recipes
+from atomsets_core.discovery.choice import (
+    BY_COST,
+    LINEAR,
+    MIXTURE,
+    OWN,
+    PREFERRED,
+    campaign_heads,
+    choose,
+    defeat,
+    recipes,
+)
 from atomsets_core.models import HEADS, HeadRegressor, regressor_of
 
 FOREST = "random forest, composition"
@@ -87,3 +97,22 @@ def test_the_acquisition_of_the_used_head_counts_not_its_best():
     made["heads"]["ridge"]["acquisition"] |= {"mean": 0.55}
     assert defeat([made], "ridge", "mean")["by"] == pytest.approx(0.05)
     assert np.isclose(defeat([made], OWN, "mean")["by"], 0.1)
+
+
+def test_the_mixture_is_used_unless_another_finds_more_by_more_than_noise():
+    # One standard error of a best of 0.6 on 100 hidden rows is 0.049.
+    for lead, used in ((0.04, MIXTURE), (0.06, OWN)):
+        found = choose(
+            [run({OWN: (0.6, 0.2), MIXTURE: (0.6 - lead, 0.2), "ridge": (0.5, 0.3)})], [OWN, MIXTURE, "ridge"]
+        )
+        assert found is not None
+        assert found["head"] == used
+
+
+def test_an_acquisition_has_to_lead_the_prediction_by_two_standard_errors():
+    for lead, used in ((0.06, "mean"), (0.12, "ei")):
+        made = run({OWN: (0.5, 0.2)})
+        made["heads"][OWN]["acquisition"] |= {"ei": 0.5 + lead}
+        found = choose([made], [OWN], ("mean", "ei"))
+        assert found is not None
+        assert found["acquisition"] == used
