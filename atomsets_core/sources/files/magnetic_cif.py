@@ -22,7 +22,7 @@ LABEL = "_atom_site_moment_label"
 AXES = tuple(f"_atom_site_moment_crystalaxis_{axis}" for axis in "xyz")
 
 SAME_PLACE = 2e-3
-"""Of a fractional coordinate: MAGNDATA writes five decimals, some others three."""
+"""Difference of fractional coordinates up to which a place is the same: some files have three decimals only."""
 
 
 def moment_columns(structure: Structure, data: Mapping[str, Any], operations: Sequence[Any]) -> dict[str, Any]:
