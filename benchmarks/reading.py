@@ -16,6 +16,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,38 +56,27 @@ def main() -> None:
     parser.add_argument("--what", default="", help="how the other version is called, such as its commit")
     parser.add_argument("--n", type=int, default=10_000, help="CIFs")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--scratch", type=Path, help="folder for the files, which are there the next time")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        found = measure(options, Path(scratch))
     command = f"python benchmarks/reading.py --n {options.n} --rounds {options.rounds}"
-    result = {**describe(command, ("pymatgen", "numpy", "pyarrow", "pandas")), "other_version": options.what, **found}
-    print(json.dumps(result, indent=1))
-    if options.out:
-        keep(options.out, result)
+    about = describe(command, ("pymatgen", "numpy", "pyarrow", "pandas"), other_version=options.what)
+    with tempfile.TemporaryDirectory() as folder:
+        for found in measure(options, options.scratch or Path(folder)):
+            if options.out:
+                keep(options.out, {**about, **found})
+    print(json.dumps({**about, **found}, indent=1))
 
 
-def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Seconds of each kind of reading by both versions."""
-    _, blocks = read_blocks(str(options.data))
-    written, small = 0, scratch / "small.parquet"
-    (scratch / "cifs").mkdir()
-    for block in blocks:
-        for folder, most in (("cifs", options.n), ("few", 20)):
-            (scratch / folder).mkdir(exist_ok=True)
-            write_cifs(block.structures, scratch / folder, most - written)
-        if not written:
-            pq.write_table(block.structures.take(range(20)).to_arrow(), small)
-        written += len(block.structures)
-        if written >= options.n:
-            break
-    write_formulas(scratch / "formulas.csv", 100_000)
-    write_formulas(scratch / "few.csv", 100)
+def measure(options: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]:
+    """Seconds of each kind of reading by both versions, after each round."""
+    if not (scratch / "few.csv").exists():
+        write_files(options, scratch)
     kinds = {
         "cifs": (READ, scratch / "cifs", scratch / "few"),
-        "parquet": (READ, options.data, small),
+        "parquet": (READ, options.data, scratch / "small.parquet"),
         "formulas": (READ, scratch / "formulas.csv", scratch / "few.csv"),
-        "pull of parquet": (PULL, options.data, small),
+        "pull of parquet": (PULL, options.data, scratch / "small.parquet"),
     }
     pythons = {"before": options.before, "now": Path(sys.executable)}
     seconds: dict[str, dict[str, list[list[float]]]] = {kind: {name: [] for name in pythons} for kind in kinds}
@@ -97,17 +87,35 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
                 done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=scratch)
                 seconds[kind][name].append([float(word) for word in done.stdout.split()])
                 print(kind, name, seconds[kind][name][-1], file=sys.stderr, flush=True)
-    return {
-        "processor_seconds": {
-            kind: {name: round(min(row[0] for row in rows), 2) for name, rows in both.items()}
-            for kind, both in seconds.items()
-        },
-        "clock_seconds": {
-            kind: {name: round(min(row[1] for row in rows), 2) for name, rows in both.items()}
-            for kind, both in seconds.items()
-        },
-        "read": {kind: {name: int(rows[0][2]) for name, rows in both.items()} for kind, both in seconds.items()},
-    }
+        yield {
+            "processor_seconds": {
+                kind: {name: round(min(row[0] for row in rows), 2) for name, rows in both.items()}
+                for kind, both in seconds.items()
+            },
+            "clock_seconds": {
+                kind: {name: round(min(row[1] for row in rows), 2) for name, rows in both.items()}
+                for kind, both in seconds.items()
+            },
+            "rounds": [len(rows) for both in seconds.values() for rows in both.values()][-1],
+            "read": {kind: {name: int(rows[0][2]) for name, rows in both.items()} for kind, both in seconds.items()},
+        }
+
+
+def write_files(options: argparse.Namespace, scratch: Path) -> None:
+    """What is read: CIFs, tables of formulas, and a little of each to begin with."""
+    _, blocks = read_blocks(str(options.data))
+    written = 0
+    for block in blocks:
+        for folder, most in (("cifs", options.n), ("few", 20)):
+            (scratch / folder).mkdir(parents=True, exist_ok=True)
+            write_cifs(block.structures, scratch / folder, most - written)
+        if not written:
+            pq.write_table(block.structures.take(range(20)).to_arrow(), scratch / "small.parquet")
+        written += len(block.structures)
+        if written >= options.n:
+            break
+    write_formulas(scratch / "formulas.csv", 100_000)
+    write_formulas(scratch / "few.csv", 100)
 
 
 def write_cifs(structures: Structures, folder: Path, most: int) -> None:
