@@ -200,6 +200,7 @@ def readers(place: Path) -> dict[str, tuple[Sequence[bytes], Read]]:
         "gzip": ([gzip.compress(cif)], structures_of(place, ".cif.gz")),
         "zip": ([archive.getvalue()], structures_of(place, ".zip")),
         "ASE database": ([ase_database(place)], structures_of(place, ".db")),
+        "ASE database in LMDB": ([LMDB.read_bytes()], structures_of(place, ".aselmdb")),
         "campaign": ([CAMPAIGN], campaign_of(place)),
     }
     for name, (file, good_files) in MORE.items():
@@ -212,6 +213,8 @@ def readers(place: Path) -> dict[str, tuple[Sequence[bytes], Read]]:
         found[name] = ([good], read)
     return found
 
+
+LMDB = Path(__file__).parents[1] / "data" / "formats" / "three.aselmdb"
 
 CSV = (
     b"formula,gap\nFe2O3,2.1\nNaCl,8.5\n",

@@ -59,6 +59,74 @@ VASPRUN = """<?xml version="1.0"?>
 <scstep><energy><i name="e_fr_energy">-7.1</i><i name="e_0_energy">-7.0</i></energy></scstep>
 <energy><i name="e_fr_energy">-7.1</i><i name="e_0_energy">-7.0</i></energy></calculation></modeling>
 """
+MAGNETIC = """data_x
+_cell_length_a 2.9
+_cell_length_b 2.9
+_cell_length_c 2.9
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+loop_
+_space_group_symop_magn_operation.id
+_space_group_symop_magn_operation.xyz
+1 x,y,z,+1
+2 -x,-y,-z,+1
+loop_
+_space_group_symop_magn_centering.id
+_space_group_symop_magn_centering.xyz
+1 x,y,z,+1
+2 x+1/2,y+1/2,z+1/2,-1
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Cr1 Cr 0 0 0
+loop_
+_atom_site_moment.label
+_atom_site_moment.crystalaxis_x
+_atom_site_moment.crystalaxis_y
+_atom_site_moment.crystalaxis_z
+Cr1 0 0 0.59(2)
+"""
+XDATCAR = (
+    "salt\n1.0\n5.64 0 0\n0 5.64 0\n0 0 5.64\nNa Cl\n1 1\nDirect configuration=     1\n0 0 0\n.5 .5 .5\n"
+    "salt\n1.0\n5.7 0 0\n0 5.7 0\n0 0 5.7\nNa Cl\n1 1\nDirect configuration=     2\n0 0 0\n.5 .5 .51\n"
+)
+PW_INPUT = (
+    "&control\n calculation = 'scf'\n/\n&system\n ibrav = 0, nat = 2, ntyp = 2\n/\n&electrons\n/\nATOMIC_SPECIES\n"
+    "Na 22.99 Na.upf\nCl 35.45 Cl.upf\nK_POINTS gamma\nCELL_PARAMETERS angstrom\n5.64 0 0\n0 5.64 0\n0 0 5.64\n"
+    "ATOMIC_POSITIONS angstrom\nNa 0 0 0\nCl 2.82 2.82 2.82\n"
+)
+PW_OUTPUT = """
+     Program PWSCF v.6.0 (svn rev. 13079) starts on  8Dec2016 at 14:27:44
+
+     bravais-lattice index     =            1
+     lattice parameter (alat)  =      18.8973  a.u.
+     number of atoms/cell      =            2
+     celldm(1)=  18.897261  celldm(2)=   0.000000  celldm(3)=   0.000000
+
+     crystal axes: (cart. coord. in units of alat)
+               a(1) = (   1.000000   0.000000   0.000000 )
+               a(2) = (   0.000000   1.000000   0.000000 )
+               a(3) = (   0.000000   0.000000   1.000000 )
+
+   Cartesian axes
+
+     site n.     atom                  positions (alat units)
+         1           Fe  tau(   1) = (   0.0000000   0.0000000   0.0000000  )
+         2           Fe  tau(   2) = (   0.5000000   0.5000000   0.5000000  )
+
+!    total energy              =     -10.00000000 Ry
+
+     Forces acting on atoms (cartesian axes, Ry/au):
+
+     atom    1 type  1   force =     0.00000000    0.00000000    0.01000000
+     atom    2 type  1   force =     0.00000000    0.00000000   -0.01000000
+
+     Total force =     0.014142     Total SCF correction =     0.000001
+"""
 RECORD = {"material_id": "a", "structure": SALT.as_dict(), "bulk_modulus": {"vrh": 25.0}}
 OPTIMADE = {
     "lattice_vectors": SALT.lattice.matrix.tolist(),
@@ -68,6 +136,32 @@ OPTIMADE = {
     "dimension_types": [1, 1, 1],
 }
 JARVIS = {"lattice_mat": SALT.lattice.matrix.tolist(), "coords": SALT.frac_coords.tolist(), "elements": ["Na", "Cl"]}
+NOMAD = {
+    "entry_id": "a",
+    "archive": {
+        "run": [
+            {
+                "system": [
+                    {
+                        "atoms": {
+                            "labels": ["Na", "Cl"],
+                            "positions": [[0, 0, 0], [2.8e-10, 2.8e-10, 2.8e-10]],
+                            "lattice_vectors": [[5.6e-10, 0, 0], [0, 5.6e-10, 0], [0, 0, 5.6e-10]],
+                            "periodic": [True, True, True],
+                        }
+                    }
+                ],
+                "calculation": [
+                    {
+                        "system_ref": "#/run/0/system/0",
+                        "energy": {"total": {"value": -1e-18}},
+                        "forces": {"total": {"value": [[0, 0, 1e-11], [0, 0, 0]]}},
+                    }
+                ],
+            }
+        ]
+    },
+}
 
 MORE: dict[str, tuple[str, list[str]]] = {
     "CIF by symbol": ("x.cif", [CIF_BY_SYMBOL, CIF_BY_SYMBOL.replace("-F 4 2 3", 'R -3 2"').replace("'F m", "'R")]),
@@ -77,6 +171,11 @@ MORE: dict[str, tuple[str, list[str]]] = {
     "SHELX": ("x.res", [SHELX]),
     "phonopy": ("phonopy.yaml", [PHONOPY]),
     "vasprun": ("vasprun.xml", [VASPRUN]),
+    "magnetic CIF": ("x.mcif", [MAGNETIC]),
+    "XDATCAR": ("XDATCAR", [XDATCAR]),
+    "Quantum ESPRESSO input": ("x.pwi", [PW_INPUT]),
+    "Quantum ESPRESSO output": ("x.pwo", [PW_OUTPUT]),
+    "NOMAD archive": ("n.json", [json.dumps({"data": [NOMAD]})]),
     "JSON lines": ("x.jsonl", [f"{json.dumps(RECORD)}\n{json.dumps(RECORD | {'material_id': 'b'})}\n"]),
     "records": (
         "r.json",

@@ -35,7 +35,6 @@ from atomsets_core.sources.files.cif_sites import (
     with_shared_hydrogen,
 )
 from atomsets_core.sources.files.cif_symmetry import LISTED, operations_listed, read_without_operations
-from atomsets_core.sources.files.magnetic_cif import moment_columns
 from atomsets_core.sources.files.space_groups import keeps_metric
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
@@ -148,7 +147,10 @@ def _structure_of(parser: CifParser, data: Data) -> Structure:
     structure = with_shared_hydrogen(structure, data)
     if reason := _not_as_listed(data, structure, parser):
         raise ValueError(reason)
-    structure.properties = moment_columns(structure, data, parser.symmetry_operations)
+    if "_atom_site_moment_label" in data:
+        from atomsets_core.sources.files.magnetic_cif import moment_columns
+
+        structure.properties = moment_columns(structure, data, parser.symmetry_operations)
     return structure
 
 

@@ -22,11 +22,11 @@ LABEL = "_atom_site_moment_label"
 AXES = tuple(f"_atom_site_moment_crystalaxis_{axis}" for axis in "xyz")
 
 SAME_PLACE = 2e-3
-"""Of a fractional coordinate: MAGNDATA writes five decimals, some others three."""
+"""Difference of fractional coordinates up to which a place is the same: some files have three decimals only."""
 
 
 def moment_columns(structure: Structure, data: Mapping[str, Any], operations: Sequence[Any]) -> dict[str, Any]:
-    """Columns `moments`, `max_moment` and `net_moment` of a block that lists moments; none of another.
+    """Columns `moments`, `max_moment` and `net_moment` of a block that lists moments.
 
     Args:
         structure: of n sites, which carry the labels of the block.
@@ -37,8 +37,6 @@ def moment_columns(structure: Structure, data: Mapping[str, Any], operations: Se
         `moments` is JSON, n lists of three Cartesian components in Bohr magnetons; `max_moment` is the longest of them
         and `net_moment` the length of their sum in the cell. `moments_unread` says why there are none.
     """
-    if LABEL not in data:
-        return {}
     try:
         moments = _moments(structure, data, operations)
     except (KeyError, TypeError, ValueError) as error:
