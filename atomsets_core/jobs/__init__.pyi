@@ -27,7 +27,10 @@ from .rank import LEFT_OUT as LEFT_OUT
 from .rank import Ranking as Ranking
 from .rank import Wish as Wish
 from .rank import rank as rank
+from .select import FAILED as FAILED
 from .select import Selection as Selection
+from .select import agreed_units as agreed_units
+from .select import none_left as none_left
 from .select import select as select
 from .select import with_labels as with_labels
 from .shards import featurize_shard as featurize_shard

@@ -21,11 +21,14 @@ from .matbench import TASKS as TASKS
 from .matbench import Dataset as Dataset
 from .matbench import Task as Task
 from .matbench import load_dataset as load_dataset
+from .materials_project.client import find_endpoint as find_endpoint
+from .materials_project.client import find_key as find_key
 from .materials_project.fields import is_field as is_field
 from .materials_project.query import Bounds as Bounds
 from .materials_project.query import MaterialsQuery as MaterialsQuery
 from .pull import MATERIALS_PROJECT as MATERIALS_PROJECT
 from .pull import Block as Block
+from .pull import is_table as is_table
 from .pull import open_source as open_source
 from .pull import pull as pull
 from .pull import pull_into as pull_into
@@ -33,7 +36,9 @@ from .pull import read_blocks as read_blocks
 from .repeated_labels import RULES as RULES
 from .repeated_labels import crystal_keys as crystal_keys
 from .repeated_labels import settle as settle
+from .selection import already_seen as already_seen
 from .selection import already_seen_lines as already_seen_lines
+from .selection import deduplicate as deduplicate
 from .selection import deduplicate_file as deduplicate_file
 from .selection import filter_reasons as filter_reasons
 from .selection import label_values as label_values

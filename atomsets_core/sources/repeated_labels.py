@@ -62,7 +62,7 @@ def settle(
     columns: pd.DataFrame,
     target: str,
     rule: str = RULES[0],
-    keys: Sequence[Any] | None = None,
+    keys: Sequence[Any] | npt.NDArray[np.object_] | None = None,
 ) -> Settled:
     """One label for each content that has several which differ; a content whose labels agree stays as it is.
 
