@@ -65,7 +65,7 @@ def cifs() -> dict[str, str]:
         "cif/missingH_disordered.cif": cif(large, _RIGHT, shared_site, _WATERED, *_P1, columns=("occupancy",)),
         "cif/type_SiAl_slash.cif": cif((4.1,) * 3, _RIGHT, "M1 Nb/Zr 0 0 0\nO1 O .5 .5 .5", _group("F m -3 m")),
         "cif/type_zero_occ.cif": cif(
-            (5.6,) * 3, _RIGHT, "Na1 Na 0 0 0 1\nCl1 Cl .5 .5 .5 1\nH1 H .25 .25 .25 0", *_P1, columns=("occupancy",)
+            (4.1,) * 3, _RIGHT, "Na1 Na 0 0 0 1\nCl1 Cl .5 .5 .5 1\nH1 H .25 .25 .25 0", *_P1, columns=("occupancy",)
         ),
         "cif/label_HO1.cif": cif(large, _RIGHT, "HO1 0 0 0\nO1 .11 0 0", *_P1, label=False),
         "cif/slab.cif": cif(

@@ -43,7 +43,7 @@ from atomsets_core.storage import Store, peak_mb, prediction_units, seal, with_u
 from atomsets_core.structures import Refusal, Structures
 from atomsets_core.transforms import listed_transforms
 
-_FAILED = "\0failed"
+FAILED = "\0failed"
 """Stands for candidates that failed where others were filtered."""
 
 
@@ -107,15 +107,14 @@ def select(
     beside = offered.pulled(columns, _name(candidates))
     unread = unread_filters(beside, columns)
     reasons = filter_reasons(beside, bounds, exclude_elements, only_elements)
-    reasons[list(unread)] = _FAILED
+    reasons[list(unread)] = FAILED
     if exclude_seen:
         passing = np.flatnonzero(reasons == "")
         reasons[passing] = already_seen_lines(offered.take(passing), labelled)
     kept = np.flatnonzero(reasons == "")
-    filtered = Counter(str(reason) for reason in reasons if reason not in ("", _FAILED))
+    filtered = Counter(str(reason) for reason in reasons if reason not in ("", FAILED))
     if not len(kept):
-        why = dict(filtered) or (next(iter(unread.values())).reason if unread else "none could be used")
-        raise SourceError(f"no candidate is left of {candidates.n_seen}: {why}")
+        raise none_left(candidates.n_seen, filtered, list(unread.values()))
     return Selection(
         training=labelled,
         values=values,
@@ -127,6 +126,19 @@ def select(
             *(("candidates", refusal) for refusal in [*candidates.refused, *unread.values()]),
         ],
     )
+
+
+def none_left(n: int, reasons: Mapping[str, int], unread: Sequence[Refusal]) -> SourceError:
+    """What is said where no candidate passes.
+
+    Args:
+        n: candidates there were.
+        reasons: why they don't -> how many.
+        unread: those of which it isn't known.
+    """
+    filtered = {reason: count for reason, count in reasons.items() if reason not in ("", FAILED)}
+    why = filtered or (unread[0].reason if unread else "none could be used")
+    return SourceError(f"no candidate is left of {n}: {why}")
 
 
 def agreed_units(training: Mapping[str, Any], candidates: Mapping[str, Any], target: str, unit: str) -> list[str]:

@@ -1,28 +1,65 @@
-"""What a campaign would do and how long it may take, from a small piece of it done on this machine."""
+"""What a campaign would do and how long it may take, from a small piece of it done on this machine.
+
+What can be wrong with a request is looked for as a run does it, so that a dry run fails with the run's own words.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import psutil
+import pyarrow as pa
+import torch
 
 from atomsets_core.campaigns import FEATURES
-from atomsets_core.discovery import LINEAR, OWN
+from atomsets_core.discovery import LINEAR, OWN, Design, Rows, answer, campaign_heads
 from atomsets_core.features import FeatureStore
-from atomsets_core.models import AtomSetsRegressor
+from atomsets_core.jobs import FAILED, agreed_units, none_left
+from atomsets_core.models import regressor_of
 from atomsets_core.parents import load_parent
-from atomsets_core.sources import MATERIALS_PROJECT, Pulled, pull
+from atomsets_core.sources import (
+    MATERIALS_PROJECT,
+    Pulled,
+    SourceError,
+    already_seen,
+    deduplicate,
+    filter_reasons,
+    find_endpoint,
+    find_key,
+    is_table,
+    label_values,
+    pull,
+    read_blocks,
+    unread_filters,
+    usable_labels,
+)
 from atomsets_core.storage import Store
+from atomsets_core.structures import Structures
+from atomsets_core.transforms import transform_target
+from atomsets_flows.campaign.credentials import needed, provided
 from atomsets_flows.campaign.sections import Campaign, Candidates, Training
 
 PIECE = 200
 """Structures that are featurised and learned from to measure a rate."""
 
-EPOCHS = 3
+BLOCKS = 4
+"""Blocks of a table that are read; its other rows are taken to be like them."""
+
+FEW, MORE = 2, 6
+"""Epochs of the trainings that are timed: what the second takes longer is the cost of the epochs between."""
+
+SQUARED = "Gaussian process"
+"""Heads with this in their name take four times as long for twice the rows; the others twice as long."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +68,15 @@ class Estimate:
 
     Attributes:
         pulled: data set -> entries of its source; None where only the source itself can tell.
-        missing: structures without features, filters not counted; None likewise.
+        missing: structures without features that pass the filters; None likewise.
         labelled: rows with a value.
         rate: structures featurised a second by one worker, measured.
         workers: that share the work.
         featurize: seconds that features may take; None where the number of structures is unknown.
         train: seconds that training and simulated discovery may take.
-        trainings: how many trainings that are.
+        trainings: how many trainings of networks that are.
+        seconds: of the whole run, starting workers and reading included; None where features are unknown.
+        notes: what the user should know, in sentences.
     """
 
     pulled: dict[str, int | None]
@@ -48,67 +87,262 @@ class Estimate:
     featurize: float | None
     train: float
     trainings: int
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What was read of a source.
+
+    Attributes:
+        pulled: all of it, or the first blocks.
+        n: entries that the source holds.
+        whole: whether that is all.
+    """
+
+    pulled: Pulled
+    n: int
+    whole: bool
 
 
 def estimate(campaign: Campaign, out: str) -> Estimate:
-    """Read both sources (a database isn't asked), and measure rates on a piece of the training data.
+    """Read both sources (a database isn't asked), look for what a run would refuse, and measure rates on a piece.
 
     Raises:
-        SourceError: a source can't be read.
+        SourceError: a source can't be read, or a column, element, filter or key isn't what a run needs.
+        ValueError: the labels can't be learned from as the campaign asks.
     """
+    started = time.perf_counter()
+    age = time.time() - psutil.Process().create_time()  # of this process: what importing all of it took
     shards = Store(campaign.features.store or Store(out).url(FEATURES))
     features = FeatureStore.of(shards, campaign.features.parent, campaign.features.chosen)
-    sources = {"training": _read(campaign.training), "candidates": _read(campaign.candidates)}
-    known = [found.structures.hashes for found in sources.values() if found is not None]
+    with provided(needed(campaign, out)):
+        training, candidates = _read(campaign.training), _read(campaign.candidates)
+    values = check_labels(campaign, training, candidates) if training else None
+    passing = check_filters(campaign, candidates, training) if candidates else None
+    reading = time.perf_counter() - started
+    labelled = None if training is None or values is None else round(_share(np.isfinite(values)) * training.n)
     missing = None
-    if len(known) == len(sources):
-        hashes = pd.unique(np.concatenate(known))
-        missing = int(features.locate(hashes).missing.sum())
-    piece = next((found for found in sources.values() if found is not None), None) or pull("embedded:elastic")
-    rate, seconds = measure(campaign, piece, features.levels)
-    training = sources["training"]
-    labelled = None
-    if training is not None and campaign.training.target in training.columns:
-        labelled = int(pd.to_numeric(training.columns[campaign.training.target], errors="coerce").notna().sum())
-    rows = labelled or PIECE
-    # The others take little beside those that train networks.
-    heads = len({OWN, LINEAR}.intersection(campaign.discovery.heads))
+    if training and candidates and passing is not None and values is not None:
+        counts = []
+        for shown, kept in ((training, np.isfinite(values)), (candidates, passing)):
+            hashes = pd.unique(shown.pulled.structures.hashes[kept])
+            counts.append(round(shown.n / max(1, shown.pulled.n_seen) * float(features.locate(hashes).missing.sum())))
+        missing = sum(counts)
+    cores = len(os.sched_getaffinity(0))
+    workers = campaign.cluster.workers or cores
+    at_once = min(workers, cores) if campaign.cluster.kind == "local" else workers
+    cost = measure(campaign, training, values, candidates, features.levels, labelled or PIECE)
     seeds = 0 if campaign.objective.goal in ("target", "window") else campaign.discovery.seeds
-    workers = campaign.cluster.workers or len(os.sched_getaffinity(0))
-    discovery = seeds * heads * (1 - campaign.discovery.quantile) * (1 - campaign.discovery.pool_share)
+    heads = len({OWN, LINEAR}.intersection(campaign.discovery.heads))
+    learning = max((cost.training + seeds * cost.discovery) / at_once, cost.training, cost.discovery if seeds else 0.0)
+    featurize = None if missing is None else missing / cost.rate / at_once
+    seconds = None
+    if featurize is not None and candidates is not None and passing is not None:
+        predicting = cost.predict * _share(passing) * candidates.n / at_once
+        # this process and its workers import the same; the ranking with its evidence takes about as long once more
+        around = age * (2 + workers / min(workers, cores))
+        seconds = around + reading + featurize + learning + predicting
     return Estimate(
-        pulled={name: None if found is None else found.n_seen for name, found in sources.items()},
+        pulled={"training": training.n if training else None, "candidates": candidates.n if candidates else None},
         missing=missing,
         labelled=labelled,
-        rate=rate,
+        rate=cost.rate,
         workers=workers,
-        featurize=None if missing is None else missing / rate / workers,
-        train=seconds * rows * (1 + discovery / min(workers, max(1, seeds))),
+        featurize=featurize,
+        train=learning,
         trainings=1 + seeds * heads,
+        seconds=seconds,
+        notes=tuple(_units(campaign, training, candidates)),
     )
 
 
-def measure(campaign: Campaign, piece: Pulled, levels: tuple[str, ...]) -> tuple[float, float]:
-    """Structures featurised a second, and seconds a training takes for each row, from a piece of the data."""
+def _share(kept: npt.NDArray[np.bool_]) -> float:
+    return float(kept.mean()) if len(kept) else 0.0
+
+
+def _units(campaign: Campaign, training: Shown | None, candidates: Shown | None) -> list[str]:
+    labelled = training.pulled.provenance if training else {}
+    offered = candidates.pulled.provenance if candidates else {}
+    return agreed_units(labelled, offered, campaign.training.target, campaign.training.unit)
+
+
+def check_labels(campaign: Campaign, training: Shown, candidates: Shown | None) -> npt.NDArray[np.float64]:
+    """(n,) the labels of what was read, NaN where there is none that a run would learn from.
+
+    Raises:
+        SourceError: what a run says of the target and its unit.
+    """
+    section = campaign.training
+    _units(campaign, training, candidates)
+    values = label_values(training.pulled, section.target)
+    try:
+        usable, _ = usable_labels(training.pulled, section.target, section.transform)
+    except SourceError:
+        if training.whole:
+            raise
+        usable = np.zeros(len(values), dtype=bool)
+    return np.where(usable, values, np.nan)
+
+
+def check_filters(campaign: Campaign, candidates: Shown, training: Shown | None) -> npt.NDArray[np.bool_]:
+    """(n,) which of the candidates that were read pass the filters.
+
+    Raises:
+        SourceError: what a run says of filters, elements and columns, or that none passes.
+    """
+    section, pulled = campaign.candidates, candidates.pulled
+    first = Pulled(pulled.structures.take(np.arange(min(1, len(pulled.structures)))), pulled.columns.iloc[:1], [], {})
+    deduplicate(first, section.deduplicate, prefer=section.prefer)
+    bounds = {name: (limit.min, limit.max) for name, limit in section.filters.items()}
+    columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
+    unread = unread_filters(pulled, columns)
+    reasons = filter_reasons(pulled, bounds, section.exclude_elements, section.only_elements)
+    reasons[list(unread)] = FAILED
+    if section.exclude_seen and training is not None:
+        passing = np.flatnonzero(reasons == "")
+        reasons[passing] = already_seen(pulled.structures.take(passing), training.pulled.structures)
+    kept = reasons == ""
+    if not kept.any() and candidates.whole:
+        raise none_left(pulled.n_seen, Counter(str(reason) for reason in reasons), list(unread.values()))
+    return kept
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of the work took.
+
+    Attributes:
+        rate: structures featurised a second by one worker.
+        training: seconds of the training of the model.
+        discovery: seconds of one simulated discovery.
+        predict: seconds a candidate takes.
+    """
+
+    rate: float
+    training: float
+    discovery: float
+    predict: float
+
+
+def measure(
+    campaign: Campaign,
+    training: Shown | None,
+    values: npt.NDArray[np.float64] | None,
+    candidates: Shown | None,
+    levels: tuple[str, ...],
+    rows: int,
+) -> Cost:
+    """Featurise and learn from a piece of the data on one thread, as a worker has it.
+
+    Args:
+        campaign: what is asked.
+        training: what was read of it; without any the embedded elastic data stand for it.
+        values: of its rows, NaN where there is none.
+        candidates: what was read of them.
+        levels: of the parent.
+        rows: that the model will learn from.
+    """
+    generator = np.random.default_rng(0)
+    if training is None or values is None or not np.isfinite(values).any():
+        known = pull("embedded:elastic")
+        values, source = generator.lognormal(size=len(known.structures)), known.structures
+    else:
+        source = training.pulled.structures
+    labelled = np.flatnonzero(np.isfinite(values))
+    chosen = np.sort(generator.permutation(labelled)[:PIECE])
     parent = load_parent(campaign.features.parent)
-    few = piece.structures.take(np.arange(min(PIECE, len(piece.structures))))
-    parent.featurize(few.take(np.arange(min(8, len(few)))), levels)  # compiles, loads
-    start = time.perf_counter()
-    found = parent.featurize(few, levels)
-    rate = len(few) / (time.perf_counter() - start)
-    options: dict[str, Any] = campaign.model.model_dump()
-    epochs = options["epochs"]
-    model = AtomSetsRegressor(**{**options, "features": campaign.features.spec, "epochs": EPOCHS})
-    start = time.perf_counter()
-    model.fit(found, np.random.default_rng(0).normal(size=len(found)))
-    return rate, (time.perf_counter() - start) / len(found) * epochs / EPOCHS
+    with _one_thread():
+        parent.featurize(source.take(chosen[:8]), levels)  # compiles, loads
+        start = time.perf_counter()
+        found = parent.featurize(source.take(chosen), levels)
+        rate = len(chosen) / (time.perf_counter() - start)
+        if candidates is not None:
+            offered = candidates.pulled.structures
+            some = offered.take(np.sort(generator.permutation(len(offered))[:PIECE]))
+            start = time.perf_counter()
+            parent.featurize(some, levels)
+            slower = len(some) / (time.perf_counter() - start)
+            n_offered = candidates.n
+            rate = (n_offered + rows) / (n_offered / slower + rows / rate)
+        of_name = dict(zip(source.material_id, values, strict=True))
+        labels = np.array([of_name[name] for name in found.material_id])
+        options = {
+            **campaign.model.model_dump(), "features": campaign.features.spec, "transform": campaign.training.transform
+        }  # fmt: skip
+        return _learning(campaign, options, found, labels, rows, rate)
 
 
-def _read(section: Training | Candidates) -> Pulled | None:
-    """A source that lies on this machine; None for a database."""
-    if section.source == MATERIALS_PROJECT or "optimade:" in section.source:
+def _learning(
+    campaign: Campaign, options: dict[str, Any], found: Any, labels: npt.NDArray[np.float64], rows: int, rate: float
+) -> Cost:
+    """What training, simulated discovery and predicting cost, from a piece of each."""
+    regressor_of({**options, "epochs": 1}).fit(found, labels)
+    took = []
+    for epochs in (FEW, MORE):
+        start = time.perf_counter()
+        model = regressor_of({**options, "epochs": epochs}).fit(found, labels)
+        took.append(time.perf_counter() - start)
+    epoch = max(0.0, (took[1] - took[0]) / (MORE - FEW))
+    more = rows / len(found)
+    network = more * (max(0.0, took[0] - FEW * epoch) + epoch * options["epochs"])
+    start = time.perf_counter()
+    model.predict_distribution(found)
+    predict = (time.perf_counter() - start) / len(found)
+    wanted, asked = campaign.discovery, campaign.objective.goal
+    if not wanted.seeds or asked in ("target", "window"):
+        return Cost(rate, network, 0.0, predict)
+    design = Design("minimize" if asked == "minimize" else "maximize", wanted.quantile, wanted.pool_share)
+    heads = campaign_heads({**options, "epochs": 1}, wanted.heads)
+    target, seen = transform_target(labels, campaign.training.transform), Rows(found)
+    spent = 0.0
+    try:
+        for name, head in heads.items():
+            took_head = answer(head, seen, target, design, 0)["seconds"]
+            if name in (OWN, LINEAR):
+                spent += network * (1 - wanted.quantile) * (1 - wanted.pool_share)
+            else:
+                spent += took_head * (more**2 if SQUARED in name else more)
+    except ValueError:  # too few labels to hide some: a run goes on without
+        spent = 0.0
+    allowed = 60.0 * wanted.minutes / wanted.seeds
+    return Cost(rate, network, min(spent, max(allowed, network)), predict)
+
+
+@contextmanager
+def _one_thread():  # type: ignore[no-untyped-def]
+    """As many threads as a worker has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _read(section: Training | Candidates) -> Shown | None:
+    """A source that lies on this machine; None for a database, of which only the key is looked for."""
+    source = section.source
+    if source == MATERIALS_PROJECT:
+        find_endpoint()
+        find_key()
         return None
-    return pull(section.source, labels=section.labels, id_column=section.id_column, **section.pull_options())
+    if "optimade:" in source:
+        return None
+    if section.labels is None and is_table(source):
+        n, blocks = read_blocks(source, section.id_column, columns=True)
+        read = list(islice(blocks, BLOCKS))
+        columns = pa.concat_tables([block.columns for block in read]).to_pandas() if read else pd.DataFrame()
+        structures = Structures.concat([block.structures for block in read])
+        columns = columns if len(columns.columns) else pd.DataFrame(index=range(len(structures)))
+        refused = [refusal for block in read for refusal in block.refused]
+        pulled = Pulled(structures, columns, refused, {"name": Path(source).name, "path": source})
+        return Shown(pulled, n, pulled.n_seen >= n)
+    many = Path(source).is_dir() or source.endswith(".zip")
+    options = {**section.pull_options(), "workers": len(os.sched_getaffinity(0)) if many else None}
+    pulled = pull(source, labels=section.labels, id_column=section.id_column, **options)
+    return Shown(pulled, pulled.n_seen, True)
 
 
 def told(found: Estimate, duration: Any) -> list[str]:
@@ -122,9 +356,12 @@ def told(found: Estimate, duration: Any) -> list[str]:
         lines.append(f"features: {found.rate:,.0f} structures/s on each of {found.workers} workers, measured here")
     else:
         lines.append(
-            f"features: {found.missing:,} structures have none yet (before filters); at {found.rate:,.0f} a second on "
-            f"each of {found.workers} workers, measured here, at most {duration(found.featurize or 0.0)}"
+            f"features: {found.missing:,} structures have none yet; at {found.rate:,.0f} a second on "
+            f"each of {found.workers} workers, measured here, about {duration(found.featurize or 0.0)}"
         )
     lines.append(f"training: {found.trainings} trainings, about {duration(found.train)} unless they are stored already")
-    lines.append("nothing was written; starting workers and a server takes some seconds more")
+    lines.extend(found.notes)
+    if found.seconds is not None:
+        lines.append(f"the whole run: about {duration(found.seconds)}, with starting workers, reading and the report")
+    lines.append("nothing was written")
     return lines

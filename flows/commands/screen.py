@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +71,7 @@ def screen(
 
 def foretell(campaign: Path | None, changes: list[str], out: str | None, as_json: bool) -> None:
     """Print what a campaign would do."""
-    from atomsets_core.sources import SourceError
+    from atomsets_core.sources import SourceError, SourceUnavailableError
     from atomsets_core.storage import StorageError
     from atomsets_flows.campaign import CampaignError, estimate, read_campaign, told
     from atomsets_flows.commands.status import duration
@@ -78,13 +80,34 @@ def foretell(campaign: Path | None, changes: list[str], out: str | None, as_json
     quiet_warnings()
     try:
         asked = read_campaign(campaign, changes)
-        found = estimate(asked, out or f"campaigns/{asked.name}")
+        target = out or f"campaigns/{asked.name}"
+        with nothing_left(target):
+            check_writable(target)
+        found = estimate(asked, target)
+    except SourceUnavailableError as error:
+        fail(1, str(error))
     except (CampaignError, SourceError, StorageError) as error:
         fail(2, str(error))
+    except ValueError as error:  # of the training: a run ends as any that fails
+        fail(1, str(error))
     for line in told(found, duration):
         console.print(line, highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(dataclasses.asdict(found)))
+
+
+@contextmanager
+def nothing_left(target: str) -> Iterator[None]:
+    """Remove the folders that the block makes on the way to a folder, as far as they are empty."""
+    missing = (
+        [] if "://" in target else [place for place in (Path(target), *Path(target).parents) if not place.exists()]
+    )
+    try:
+        yield
+    finally:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
 
 
 def show(summary: dict[str, Any], target: str) -> None:

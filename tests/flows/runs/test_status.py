@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -109,3 +110,63 @@ def test_the_version_is_that_of_the_package():
     from importlib.metadata import version
 
     assert CliRunner().invoke(app, ["--version"]).stdout.strip() == version("atomsets-screening")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["training.target=K"],
+        ["training.transform=log10", "training.target=worst"],
+        ["candidates.filters.e_hull={max=0.1}"],
+        ["candidates.filters.n_atoms={max=0}"],
+        ["candidates.exclude_elements=['Xx']"],
+        ["candidates.prefer=e_hull"],
+    ],
+)
+def test_a_dry_run_fails_with_the_words_of_the_run(tmp_path, elastic, monkeypatch, changes):
+    from atomsets_core.jobs.structures import select
+    from atomsets_core.sources.base import SourceError
+    from atomsets_core.sources.pull import pull_into
+    from atomsets_core.sources.selection import deduplicate_file
+    from atomsets_flows.campaign.reading import read_campaign
+
+    monkeypatch.chdir(tmp_path)
+    table = elastic.to_arrow().select(["material_id", "lattice", "Z", "frac", "K_VRH"])
+    known = table.slice(0, 12)
+    pq.write_table(known.append_column("worst", pa.array(np.full(12, -1.0))), "known.parquet")
+    pq.write_table(table.slice(30, 12).drop_columns(["K_VRH"]), "offered.parquet")
+    text = 'name="m"\n[training]\nsource="known.parquet"\ntarget="K_VRH"\n[candidates]\nsource="offered.parquet"\n'
+    (tmp_path / "m.toml").write_text(text)
+    campaign = read_campaign(tmp_path / "m.toml", changes)
+    store, section, bounds = Store(tmp_path / "run"), campaign.candidates, campaign.candidates.filters
+    labelled = pull_into(store, "training.parquet", "known.parquet")
+
+    def run():
+        offered = pull_into(store, "candidates.parquet", "offered.parquet")
+        offered = deduplicate_file(store, offered, section.deduplicate, prefer=section.prefer)
+        select(
+            store, labelled, offered, campaign.training.target, campaign.training.transform,
+            {name: (limit.min, limit.max) for name, limit in bounds.items()}, section.exclude_elements,
+            section.only_elements, section.exclude_seen,
+        )  # fmt: skip
+
+    with pytest.raises(SourceError) as of_run:
+        run()
+    sets = [f"--set={change}" for change in changes]
+    found = CliRunner().invoke(app, ["screen", "m.toml", "--dry-run", "--out=out", *sets])
+    assert found.exit_code == 2
+    assert " ".join(str(of_run.value).split()) in " ".join(found.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_looks_for_the_key_and_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MP_API_KEY", "too-short")
+    found = CliRunner().invoke(
+        app, ["screen", "--dry-run", "--set=candidates.source=mp", "--set=candidates.filters={}", f"--out={tmp_path}/o"]
+    )
+    assert found.exit_code == 2
+    assert "holds no key of the Materials Project" in " ".join(found.stderr.split())
+    (tmp_path / "file").write_text("")
+    found = CliRunner().invoke(app, ["screen", "--dry-run", f"--out={tmp_path}/file/o"])
+    assert found.exit_code == 2
+    assert "can't be written" in found.stderr
