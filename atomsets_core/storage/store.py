@@ -19,16 +19,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fsspec
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.storage.memory import read_parquet
 from atomsets_core.storage.object_store import SCHEME as S3
 from atomsets_core.storage.object_store import ObjectStoreError, open_s3, told_by_server
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LARGEST_JSON = 1 << 29
 """Bytes of a JSON file beyond which it is none of ours."""
