@@ -81,6 +81,23 @@ def test_two_workers_give_the_ranking_of_one(kills: Kills):
 
 
 @pytest.mark.slow
+def test_training_rows_in_another_order_are_the_same_model(kills: Kills, tmp_path: Path):
+    from tests.faults.mini import campaign, write_inputs
+
+    write_inputs(tmp_path / "inputs")
+    file = tmp_path / "inputs/training.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.take(np.random.default_rng(0).permutation(table.num_rows)), file)
+    kills.rig.finish(campaign(tmp_path / "inputs"), tmp_path / "out")
+    ours, theirs = (json.loads((out / "summary.json").read_text()) for out in (tmp_path / "out", kills.undisturbed))
+    assert ours["model"]["folder"] == theirs["model"]["folder"]
+    rankings = [pd.read_parquet(out / "ranking.parquet") for out in (tmp_path / "out", kills.undisturbed)]
+    assert rankings[0]["material_id"].tolist() == rankings[1]["material_id"].tolist()
+    # The training structures were featurised beside others, which moves the last digits.
+    np.testing.assert_allclose(rankings[0]["predicted"], rankings[1]["predicted"], rtol=1e-3)
+
+
+@pytest.mark.slow
 def test_the_golden_run(kills: Kills):
     """Kept numbers; other processors and libraries may differ in the last digits, which a training spreads a little."""
     golden = pd.read_csv(GOLDEN / "ranking.csv").set_index("material_id")
