@@ -148,7 +148,7 @@ def certificate_for_a_run() -> tuple[str, str]:
 
 
 def _security(certificate: str, key: str) -> Security:
-    """Of a run whose parts all have the one certificate: PEM, or names of files."""
+    """Security of a run whose parts all have the one certificate: PEM, or names of files."""
     parts = {f"tls_{role}_{what}": value for role in ROLES for what, value in (("cert", certificate), ("key", key))}
     return Security(require_encryption=True, tls_ca_file=certificate, **parts)
 

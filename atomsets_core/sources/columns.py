@@ -351,7 +351,7 @@ def settle(
         if rule == "latest":
             kept = rows[-1] if when is None else rows[int(np.lexsort((np.arange(len(rows)), when[rows]))[-1])]
         elif rule != "drop":
-            values[kept] = np.median(given) if rule == "median" else np.mean(given)
+            values[kept] = np.median(given) if rule == "median" else np.mean(np.sort(given))
         what = "content" if len({str(hashes[row]) for row in rows}) == 1 else "crystal"
         span = f"one of {len(rows)} labels of the same {what}, {given.min():g} to {given.max():g}"
         done = "none of them is learned" if rule == "drop" else f"{target} {values[kept]:g} of {material_id[kept]} is"

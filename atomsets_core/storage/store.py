@@ -445,15 +445,14 @@ def csv_text(frame: pd.DataFrame, header: bool = True) -> str:
     Names come from anybody. One that begins like a formula gets an apostrophe, which makes it text; numbers stay.
     """
     texts = frame.select_dtypes(exclude=["number", "bool"])
-    safe = frame.assign(**{name: texts[name].map(_as_text) for name in texts}).rename(columns=_as_text)
-    return safe.to_csv(index=False, float_format="%.6g", header=header)
+    safe = frame.assign(**{name: texts[name].map(_as_text) for name in texts})
+    return safe.rename(columns=_as_text).to_csv(index=False, float_format="%.6g", header=header)
 
 
 def _as_text(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith(_FORMULA):
         return value
-    is_number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value)
-    return value if is_number else f"'{value}"
+    return value if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value) else f"'{value}"
 
 
 FOLDER, ENDING = "checksums", ".sha256"

@@ -135,7 +135,7 @@ class Server(AbstractContextManager["Server"]):
             stderr=self._log,
             start_new_session=True,  # so that Ctrl-C ends it after the runs, not before
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300  # a busy machine
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()

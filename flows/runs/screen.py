@@ -270,6 +270,9 @@ class CampaignRun:
         located = self.featurize("training", labelled)
         kept = located.found
         training, values = labelled.lines.take(np.flatnonzero(kept)), values[kept]
+        # By content, not by the place in the source: the same rows in another order are the same folds, seeds and sums.
+        order = np.lexsort((training.material_id.astype(str), values, training.hashes.astype(str)))
+        training, values = training.take(order), values[order]
         table = pa.table(
             {
                 "material_id": pa.array(training.material_id),

@@ -148,7 +148,7 @@ def test_verify_repairs_what_is_damaged_and_nothing_else(kills: Kills, tmp_path:
     assert code == 1
     assert {finding["file"].rsplit("/", 1)[-1] for finding in found["findings"]} == {shard.name, "report.html"}
     # The campaign was run on a cluster that is named by its address and still there.
-    code, found = verify("--repair")
+    code, found = verify("--repair", "--as-named")
     assert (code, found["whole"], found["repaired"]) == (0, True, 2)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert differences(out, kills.undisturbed) == []
