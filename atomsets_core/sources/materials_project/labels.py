@@ -6,7 +6,6 @@ The table says which entries are pulled, so that its rows cost one request for e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from atomsets_core.sources.identifiers import DEFAULT, id_columns, project_id
 from atomsets_core.sources.materials_project.pull import pull_materials_project
 from atomsets_core.sources.materials_project.query import MaterialsQuery
 from atomsets_core.storage import Store
+from atomsets_core.structures import Refusal
 
 _OF_LABELS = ("labels", "labels_sha256", "notes")
 
@@ -97,7 +97,7 @@ def pull_labelled(
     return PulledFile(target, file.structures, joined.refused, written, file.counts)
 
 
-def _in_words(joined: Pulled, before: int, name: str) -> Sequence[Any]:
+def _in_words(joined: Pulled, before: int, name: str) -> list[Refusal]:
     """The refusals, of rows without a structure in the words of the database; not twice what it refused itself."""
     known = {project_id(refusal.material_id) for refusal in joined.refused[:before]}
     kept = list(joined.refused[:before])
