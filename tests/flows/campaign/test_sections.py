@@ -7,6 +7,7 @@ from atomsets_core.transforms import TRANSFORMS
 from atomsets_flows.campaign.base import CampaignError
 from atomsets_flows.campaign.reading import read_campaign
 from atomsets_flows.campaign.sections import Campaign
+from atomsets_tasks.clusters import Running
 
 MINIMAL = """
 name = "mine"
@@ -162,7 +163,13 @@ def test_mistakes_about_clusters_are_named(file, overrides, message):
 def test_an_address_makes_the_kind(file):
     cluster = read_campaign(file, ["cluster.address=tcp://there:8786"]).cluster
     assert cluster.kind == "address"
-    assert cluster.start() == "tcp://there:8786"
+    assert cluster.start() == Running("tcp://there:8786")
+    for wrong in (
+        ["cluster.address=tls://there:8786"],
+        ["cluster.address=tcp://there:8786", "cluster.tls={ca='a', certificate='b'}"],
+    ):
+        with pytest.raises(CampaignError, match="needs the certificates in cluster.tls"):
+            read_campaign(file, wrong)
 
 
 def test_each_kind_is_started_with_its_options(file, monkeypatch):

@@ -14,6 +14,13 @@ def no_waiting(monkeypatch):
     return waited
 
 
+@pytest.fixture(autouse=True)
+def no_memory_of_other_tests(monkeypatch):
+    monkeypatch.setattr(progress, "server", progress.Server())
+    monkeypatch.setattr(progress, "_retry", lambda _: None)
+    monkeypatch.setattr(progress.logging, "raiseExceptions", True)
+
+
 def away(times, came):
     """Fails so often, then takes what it is given."""
     left = [times]
