@@ -75,8 +75,8 @@ def block(result: dict[str, Any], summary: dict[str, Any], ranking: pd.DataFrame
         f"on what remains, mean of {len(discovery['files'])} seeds, errors in {unit}:",
         "",
         f"| model | found among the first {n} | times random | error outside the training range | error inside "
-        "| bias outside | Spearman outside |",
-        "|---|---|---|---|---|---|---|",
+        "| bias outside | Spearman outside | 90% intervals hold outside | their width |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in discovery_rows(summary)),
         "",
         "These figures are written by `scripts/readme_results.py` from a run and kept in "
