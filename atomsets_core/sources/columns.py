@@ -366,7 +366,7 @@ def settle(
 def apart(
     hashes: npt.NDArray[np.object_], usable: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]
 ) -> list[npt.NDArray[np.int64]]:
-    """Rows of each content whose labels differ."""
+    """(rows,) of each content whose labels differ: `hashes`, `usable` and `values` are (n,) of all rows."""
     rows = np.flatnonzero(usable)
     repeated = rows[pd.Series(hashes[rows], dtype=object).duplicated(keep=False).to_numpy()]
     if not len(repeated):
