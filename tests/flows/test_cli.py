@@ -137,7 +137,7 @@ def test_train_and_predict(tmp_path, elastic):
     counts = json.loads(done.stdout.splitlines()[-1])
     assert counts.pop("peak_memory_mb") > 0
     ledger = str(out.with_name("predictions.failures.parquet"))
-    assert counts == {"predicted": 40, "failed": 0, "out": str(out), "failures": [], "ledger": ledger}
+    assert counts == {"predicted": 40, "failed": 0, "no_bulk": 0, "out": str(out), "failures": [], "ledger": ledger}
     frame = pd.read_csv(out)
     truth = elastic.columns["K_VRH"].to_numpy()[:40]
     assert abs(frame["predicted"] / truth - 1).median() < 0.2

@@ -91,7 +91,7 @@ NETWORKS = "AtomSets"
 """Stands for an ensemble of AtomSets networks among the parts of a head."""
 
 MIXTURE = "mixture"
-"""Of what sees the sites, the pooled features and the formula alone: where one of them is lost, the others aren't."""
+"""The mean of what sees the sites, the pooled features and the formula alone: where one is lost, the others aren't."""
 
 HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -10,7 +10,6 @@ from atomsets_core.features import shards
 from atomsets_core.features import shards as shards_module
 from atomsets_core.features.shards import (  # fmt: skip
     ShardError,
-    discard,
     folder,
     locate,
     read_shard,
@@ -168,7 +167,7 @@ def test_gather_takes_rows_from_several_shards_in_the_order_asked(store, feature
     where = FeatureStore(store, "megnet", features.digest, ("V3",))
     found = where.find(list(features.structure_hash[order])).load()
     np.testing.assert_array_equal(found.sites["V3"], features[order].sites["V3"])
-    discard(store, entries[1])
+    store.remove(entries[1].manifest)
     with pytest.raises(KeyError, match="have no features"):
         where.find(list(features.structure_hash[order]))
 

@@ -99,7 +99,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
     found = {}
     for name, cells, start in (("training", ["1.5", "2(1)", "~3", *["4"] * 7], 4.0), ("candidates", gaps, 5.0)):
         rows = [
-            {"material_id": f"{name[0]}{i}", "structure": Structure(Lattice.cubic(start + i / 20), ["Fe"], [[0] * 3])}
+            {"material_id": f"{name[0]}{i}", "structure": Structure(Lattice.cubic(start + i / 2), ["Fe"], [[0] * 3])}
             for i in range(10)
         ]
         table = [

@@ -109,7 +109,8 @@ def test_killed_workers_and_a_killed_run_leave_the_same_shards(undisturbed, sour
         start_new_session=True,
     )
     wait_for(lambda: len(manifest(tmp_path)) >= 2, process)
-    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    children = [p for p in psutil.Process(process.pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    workers = [p for p in children if "spawn_main" in " ".join(p.cmdline())]
     workers[0].kill()
     reached = len(manifest(tmp_path))
     wait_for(lambda: len(manifest(tmp_path)) >= reached + 2, process)

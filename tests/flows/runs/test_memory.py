@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from distributed import LocalCluster
 from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
@@ -24,7 +25,6 @@ from atomsets_flows.runs import memory
 from atomsets_flows.runs.retrain import retrain
 from atomsets_flows.runs.screen import screen
 from atomsets_flows.runs.states import APPOINTED, KEPT, NOTHING_NEW, PROMOTED, WITH_FAILURES
-from atomsets_tasks import clusters
 
 N_LABELLED, SHARD = 60, 16
 
@@ -102,7 +102,7 @@ def task_names(state):
 @pytest.fixture(scope="module")
 def scheduler():
     """Address of a Dask scheduler with one worker, for all runs."""
-    with clusters.start_local(1, "auto") as cluster:
+    with LocalCluster(1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
         yield cluster.scheduler_address
 
 
