@@ -32,7 +32,9 @@ def refuse_keys(raw: Any, where: str, path: str = "") -> None:
         for name, value in raw.items():
             here = f"{path}.{name}" if path else str(name)
             words = set(re.split(r"[._-]", str(name).lower()))
-            if words & _NAMES and not isinstance(value, dict):
+            # A campaign that was written down whole names everything; cluster.tls.key is the name of a file.
+            empty = value is None or isinstance(value, dict) or here == "cluster.tls.key"
+            if words & _NAMES and not empty:
                 raise KeyGivenError(f"{where}: {here}: a key never goes here. {_WHERE_KEYS_GO}")
             refuse_keys(value, where, here)
     elif isinstance(raw, list):

@@ -142,6 +142,7 @@ def test_verify_repairs_what_is_damaged_and_nothing_else(kills: Kills, tmp_path:
         command = [sys.executable, "-m", "atomsets_flows.cli", "verify", str(out), "--json", *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode in (0, 1), done.stderr
+        assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
     code, found = verify()

@@ -202,3 +202,12 @@ def test_sections_of_another_kind_of_source_are_refused(file):
         CampaignError, match=r"candidates\.deduplicate\.0: Input should be 'id', 'content' or 'structure'"
     ):
         read_campaign(file, ["candidates.deduplicate=['name']"])
+
+
+def test_a_campaign_that_was_written_down_whole_is_read_again():
+    from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
+
+    refuse_keys({"cluster": {"tls": {"ca": None, "certificate": None, "key": None}}}, "campaign")
+    refuse_keys({"cluster": {"tls": {"ca": "a.pem", "certificate": "b.pem", "key": "c.pem"}}}, "campaign")
+    with pytest.raises(KeyGivenError, match="a key never goes here"):
+        refuse_keys({"cluster": {"key": "abc"}}, "campaign")
