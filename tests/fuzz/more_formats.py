@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.fuzz.malformed import SALT
+from tests.pw_output import PW_START, PW_STEP
 
 CIF_BY_SYMBOL = """data_x
 _cell_length_a 5.64
@@ -99,34 +100,6 @@ PW_INPUT = (
     "Na 22.99 Na.upf\nCl 35.45 Cl.upf\nK_POINTS gamma\nCELL_PARAMETERS angstrom\n5.64 0 0\n0 5.64 0\n0 0 5.64\n"
     "ATOMIC_POSITIONS angstrom\nNa 0 0 0\nCl 2.82 2.82 2.82\n"
 )
-PW_OUTPUT = """
-     Program PWSCF v.6.0 (svn rev. 13079) starts on  8Dec2016 at 14:27:44
-
-     bravais-lattice index     =            1
-     lattice parameter (alat)  =      18.8973  a.u.
-     number of atoms/cell      =            2
-     celldm(1)=  18.897261  celldm(2)=   0.000000  celldm(3)=   0.000000
-
-     crystal axes: (cart. coord. in units of alat)
-               a(1) = (   1.000000   0.000000   0.000000 )
-               a(2) = (   0.000000   1.000000   0.000000 )
-               a(3) = (   0.000000   0.000000   1.000000 )
-
-   Cartesian axes
-
-     site n.     atom                  positions (alat units)
-         1           Fe  tau(   1) = (   0.0000000   0.0000000   0.0000000  )
-         2           Fe  tau(   2) = (   0.5000000   0.5000000   0.5000000  )
-
-!    total energy              =     -10.00000000 Ry
-
-     Forces acting on atoms (cartesian axes, Ry/au):
-
-     atom    1 type  1   force =     0.00000000    0.00000000    0.01000000
-     atom    2 type  1   force =     0.00000000    0.00000000   -0.01000000
-
-     Total force =     0.014142     Total SCF correction =     0.000001
-"""
 RECORD = {"material_id": "a", "structure": SALT.as_dict(), "bulk_modulus": {"vrh": 25.0}}
 OPTIMADE = {
     "lattice_vectors": SALT.lattice.matrix.tolist(),
@@ -174,7 +147,7 @@ MORE: dict[str, tuple[str, list[str]]] = {
     "magnetic CIF": ("x.mcif", [MAGNETIC]),
     "XDATCAR": ("XDATCAR", [XDATCAR]),
     "Quantum ESPRESSO input": ("x.pwi", [PW_INPUT]),
-    "Quantum ESPRESSO output": ("x.pwo", [PW_OUTPUT]),
+    "Quantum ESPRESSO output": ("x.pwo", [PW_START + PW_STEP]),
     "NOMAD archive": ("n.json", [json.dumps({"data": [NOMAD]})]),
     "JSON lines": ("x.jsonl", [f"{json.dumps(RECORD)}\n{json.dumps(RECORD | {'material_id': 'b'})}\n"]),
     "records": (

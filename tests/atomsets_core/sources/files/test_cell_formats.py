@@ -12,6 +12,7 @@ from pymatgen.core import Lattice, Structure
 from atomsets_core.sources.base import SourceError
 from atomsets_core.sources.files.cell_formats import BOHR, cif_of_shelx, read_aims, read_phonopy, read_xsf
 from atomsets_core.sources.files.reading import read_path
+from tests.pw_output import PW_START, PW_STEP
 
 ase_io = pytest.importorskip("ase.io")
 
@@ -178,31 +179,8 @@ def test_outputs_of_vasp(tmp_path, source, name):
         assert row["stress_xx"] == pytest.approx(expected.get_stress()[0] / GPa)
 
 
-QE_OUTPUT = """
-     Program PWSCF v.6.0 (svn rev. 13079) starts on  8Dec2016 at 14:27:44
-
-     bravais-lattice index     =            1
-     lattice parameter (alat)  =      18.8973  a.u.
-     number of atoms/cell      =            2
-     celldm(1)=  18.897261  celldm(2)=   0.000000  celldm(3)=   0.000000
-
-     crystal axes: (cart. coord. in units of alat)
-               a(1) = (   1.000000   0.000000   0.000000 )
-               a(2) = (   0.000000   1.000000   0.000000 )
-               a(3) = (   0.000000   0.000000   1.000000 )
-
-   Cartesian axes
-
-     site n.     atom                  positions (alat units)
-         1           Fe  tau(   1) = (   0.0000000   0.0000000   0.0000000  )
-         2           Fe  tau(   2) = (   0.5000000   0.5000000   0.5000000  )
-
-!    total energy              =     -10.00000000 Ry
-"""
-
-
 def test_an_output_of_quantum_espresso(tmp_path):
-    (tmp_path / "scf.pwo").write_text(QE_OUTPUT)
+    (tmp_path / "scf.pwo").write_text(PW_START)
     found = only(tmp_path / "scf.pwo")
     assert found.composition.formula == "Fe2"
     np.testing.assert_allclose(found.lattice.abc, 10.0, atol=1e-4)
@@ -210,36 +188,8 @@ def test_an_output_of_quantum_espresso(tmp_path):
     assert energy == pytest.approx(-10 * 13.605693, abs=1e-3)  # eV
 
 
-QE_STEP = """
-     Forces acting on atoms (cartesian axes, Ry/au):
-
-     atom    1 type  1   force =     0.00000000    0.00000000    0.01000000
-     atom    2 type  1   force =     0.00000000    0.00000000   -0.01000000
-
-     Total force =     0.014142     Total SCF correction =     0.000001
-
-     Computing stress (Cartesian axis) and pressure
-
-          total   stress  (Ry/bohr**3)                   (kbar)     P=       10.00
-   0.00006798   0.00000000   0.00000000           10.00        0.00        0.00
-   0.00000000   0.00006798   0.00000000            0.00       10.00        0.00
-   0.00000000   0.00000000   0.00006798            0.00        0.00       10.00
-
-CELL_PARAMETERS (angstrom)
-   9.000000000   0.000000000   0.000000000
-   0.000000000   9.000000000   0.000000000
-   0.000000000   0.000000000   9.000000000
-
-ATOMIC_POSITIONS (angstrom)
-Fe            0.0000000000        0.0000000000        0.0000000000
-Fe            4.5000000000        4.5000000000        4.6000000000
-
-!    total energy              =     -11.00000000 Ry
-"""
-
-
 def test_the_last_step_of_a_relaxation_by_quantum_espresso(tmp_path):
-    (tmp_path / "relax.out").write_text(QE_OUTPUT + QE_STEP + QE_STEP.partition("CELL_PARAMETERS")[0])
+    (tmp_path / "relax.out").write_text(PW_START + PW_STEP + PW_STEP.partition("CELL_PARAMETERS")[0])
     pulled = read_path(tmp_path / "relax.out")
     assert list(pulled.structures.material_id) == ["relax"]
     found = pulled.structures.to_pymatgen()[0]
