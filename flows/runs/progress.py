@@ -168,8 +168,8 @@ def _tolerated() -> Iterator[None]:
 def publish(create: Callable[..., Any], *args: Any, **options: Any) -> None:
     """Publish an artifact at the end of a run; while the server is away, again and again for `PATIENCE` seconds.
 
-    After that the run goes on without, and so it does at once where the server was away before: what the artifact shows
-    is in the campaign's folder too.
+    After that the run goes on without, and so it does at once where the server was away before and isn't back: what the
+    artifact shows is in the campaign's folder too.
 
     Args:
         create: of `prefect.artifacts`.
@@ -177,7 +177,8 @@ def publish(create: Callable[..., Any], *args: Any, **options: Any) -> None:
         options: its named arguments.
     """
     missing = options.get("key", "an artifact")
-    if not server.asked():
+    # This is told once, so it is worth a look even right after the last one: the server may be back.
+    if not (server.look() if server.away else server.asked()):
         logging.getLogger(__name__).warning("the Prefect server is away: %s is not shown there", missing)
         return
     deadline, wait = time.monotonic() + PATIENCE, 1.0
