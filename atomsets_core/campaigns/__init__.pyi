@@ -27,6 +27,7 @@ from .layout import CONFRONTED as CONFRONTED
 from .layout import EVIDENCE as EVIDENCE
 from .layout import FAILURES as FAILURES
 from .layout import FEATURES as FEATURES
+from .layout import KNOWN as KNOWN
 from .layout import LABELLED as LABELLED
 from .layout import MAP as MAP
 from .layout import MODEL_FILES as MODEL_FILES
@@ -35,6 +36,7 @@ from .layout import OUTCOME as OUTCOME
 from .layout import OUTPUTS as OUTPUTS
 from .layout import PAGES as PAGES
 from .layout import PROGRESS as PROGRESS
+from .layout import PROPERTIES as PROPERTIES
 from .layout import RANKING as RANKING
 from .layout import RANKING_CSV as RANKING_CSV
 from .layout import REGISTRY as REGISTRY
@@ -46,6 +48,7 @@ from .layout import duel_name as duel_name
 from .layout import model_files as model_files
 from .layout import model_folder as model_folder
 from .layout import predictions_name as predictions_name
+from .layout import property_folder as property_folder
 from .layout import provenance_name as provenance_name
 from .layout import queue_name as queue_name
 from .layout import structures_name as structures_name

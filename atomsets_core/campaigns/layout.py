@@ -78,6 +78,9 @@ def record_name(run: int) -> str:
 LABELLED = "structures/labelled.parquet"
 """material_id, structure_hash, formula and value of every training row, in training order."""
 
+KNOWN = "structures/known.parquet"
+"""Candidates of one property of several whose value is known: material_id, structure_hash, value, reason."""
+
 PAGES = "structures/pages"
 """Folder of what came of the Materials Project, until the next pull."""
 
@@ -110,6 +113,15 @@ STRUCTURES = (
 
 FEATURES = "features"
 """Folder of the feature store, unless the campaign names another."""
+
+PROPERTIES = "properties"
+"""Folder of the properties' own campaigns, where there are several."""
+
+
+def property_folder(name: str) -> str:
+    """Folder of the campaign of one property of several."""
+    return f"{PROPERTIES}/{name}"
+
 
 # Models, and what is made with them.
 
@@ -170,6 +182,8 @@ _RESULT = re.compile(
 
 _PASSING = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.tmp|structures/queue-[a-z]+\.parquet")
 
+_OF_PROPERTY = re.compile(rf"{PROPERTIES}/[A-Za-z][A-Za-z0-9_]*/(.+)")
+
 _OTHER = re.compile(
     rf"{PAGES}/.+|structures/ahead-[a-z]+\.(parquet|json)|{FEATURES}/.+|{MODELS}/{_KEY}/({CARD}|{CHECKPOINT})|"
     rf"duels/{_KEY}-against-{_KEY}(-folds|-seed-\d+)?\.json|{RANKED_BEFORE}{_RUN}\.parquet|{HISTORY}/run-{_RUN}\.json"
@@ -190,5 +204,7 @@ def is_known(name: str) -> bool:
     """Whether it is a file of a campaign's folder at all; of the checksums, those of files that are."""
     if name.startswith(f"{FOLDER}/"):
         return is_known(name.removeprefix(f"{FOLDER}/").removesuffix(".sha256"))
-    named = {ASKED, PROGRESS, STANDING, *OUTPUTS, CONFRONTED, *STRUCTURES, REGISTRY}
+    if inner := _OF_PROPERTY.fullmatch(name):
+        return is_known(inner[1])
+    named = {ASKED, PROGRESS, STANDING, *OUTPUTS, CONFRONTED, *STRUCTURES, KNOWN, REGISTRY}
     return name in named or is_result(name) or is_passing(name) or _OTHER.fullmatch(name) is not None

@@ -17,6 +17,15 @@ from .choice import campaign_heads as campaign_heads
 from .choice import choose as choose
 from .choice import recipes as recipes
 from .choice import verdict as verdict
+from .goals import AXES as AXES
+from .goals import COMBINATIONS as COMBINATIONS
+from .goals import LIMITS as LIMITS
+from .goals import Goal as Goal
+from .goals import Judged as Judged
+from .goals import Known as Known
+from .goals import judge as judge
+from .goals import known_of as known_of
+from .goals import pick_batch as pick_batch
 from .heads import AtomSetsHead as AtomSetsHead
 from .heads import CompositionRidgeHead as CompositionRidgeHead
 from .heads import Estimate as Estimate
@@ -35,6 +44,8 @@ from .holdouts import value_holdout as value_holdout
 from .lineup import choices as choices
 from .lineup import lineup as lineup
 from .lineup import specifications as specifications
+from .pareto import hypervolume as hypervolume
+from .pareto import non_dominated as non_dominated
 from .sequential import Search as Search
 from .sequential import random_budget as random_budget
 from .sequential import search as search
@@ -50,3 +61,6 @@ from .simulate import pick as pick
 from .simulate import read_estimate as read_estimate
 from .simulate import scored as scored
 from .simulate import summarize as summarize
+from .together import best_combination as best_combination
+from .together import search_together as search_together
+from .together import summarize_together as summarize_together

@@ -7,6 +7,12 @@ from .benchmark import prepare as prepare
 from .benchmark import run_fold as run_fold
 from .benchmark import specifications as specifications
 from .benchmark import union as union
+from .combine import COMPUTED as COMPUTED
+from .combine import Combined as Combined
+from .combine import Part as Part
+from .combine import candidate_column as candidate_column
+from .combine import combine as combine
+from .combine import write_structures as write_structures
 from .discover import PLAN as PLAN
 from .discover import ROWS as ROWS
 from .discover import answer_one as answer_one

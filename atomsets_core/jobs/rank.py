@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,12 +183,12 @@ def rank(
     )
     table.sort(score)
     offer = max(OFFERED * wish.shortlist, LOOKED_AT)
-    dropped, why_first = _put_in_place(table, candidates, wish.outside, offer)
+    dropped, why_first = put_in_place(table, candidates, wish.outside, offer)
     offered = table.frame(0, OFFERED * wish.shortlist)
     fit = np.flatnonzero(_fit_for_shortlist(offered, wish, scale))
     chosen = fit[_shortlist(offered.iloc[fit], features, wish)]
     table.shortlist[chosen] = True
-    write_ranking(store, table.frames(), unit, transform)
+    write_ranking(store, table.frames(), prediction_units(unit, scale=scale.applied_to(unit)))
     shortlist = table.frame(0, OFFERED * wish.shortlist)
     shortlist = shortlist[shortlist["shortlist"]].reset_index(drop=True)
     candidates.forget()
@@ -200,7 +200,7 @@ def rank(
     )  # fmt: skip
 
 
-def _put_in_place(table: _Table, candidates: Catalogue, outside: str, offer: int) -> tuple[int, str]:
+def put_in_place(table: Places, candidates: Catalogue, outside: str, offer: int) -> tuple[int, str]:
     """Find out what the leading candidates are, and move or leave out those that can't be believed.
 
     Returns:
@@ -268,54 +268,21 @@ def _shortlist(offered: pd.DataFrame, features: FeatureStore, wish: Wish) -> Int
     )
 
 
-class _Table:
-    """Columns of every candidate that has a prediction; in the order of the candidates until it is sorted."""
+class Places:
+    """Candidates in the order of a ranking, what kind of matter they are, and which lie inside the domain.
 
-    def __init__(self, store: Store, candidates: Catalogue, predictions: Sequence[str]) -> None:
-        index = HashIndex(candidates.digests())
-        release()
-        numbers = {name: np.full(len(index), np.nan) for name in NUMBERS}
-        domain, known = np.zeros(len(index), dtype=bool), np.zeros(len(index), dtype=bool)
-        self._remarks: dict[str, str] = {}
-        for name in predictions:
-            table = store.read_table(name)
-            hashes = table["structure_hash"].to_pylist()
-            at = index.find(hashes)
-            new = np.flatnonzero(at >= 0)
-            new = new[~known[at[new]]]
-            known[at[new]] = True
-            for column in NUMBERS:
-                numbers[column][at[new]] = table[column].to_numpy()[new]
-            domain[at[new]] = table["in_domain"].to_numpy()[new]
-            for row in np.flatnonzero(np.asarray(pc.not_equal(table["remark"], ""))):
-                self._remarks.setdefault(hashes[row], table["remark"][row].as_py())
-        ranked = np.flatnonzero(known[index.inverse])
-        self._ranked = ranked
-        content = index.inverse[ranked]
-        del index
-        self.numbers = {name: numbers.pop(name)[content] for name in NUMBERS}
-        self.in_domain = domain[content]
-        # Read now that the index is gone: both at once would be the most memory of the whole run.
-        release()
-        self._lines = candidates.take(ranked).lines
-        hull = candidates.columns(HULL)
-        self._hull = (
-            pd.to_numeric(hull.iloc[:, 0]).to_numpy(dtype=np.float64, na_value=np.nan)[ranked]
-            if len(hull.columns)
-            else np.full(len(ranked), np.nan)
-        )
-        self.score = np.zeros(len(ranked))
-        self.shortlist = np.zeros(len(ranked), dtype=bool)
-        self.matter = np.full(len(ranked), "", dtype=object)
-        self.order: IntArray = np.arange(len(ranked))
+    Args:
+        rows: (n,) positions among the candidates.
+        in_domain: (n,) bool, whether each lies inside the domain of the training data.
+    """
+
+    def __init__(self, rows: IntArray, in_domain: npt.NDArray[np.bool_]) -> None:
+        self._ranked, self.in_domain = rows, in_domain
+        self.matter = np.full(len(rows), "", dtype=object)
+        self.order: IntArray = np.arange(len(rows))
 
     def __len__(self) -> int:
         return len(self.order)
-
-    @property
-    def hashes(self) -> list[str]:
-        """(n,) of every candidate, in the order of the candidates."""
-        return list(self._lines.hashes)
 
     @property
     def rows(self) -> IntArray:
@@ -357,6 +324,50 @@ class _Table:
     def first(self, place: int) -> None:
         """Put the row at this place before all others."""
         self.order = np.concatenate([[self.order[place]], np.delete(self.order, place)])
+
+
+class _Table(Places):
+    """Columns of every candidate that has a prediction; in the order of the candidates until it is sorted."""
+
+    def __init__(self, store: Store, candidates: Catalogue, predictions: Sequence[str]) -> None:
+        index = HashIndex(candidates.digests())
+        release()
+        numbers = {name: np.full(len(index), np.nan) for name in NUMBERS}
+        domain, known = np.zeros(len(index), dtype=bool), np.zeros(len(index), dtype=bool)
+        self._remarks: dict[str, str] = {}
+        for name in predictions:
+            table = store.read_table(name)
+            hashes = table["structure_hash"].to_pylist()
+            at = index.find(hashes)
+            new = np.flatnonzero(at >= 0)
+            new = new[~known[at[new]]]
+            known[at[new]] = True
+            for column in NUMBERS:
+                numbers[column][at[new]] = table[column].to_numpy()[new]
+            domain[at[new]] = table["in_domain"].to_numpy()[new]
+            for row in np.flatnonzero(np.asarray(pc.not_equal(table["remark"], ""))):
+                self._remarks.setdefault(hashes[row], table["remark"][row].as_py())
+        ranked = np.flatnonzero(known[index.inverse])
+        content = index.inverse[ranked]
+        del index
+        self.numbers = {name: numbers.pop(name)[content] for name in NUMBERS}
+        super().__init__(ranked, domain[content])
+        # Read now that the index is gone: both at once would be the most memory of the whole run.
+        release()
+        self._lines = candidates.take(ranked).lines
+        hull = candidates.columns(HULL)
+        self._hull = (
+            pd.to_numeric(hull.iloc[:, 0]).to_numpy(dtype=np.float64, na_value=np.nan)[ranked]
+            if len(hull.columns)
+            else np.full(len(ranked), np.nan)
+        )
+        self.score = np.zeros(len(ranked))
+        self.shortlist = np.zeros(len(ranked), dtype=bool)
+
+    @property
+    def hashes(self) -> list[str]:
+        """(n,) of every candidate, in the order of the candidates."""
+        return list(self._lines.hashes)
 
     def sort(self, score: npt.NDArray[np.float64]) -> None:
         """The best score comes first, of equal ones the lower identifier."""
@@ -406,9 +417,8 @@ def _ends(window: tuple[float, float], transform: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def write_ranking(store: Store, frames: Iterator[pd.DataFrame], unit: str, transform: str) -> None:
+def write_ranking(store: Store, frames: Iterator[pd.DataFrame], units: Mapping[str, str]) -> None:
     """Write ranking.parquet, its units in the schema metadata, and ranking.csv."""
-    units = prediction_units(unit, scale=find_transform(transform).applied_to(unit))
     with store.replacing(RANKING_CSV) as text, store.replacing(RANKING) as file:
         writer: pq.ParquetWriter | None = None
         for frame in frames:

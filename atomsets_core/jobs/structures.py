@@ -29,10 +29,10 @@ from atomsets_core.sources import (
     Catalogue,
     PulledFile,
     SourceError,
-    already_seen_lines,
     crystal_keys,
     filter_reasons,
     label_values,
+    seen_lines,
     settle,
     sizes_differ,
     unit_of,
@@ -58,6 +58,8 @@ class Selection:
         filtered: reason -> number of candidates it left out.
         refused: ("training" or "candidates", refusal) so far.
         notes: what the user should know of the labels, in sentences.
+        seen: candidates that are in the training data and pass every other filter: material_id, structure_hash, the
+            label as `value`, and `reason`; empty where they are not looked for.
     """
 
     training: Catalogue
@@ -66,6 +68,7 @@ class Selection:
     filtered: dict[str, int]
     refused: list[tuple[str, Refusal]]
     notes: list[str] = field(default_factory=list)
+    seen: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def select(
@@ -108,9 +111,11 @@ def select(
     unread = unread_filters(beside, columns)
     reasons = filter_reasons(beside, bounds, exclude_elements, only_elements)
     reasons[list(unread)] = FAILED
+    seen = pd.DataFrame()
     if exclude_seen:
         passing = np.flatnonzero(reasons == "")
-        reasons[passing] = already_seen_lines(offered.take(passing), labelled)
+        reasons[passing], which = seen_lines(offered.take(passing), labelled)
+        seen = _seen(offered.take(passing[which >= 0]), reasons[passing[which >= 0]], values[which[which >= 0]])
     kept = np.flatnonzero(reasons == "")
     filtered = Counter(str(reason) for reason in reasons if reason not in ("", FAILED))
     if not len(kept):
@@ -121,11 +126,21 @@ def select(
         candidates=offered.take(kept),
         filtered=dict(filtered.most_common()),
         notes=[*units, *notes],
+        seen=seen,
         refused=[
             *(("training", refusal) for refusal in [*training.refused, *unlabelled]),
             *(("candidates", refusal) for refusal in [*candidates.refused, *unread.values()]),
         ],
     )
+
+
+def _seen(
+    candidates: Catalogue, reasons: npt.NDArray[np.object_], values: npt.NDArray[np.float64]
+) -> pd.DataFrame:
+    """Candidates that are in the training data, as `Selection.seen` has them."""
+    lines = candidates.lines
+    columns = {"material_id": lines.material_id, "structure_hash": lines.hashes, "value": values, "reason": reasons}
+    return pd.DataFrame(columns)
 
 
 def none_left(n: int, reasons: Mapping[str, int], unread: Sequence[Refusal]) -> SourceError:

@@ -13,6 +13,10 @@ from .discovery_words import sentence as sentence
 from .discovery_words import table_header as table_header
 from .discovery_words import table_rows as table_rows
 from .findings import NO_BETTER as NO_BETTER
+from .joint.page import write_joint_report as write_joint_report
+from .joint.words import joint_markdown as joint_markdown
+from .joint.words import joint_sentences as joint_sentences
+from .joint.words import shortlist_cells as shortlist_cells
 from .page import write_report as write_report
 from .words import comparison_sentences as comparison_sentences
 from .words import discovery_header as discovery_header

@@ -72,6 +72,11 @@ def write_report(store: Store) -> None:
 
 def render(results: Results, changes: dict[str, Any] | None = None) -> str:
     """The report as HTML, with what changed since the last run if there was one; the same input gives the same text."""
+    return page_environment().get_template("page.html").render(**_content(results), changes=changes)
+
+
+def page_environment() -> Environment:
+    """Templates of reports, with their filters."""
     environment = Environment(
         loader=PackageLoader("atomsets_core.report", "templates"),
         autoescape=True,
@@ -90,7 +95,7 @@ def render(results: Results, changes: dict[str, Any] | None = None) -> str:
         "thousands": lambda value: f"{value:,}",
     }
     environment.globals |= {"interval": columns.interval, "badge": columns.badge}
-    return environment.get_template("page.html").render(**_content(results), changes=changes)
+    return environment
 
 
 def _content(results: Results) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def _content(results: Results) -> dict[str, Any]:
     inside, candidates = findings.best_inside(results), cards(results)
     return {
         "summary": summary,
-        "finished": _date(summary["finished"]),
+        "finished": date_text(summary["finished"]),
         "unit": results.unit,
         "goal": results.goal,
         "scale": scale_name(summary),
@@ -170,7 +175,8 @@ def _provenance(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def _date(text: str) -> str:
+def date_text(text: str) -> str:
+    """A moment of ISO 8601 in words."""
     moment = datetime.fromisoformat(text)
     return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
 

@@ -42,6 +42,7 @@ from .selection import deduplicate as deduplicate
 from .selection import deduplicate_file as deduplicate_file
 from .selection import filter_reasons as filter_reasons
 from .selection import label_values as label_values
+from .selection import seen_lines as seen_lines
 from .selection import unread_filters as unread_filters
 from .selection import usable_classes as usable_classes
 from .selection import usable_labels as usable_labels

@@ -25,6 +25,7 @@ from atomsets_core.storage import HashIndex, Store
 from atomsets_core.structures import (
     Compositions,
     CrystalsByFormula,
+    IntArray,
     Progress,
     ProgressLog,
     Refusal,
@@ -320,7 +321,8 @@ class _Training:
     """What candidates are compared with, the same for all blocks of them."""
 
     def __init__(self, structures: Structures) -> None:
-        self.ids, self.hashes = set(structures.material_id), set(structures.hashes)
+        self.ids = {str(name): row for row, name in reversed(list(enumerate(structures.material_id)))}
+        self.hashes = {str(digest): row for row, digest in reversed(list(enumerate(structures.hashes)))}
         self._structures = structures
 
     @cached_property
@@ -332,42 +334,66 @@ class _Training:
         self, candidates: Structures, tell: Progress | None = None, done: int = 0, total: int = 0
     ) -> npt.NDArray[np.object_]:
         """Why each counts as seen; `tell` hears of each, `done` of `total` having gone before."""
-        reasons = np.full(len(candidates), "", dtype=object)
+        return self.seen(candidates, tell, done, total)[0]
+
+    def seen(
+        self, candidates: Structures, tell: Progress | None = None, done: int = 0, total: int = 0
+    ) -> tuple[npt.NDArray[np.object_], IntArray]:
+        """The same, with the row of the training structure that each is; -1 for those that aren't seen."""
+        reasons, rows = np.full(len(candidates), "", dtype=object), np.full(len(candidates), -1, dtype=np.int64)
         for row in range(len(candidates)):
             if tell is not None:
                 tell(done + row, total)
-            if candidates.material_id[row] in self.ids:
-                reasons[row] = "its identifier is in the training data"
-            elif candidates.hashes[row] in self.hashes:
-                reasons[row] = "its structure is in the training data"
-            elif self.crystals.find(candidates, row) is not None:
-                reasons[row] = "the same crystal is in the training data"
-        return reasons
+            name, digest = str(candidates.material_id[row]), str(candidates.hashes[row])
+            if name in self.ids:
+                reasons[row], rows[row] = "its identifier is in the training data", self.ids[name]
+            elif digest in self.hashes:
+                reasons[row], rows[row] = "its structure is in the training data", self.hashes[digest]
+            elif (found := self.crystals.find(candidates, row)) is not None:
+                reasons[row], rows[row] = "the same crystal is in the training data", found
+        return reasons, rows
 
 
 def already_seen_lines(
     candidates: Catalogue, training: Catalogue, progress: Progress | None = None
 ) -> npt.NDArray[np.object_]:
-    """(n,) why each candidate counts as seen; read are only structures of formulas that both have, block by block.
+    """(n,) why each candidate counts as seen; see `seen_lines`."""
+    return seen_lines(candidates, training, progress)[0]
+
+
+def seen_lines(
+    candidates: Catalogue, training: Catalogue, progress: Progress | None = None
+) -> tuple[npt.NDArray[np.object_], IntArray]:
+    """Which candidates are in the training data; read are only structures of formulas that both have, block by block.
 
     Args:
         candidates: n of them.
         training: what they are compared with.
         progress: is told how many of those to be compared are done; by default the log is told now and then.
+
+    Returns:
+        (n,) why each counts as seen, "" where it doesn't, and (n,) int64 the position of the training structure that it
+        is, -1 where it isn't seen.
     """
     reasons = np.full(len(candidates), "", dtype=object)
-    reasons[candidates.lines.material_id.isin(training.lines.material_id)] = "its identifier is in the training data"
+    first = pd.Index(training.lines.material_id)
+    named = pd.Series(np.arange(len(first)), index=first)
+    named = named[~named.index.duplicated()]
+    which = np.array(named.reindex(candidates.lines.material_id, fill_value=-1), dtype=np.int64)
+    reasons[which >= 0] = "its identifier is in the training data"
     shared = candidates.lines.formulas.isin(training.lines.formulas) & (reasons == "")
     if not shared.any():
-        return reasons
+        return reasons, which
     tell = ProgressLog("compared with the training data") if progress is None else progress
-    known = _Training(training.take(training.lines.formulas.isin(candidates.lines.formulas[shared])).structures())
+    alike = np.flatnonzero(training.lines.formulas.isin(candidates.lines.formulas[shared]))
+    known = _Training(training.take(alike).structures())
     rows, done = np.flatnonzero(shared), 0
     for positions, block, _ in candidates.take(shared).blocks():
-        reasons[rows[positions]] = known.reasons(block, tell, done, len(rows))
+        reasons[rows[positions]], found = known.seen(block, tell, done, len(rows))
+        which[rows[positions]] = np.where(found >= 0, alike[found], -1)
         done += len(block)
     tell(len(rows), len(rows))
-    return reasons
+    return reasons, which
 
 
 def filter_reasons(

@@ -19,6 +19,7 @@ from .store import BusyError as BusyError
 from .store import StorageError as StorageError
 from .store import Store as Store
 from .store import csv_text as csv_text
+from .store import digest_of as digest_of
 from .store import fault as fault
 from .store import prediction_units as prediction_units
 from .store import seal as seal

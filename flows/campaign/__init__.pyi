@@ -4,8 +4,12 @@ from .credentials import needed as needed
 from .credentials import provided as provided
 from .estimate import estimate as estimate
 from .estimate import told as told
+from .joint import JointCampaign as JointCampaign
+from .joint import Property as Property
+from .joint import Wanted as Wanted
 from .keys import KeyGivenError as KeyGivenError
 from .keys import refuse_keys as refuse_keys
+from .reading import read_any as read_any
 from .reading import read_campaign as read_campaign
 from .sections import Campaign as Campaign
 from .sections import Candidates as Candidates

@@ -11,12 +11,29 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from atomsets_flows.campaign.base import CampaignError, Range
+from atomsets_flows.campaign.joint import JointCampaign
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
 from atomsets_flows.campaign.sections import DEFAULT, Campaign
 
 
 def read_campaign(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign:
-    """A campaign from its file, with `section.key=value` overrides; the embedded one without a file.
+    """A campaign of one property from its file, with `section.key=value` overrides; the embedded one without a file.
+
+    Raises:
+        CampaignError: the file is missing, is not TOML, or holds an unknown key or an unusable value; or it is a
+            campaign of several properties.
+    """
+    found = read_any(path, overrides)
+    if isinstance(found, JointCampaign):
+        raise CampaignError(
+            f"{path}: this campaign has several properties: run it with `atomsets screen`; of each property alone, the "
+            "folder properties/NAME in its own holds a campaign.json"
+        )
+    return found
+
+
+def read_any(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign | JointCampaign:
+    """A campaign of one property or, where the file has [[properties]], of several; see `read_campaign`.
 
     Raises:
         CampaignError: the file is missing, is not TOML, or holds an unknown key or an unusable value.
@@ -43,10 +60,11 @@ def read_campaign(path: str | Path | None = None, overrides: list[str] | None = 
             _override(raw, override)
     except KeyGivenError as error:
         raise CampaignError(str(error)) from None
+    kind = JointCampaign if "properties" in raw or "objectives" in raw else Campaign
     try:
-        return Campaign.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise CampaignError("\n".join(f"{name}: {_explain(item)}" for item in error.errors())) from error
+        raise CampaignError("\n".join(f"{name}: {_explain(item, kind)}" for item in error.errors())) from error
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
@@ -65,10 +83,10 @@ def _override(raw: dict[str, Any], text: str) -> None:
     raw[last] = parsed
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, kind: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "campaign"
     if item["type"] == "extra_forbidden":
-        known = _known_keys(item["loc"][:-1])
+        known = _known_keys(item["loc"][:-1], kind)
         close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
         return f"{where}: unknown key; {hint}"
@@ -78,11 +96,20 @@ def _explain(item: Any) -> str:
     return f"{where}: {message} (it is {item['input']!r})" if item["type"] != "value_error" else f"{where}: {message}"
 
 
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Campaign
+def _known_keys(path: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     for part in path:
+        if isinstance(part, int):  # of a list, whose kind was found already
+            continue
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else Range
-        choices = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        choices = [kind for kind in (annotation, *_inside(annotation)) if isinstance(kind, type)]
         model = next((kind for kind in choices if issubclass(kind, BaseModel)), Range)
     return list(model.model_fields)
+
+
+def _inside(annotation: Any) -> list[Any]:
+    """What a union or a list is made of, whatever is around it."""
+    found = []
+    for part in get_args(annotation):
+        found += [part, *_inside(part)]
+    return found

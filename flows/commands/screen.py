@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,12 +44,12 @@ def screen(
         return
     server = start_server(out or "campaigns/any")
     from atomsets_core.storage import StorageError, Store
-    from atomsets_flows.campaign import CampaignError, read_campaign
+    from atomsets_flows.campaign import CampaignError, JointCampaign, read_any
     from atomsets_flows.runs import screen as flow
-    from atomsets_flows.runs import without_server
+    from atomsets_flows.runs import screen_jointly, without_server
 
     try:
-        asked = read_campaign(campaign, set_)
+        asked = read_any(campaign, set_)
         target = out or f"campaigns/{asked.name}"
         check_writable(target)
     except (CampaignError, StorageError) as error:
@@ -58,7 +59,7 @@ def screen(
     started = time.time()
     with watched(verbose):
         try:
-            summary = flow(asked, target)
+            summary = screen_jointly(asked, target) if isinstance(asked, JointCampaign) else flow(asked, target)
         except Exception as error:
             done = without_server(Store(target), started, error)
             if done is None:
@@ -112,6 +113,9 @@ def nothing_left(target: str) -> Iterator[None]:
 
 def show(summary: dict[str, Any], target: str) -> None:
     """Print what came out, on stderr."""
+    if "properties" in summary:
+        show_together(summary, target)
+        return
     from atomsets_core.campaigns import RANKING_CSV, REPORT
     from atomsets_core.report import NO_BETTER, discovery_rows, discovery_sentences, scale_name
     from atomsets_flows.runs import headlines
@@ -150,6 +154,21 @@ def show(summary: dict[str, Any], target: str) -> None:
     }
     told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
     console.print(f"{told}; {total:.0f} s", highlight=False, soft_wrap=True)
+    console.print(f"report: {target}/{REPORT}   ranking: {target}/{RANKING_CSV}", highlight=False, soft_wrap=True)
+
+
+def show_together(summary: dict[str, Any], target: str) -> None:
+    """Print what a campaign of several properties came to, on stderr."""
+    from atomsets_core.campaigns import RANKING_CSV, REPORT
+    from atomsets_core.report import joint_sentences
+
+    for line in joint_sentences(summary):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    done: Counter[str] = Counter()
+    for counts in summary["done"].values():
+        done.update({name: n for name, n in counts.items() if not name.startswith("pulled")})
+    told = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in done.items() if n) or "nothing was missing"
+    console.print(f"{told}; {summary['seconds']['total']:.0f} s", highlight=False, soft_wrap=True)
     console.print(f"report: {target}/{REPORT}   ranking: {target}/{RANKING_CSV}", highlight=False, soft_wrap=True)
 
 

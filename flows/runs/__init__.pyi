@@ -2,6 +2,7 @@ from .benchmark import benchmark as benchmark
 from .discover import Asked as Asked
 from .discover import discover as discover
 from .featurize import featurize as featurize
+from .joint import screen_jointly as screen_jointly
 from .progress import listening as listening
 from .progress import without_server as without_server
 from .pull import pull as pull

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -148,7 +148,7 @@ class CampaignRun:
         started = time.perf_counter()
         self.begin()
         memory = Memory(self.campaign, self.store, self.features)
-        with connect(self.campaign.cluster.start, note):
+        with self.cluster():
             with self.timed("pull"):
                 pulled = self.pull("training"), self.pull("candidates")
             with self.timed("look for news"):
@@ -194,6 +194,10 @@ class CampaignRun:
         if self.failures:
             return ended(WITH_FAILURES, "; ".join(self.failures), summary)
         return summary
+
+    def cluster(self) -> AbstractContextManager[None]:
+        """The workers of the run."""
+        return connect(self.campaign.cluster.start, note)
 
     def begin(self) -> None:
         """Clear what stopped runs left half written; keep beside the results what to run again."""

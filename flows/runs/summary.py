@@ -111,7 +111,7 @@ def summarize_run(
         "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
+            **{name: package_version(name) for name in PACKAGES},
             **carrier_versions([campaign.features.parent]),
         },
         "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},
@@ -238,7 +238,8 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]|!])", r"\\\1", text)
 
 
-def _version(name: str) -> str:
+def package_version(name: str) -> str:
+    """Of an installed package, or that it isn't."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,0 +1,1 @@
+"""The report of a campaign of several properties: words, figures, page."""

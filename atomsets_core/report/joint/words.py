@@ -1,0 +1,165 @@
+"""What a joint ranking came to, in words: sentences, the summary on the server, cells of the shortlist."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from atomsets_core.report.words import counted, listed, number, percent, with_unit
+
+Summary = Mapping[str, Any]
+
+STRATEGIES = {
+    "hypervolume": "expected growth of the volume under the front",
+    "front": "probability to be on the front",
+    "weights": "weighted sum",
+    "random": "blind choice",
+}
+"""How rows of the search with hidden values are called."""
+
+
+def unit_of(summary: Summary, name: str) -> str:
+    """Unit of a property or column; may be empty."""
+    return str(summary["units"].get(name, ""))
+
+
+def wish(summary: Summary, asked: Mapping[str, Any]) -> str:
+    """One objective in words, e.g. "gap above 3 eV with at least 80 %"."""
+    name, unit = asked["property"], unit_of(summary, asked["property"])
+    goal, value = asked["goal"], asked["value"]
+    if goal in ("maximize", "minimize"):
+        return f"{'highest' if goal == 'maximize' else 'lowest'} {name}"
+    if goal == "window":
+        text = f"{name} between {number(asked['low'])} and {with_unit(number(asked['high']), unit)}"
+    elif goal == "class":
+        text = f"{name} of the wanted class"
+    else:
+        word = {"exceed": "above", "below": "below", "target": "near"}[goal]
+        text = f"{name} {word} {with_unit(number(value), unit)}"
+    return text if asked["at_least"] is None else f"{text} with at least {percent(asked['at_least'])}"
+
+
+def question(summary: Summary) -> str:
+    """What was asked, in one sentence."""
+    wishes = [wish(summary, asked) for asked in summary["settings"]["objectives"]]
+    return f"Which candidates have the {listed(wishes)}?" if wishes else ""
+
+
+def value_text(row: Mapping[str, Any], name: str, unit: str) -> str:
+    """A value with its interval, or that it is known."""
+    value = with_unit(number(row[name]), unit)
+    if f"{name}_known" not in row:
+        return value
+    if row[f"{name}_known"]:
+        return f"{value}, known"
+    low, high = row[f"{name}_lower"], row[f"{name}_upper"]
+    return value if pd.isna(low) else f"{value} ({number(low)} to {number(high)})"
+
+
+def asked_names(summary: Summary) -> list[str]:
+    """Properties and columns that objectives name, each once, in their order."""
+    return list(dict.fromkeys(asked["property"] for asked in summary["settings"]["objectives"]))
+
+
+def joint_sentences(summary: Summary) -> list[str]:
+    """What came out, a sentence each."""
+    candidates = summary["counts"]["candidates"]
+    said = [
+        f"pulled {candidates['pulled']:,} candidates = {candidates['ranked']:,} ranked + {candidates['filtered']:,} "
+        f"filtered + {candidates['failed']:,} failed"
+    ]
+    for name, about in summary["properties"].items():
+        model = about["model"]
+        said.append(
+            f"{name}: learned from {counted(about['training']['learned_from'], 'value')} with {about['choice']['head']}"
+            + (f", out-of-fold R² {model['r2']:.3f}" if "r2" in model else "")
+        )
+    if n := candidates["some_known"]:
+        said.append(f"of {counted(n, 'ranked candidate')} some value is known and used instead of a prediction")
+    if candidates["on_front"]:
+        said.append(f"{counted(candidates['on_front'], 'candidate')} on the Pareto front of the values")
+    limits = {reason: n for reason, n in candidates["filtered_by_reason"].items() if " with less than " in reason}
+    said += [f"left out because {reason}: {n:,}" for reason, n in limits.items()]
+    said += search_sentences(summary)
+    if summary["why_first"]:
+        said.append(f"the first line lies outside the domain of a model: {summary['why_first']}")
+    changes = summary.get("changes")
+    if changes and (changes["entered"] or changes["left"]):
+        said.append(
+            f"since the last run {counted(len(changes['entered']), 'candidate')} came to the shortlist and "
+            f"{len(changes['left'])} left it"
+        )
+    return said
+
+
+def search_sentences(summary: Summary) -> list[str]:
+    """How well such a ranking finds what is known, or why that isn't known."""
+    together = summary["together"]
+    if not together["strategies"]:
+        return [f"how well such a ranking finds things could not be tried: {together['why']}"]
+    rows = {row["strategy"]: row for row in together["strategies"]}
+    used, blind = rows.get(summary["combine"]) or rows["hypervolume"], rows["random"]
+    alone = max((row for name, row in rows.items() if name.endswith(" alone")), key=lambda row: row["gained"])
+    said = [
+        f"tried on {counted(together['n'], 'material')} of which all values are known, one in ten looked up: this "
+        f"ranking gains {percent(used['gained'])} of what there is to gain and finds {percent(used['found'])} of the "
+        f"front; {alone['strategy']} {percent(alone['gained'])}, a blind choice {percent(blind['gained'])}"
+    ]
+    if alone["gained"] > used["gained"]:
+        said.append(f"ranking by {alone['strategy']} does better there: the other objectives are predicted too poorly")
+    return said
+
+
+def search_rows(summary: Summary) -> list[list[str]]:
+    """Rows of the search with hidden values: strategy, gained, found."""
+    return [
+        [
+            STRATEGIES.get(row["strategy"], row["strategy"]) + (", used" if row["strategy"] == summary["combine"] else ""),
+            _share(row["gained"], row["gained_error"]),
+            _share(row["found"], row["found_error"]),
+        ]
+        for row in summary["together"]["strategies"]
+    ]
+
+
+def _share(value: float, error: float | None) -> str:
+    return percent(value) if error is None else f"{percent(value)} ± {percent(error)}"
+
+
+def shortlist_cells(summary: Summary, shortlist: pd.DataFrame) -> list[dict[str, Any]]:
+    """The shortlist as the table on the server shows it."""
+    names = asked_names(summary)
+    rows = []
+    for row in shortlist.to_dict("records"):
+        cells: dict[str, Any] = {"rank": row["rank"], "material": row["material_id"], "formula": row["formula"]}
+        for name in names:
+            unit = unit_of(summary, name)
+            cells[f"{name} ({unit})" if unit else name] = value_text(row, name, "")
+        cells["meets all limits"] = percent(row["p_feasible"])
+        if math.isfinite(row["p_front"]):
+            cells["on the front"] = percent(row["p_front"])
+        cells["domain"] = "inside" if row["in_domain"] else "outside"
+        rows.append(cells)
+    return rows
+
+
+def joint_markdown(summary: Summary, more: Sequence[str] = ()) -> str:
+    """The summary artifact, with more paragraphs below what came out."""
+    lines = [f"# {_plain(summary['campaign'])}", _plain(question(summary)), ""]
+    lines += [f"- {_plain(line)}" for line in joint_sentences(summary)]
+    lines += ["", *(line for paragraph in more for line in (paragraph, ""))]
+    if summary["together"]["strategies"]:
+        lines += ["## Search with hidden values", "", "| ranked by | gained | front found |", "|---|---|---|"]
+        lines += [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in search_rows(summary)]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text that comes from data, such that Markdown and HTML show it as it is."""
+    text = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]|!])", r"\\\1", text)

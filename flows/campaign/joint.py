@@ -1,0 +1,183 @@
+"""A campaign of several properties: what is learned for each, and what is wanted of them together.
+
+Each property is a campaign of its own in everything but the candidates, which all share; `campaign_of` makes it.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from atomsets_core.discovery import AXES, COMBINATIONS, LIMITS, Goal
+from atomsets_flows.campaign.base import Section
+from atomsets_flows.campaign.cluster import Cluster
+from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
+from atomsets_flows.campaign.sections import (
+    Campaign,
+    Candidates,
+    Discovery,
+    FeatureOptions,
+    Model,
+    Objective,
+    Standing,
+    Training,
+)
+
+RESERVED = frozenset(
+    ("rank", "material_id", "formula", "score", "p_feasible", "p_front", "front", "e_above_hull", "in_domain", "matter",
+     "shortlist", "n_atoms", "remark", "structure_hash")
+)  # fmt: skip
+"""Columns of every joint ranking."""
+
+
+class Property(Section):
+    """A property that is learned."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")] = Field(
+        description="Names its columns and its folder: letters, digits, underscore."
+    )
+    training: Training = Field(description="The values to learn from.")
+    features: FeatureOptions | None = Field(None, description="As of the whole campaign, where they aren't given.")
+    model: Model | None = Field(None, description="As of the whole campaign, where it isn't given.")
+    discovery: Discovery | None = Field(None, description="As of the whole campaign, where it isn't given.")
+
+
+class Wanted(Section):
+    """What is wanted of one property, or of a column of the candidates."""
+
+    property: str = Field(
+        description="Name of a property, or of a column of the candidates; also density, n_atoms, n_elements."
+    )
+    goal: Literal[(*AXES, *LIMITS)] = Field(  # type: ignore[valid-type]
+        description="maximize, minimize, target (near a value): more is better. exceed, below, window: met or not, with "
+        "a probability."
+    )
+    value: float | None = Field(None, description="For target, exceed and below, in the unit of the property.")
+    low: float | None = Field(None, description="Lower end, for the goal window, in the unit of the property.")
+    high: float | None = Field(None, description="Upper end, for the goal window, in the unit of the property.")
+    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="Where properties are added up, see combine.")
+    at_least: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Probability of meeting a limit below which a candidate is left out."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Wanted:
+        if (self.goal in ("target", "exceed", "below")) != (self.value is not None):
+            raise ValueError("value goes with the goals target, exceed and below, and these need it")
+        if self.goal == "window" and (self.low is None or self.high is None or self.low >= self.high):
+            raise ValueError("the goal window needs low and high, low the smaller")
+        if self.goal != "window" and (self.low is not None or self.high is not None):
+            raise ValueError("low and high go with the goal window")
+        if self.at_least is not None and self.goal not in LIMITS:
+            raise ValueError(f"at_least goes with {', '.join(LIMITS)}: the goal {self.goal} has no end that can be met")
+        return self
+
+    @builtins.property  # a field is called so too
+    def is_limit(self) -> bool:
+        """Whether it is met or not, as opposed to more being better."""
+        return self.goal in LIMITS
+
+    def as_goal(self) -> Goal:
+        """The same for `atomsets_core.discovery`."""
+        return Goal(self.property, self.goal, self.value, self.low, self.high, self.weight, self.at_least)
+
+    def as_objective(self) -> dict[str, Any]:
+        """Options of the objective of the property's own campaign: its direction, and its end where it has one."""
+        if self.goal == "window":
+            return {"goal": "window", "low": self.low, "high": self.high}
+        if self.goal in ("target", "exceed"):
+            return {"goal": self.goal, "value": self.value}
+        return {"goal": "minimize" if self.goal in ("minimize", "below") else "maximize"}
+
+
+class Choice(Section):
+    """How candidates are chosen by all properties together."""
+
+    combine: Literal[("auto", *COMBINATIONS)] = Field(  # type: ignore[valid-type]
+        "auto",
+        description="hypervolume: expected growth of the volume under the Pareto front; front: probability to be on it; "
+        "weights: the weighted sum; each times the probability to meet all limits. auto: what did best in a search "
+        "with hidden values.",
+    )
+    shortlist: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="Candidates on the shortlist.")
+    outside: Literal["mark", "drop", "keep"] = Field(
+        "mark", description="Candidates unlike the training structures of a property; as in objective.outside."
+    )
+
+
+class JointCampaign(Section):
+    """A screening campaign of several properties of the same candidates."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")] = Field(
+        description="Names the campaign's folder and runs: letters, digits, dot, dash, underscore."
+    )
+    candidates: Candidates
+    properties: Annotated[list[Property], Field(min_length=1, max_length=12)] = Field(
+        description="What is learned, one section [[properties]] each."
+    )
+    objectives: Annotated[list[Wanted], Field(min_length=1)] = Field(
+        description="What is wanted, one section [[objectives]] each."
+    )
+    choice: Choice = Choice()  # type: ignore[call-arg]
+    features: FeatureOptions = FeatureOptions()  # type: ignore[call-arg]
+    model: Model = Model()  # type: ignore[call-arg]
+    discovery: Discovery = Discovery()  # type: ignore[call-arg]
+    standing: Standing = Standing()  # type: ignore[call-arg]
+    cluster: Cluster = Cluster()  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys(cls, raw: Any) -> Any:
+        try:
+            refuse_keys(raw, "campaign")
+        except KeyGivenError as error:
+            raise ValueError(str(error)) from None
+        return raw
+
+    @model_validator(mode="after")
+    def _fits(self) -> JointCampaign:
+        names = [one.name for one in self.properties]
+        if twice := [name for name, n in Counter(names).items() if n > 1]:
+            raise ValueError(f"two properties are called {twice[0]}")
+        for name in names:
+            if name in RESERVED:
+                raise ValueError(f"a property can't be called {name}: that is a column of every ranking")
+        for limit in (False, True):
+            asked = Counter(one.property for one in self.objectives if one.is_limit == limit)
+            if twice := [name for name, n in asked.items() if n > 1]:
+                kind = "limits (a window has two ends)" if limit else "directions"
+                raise ValueError(f"{twice[0]} has two {kind}: one objective of that kind for each property")
+        unused = [name for name in names if name not in {one.property for one in self.objectives}]
+        if unused:
+            raise ValueError(f"no objective names the property {unused[0]}: say what is wanted of it, or leave it out")
+        return self
+
+    def campaign_of(self, name: str, store: str) -> Campaign:
+        """The campaign of one property.
+
+        Args:
+            name: of the property.
+            store: folder or URL of the feature store that all properties share, unless the file names one.
+        """
+        one = next(found for found in self.properties if found.name == name)
+        asked = [wanted for wanted in self.objectives if wanted.property == name]
+        # A direction says more of what is looked for than a limit does.
+        wanted = min(asked, key=lambda found: found.is_limit)
+        features = one.features or self.features
+        if features.store is None:
+            features = features.model_copy(update={"store": store})
+        return Campaign(
+            name=f"{self.name}-{name}",
+            training=one.training,
+            # What is known of this property needs no prediction, and known values are used as such.
+            candidates=self.candidates.model_copy(update={"exclude_seen": True}),
+            objective=Objective(shortlist=self.choice.shortlist, **wanted.as_objective()),  # type: ignore[call-arg]
+            features=features,
+            model=one.model or self.model,
+            discovery=one.discovery or self.discovery,
+            standing=self.standing,
+            cluster=self.cluster,
+        )
