@@ -42,6 +42,9 @@ REPORT = "report.html"
 OUTCOME = (RANKING, RANKING_CSV, FAILURES, SUMMARY, EVIDENCE, MAP, REPORT)
 """What the end of a run writes and seals, the summary being what the others are checked against."""
 
+JOINT_OUTCOME = (RANKING, RANKING_CSV, FAILURES, SUMMARY, EVIDENCE, REPORT)
+"""The same of a campaign of several properties."""
+
 # What one run leaves for the next.
 
 STANDING = "standing.json"

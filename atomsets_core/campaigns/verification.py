@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,16 +21,20 @@ from atomsets_core.campaigns.layout import (
     ASKED,
     FAILURES,
     FEATURES,
+    JOINT_OUTCOME,
     LABELLED,
     MODELS,
     OUTCOME,
+    PROPERTIES,
     RANKING,
     STRUCTURES,
     SUMMARY,
+    is_known,
     is_passing,
     is_result,
     model_files,
     predictions_folder,
+    property_folder,
 )
 from atomsets_core.features import FeatureStore, damaged_shards, entries_in, remove_faulty
 from atomsets_core.models import load_regressor
@@ -66,6 +70,7 @@ class Verification:
         finished: whether there is a summary that can be read.
         features: the feature store.
         own: it lies within the campaign's folder.
+        parts: folder of each property's own campaign -> what was found there, where there are several.
     """
 
     checked: dict[str, int]
@@ -74,24 +79,47 @@ class Verification:
     finished: bool
     features: Store
     own: bool
+    parts: dict[str, Verification] = field(default_factory=dict)
+
+    @property
+    def everything(self) -> list[Finding]:
+        """What is wrong here and with the properties' own campaigns, whose files are named with their folder."""
+        inner = [
+            replace(finding, file=f"{folder}/{finding.file}")
+            for folder, part in self.parts.items()
+            for finding in part.everything
+        ]
+        return [*self.findings, *inner]
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are a summary here and of each property, and nothing is wrong."""
+        return self.finished and not self.findings and all(part.whole for part in self.parts.values())
 
 
-def verify(store: Store) -> Verification:
-    """Check every file of a campaign.
+def verify(store: Store, home: Store | None = None) -> Verification:
+    """Check every file of a campaign, and of the campaigns of its properties where it has several.
+
+    Args:
+        store: of the campaign.
+        home: store of the campaign of several properties that this is one of.
 
     Raises:
         StorageError: there is no campaign here.
     """
     names = [name for name in store.all_names(".", hidden=True) if not name.startswith(f"{FOLDER}/")]
+    asked = _json(store, ASKED)
+    if asked is not None and isinstance(asked.get("properties"), list):
+        return _verify_together(store, names, asked["properties"])
     if not any(name in names for name in (ASKED, *OUTCOME, *STRUCTURES)):
         raise StorageError(f"{store.root} holds no campaign: there is neither a {SUMMARY} nor a {ASKED}")
     checked: Counter[str] = Counter()
     findings = [*_sealed(store, names, checked)]
     damaged = {finding.file for finding in findings}
     summary = _json(store, SUMMARY) if SUMMARY not in damaged else None
-    asked = _json(store, ASKED)
     features = _feature_store(store, summary, asked)
-    own = features.root == store.url(FEATURES) and store.holds(f"{FEATURES}/any")
+    place = home or store
+    own = features.root == place.url(FEATURES) and place.holds(f"{FEATURES}/any")
     standing = None if own else read_standing(store)
     used = None if own else frozenset(standing.shards if standing else ())
     findings += _shards(features, used, checked)
@@ -100,6 +128,31 @@ def verify(store: Store) -> Verification:
         findings += _rows(store, features, summary, damaged | {finding.file for finding in findings})
     left = tuple(name for name in names if is_passing(name))
     return Verification(dict(checked), tuple(findings), left, summary is not None, features, own)
+
+
+def _verify_together(store: Store, names: Sequence[str], properties: Sequence[Any]) -> Verification:
+    """Check the joint files of a campaign of several properties, then the campaign of each."""
+    inner = (f"{PROPERTIES}/", f"{FEATURES}/")
+    checked: Counter[str] = Counter()
+    findings = []
+    there = [name for name in names if not name.startswith(inner)]
+    for name in sorted({ASKED, *JOINT_OUTCOME, *sealed(store)}):
+        checked[_kind(name)] += name in there
+        if wrong := fault(store, name):
+            findings.append(Finding(name, wrong, (name,)))
+    parts = {}
+    for one in properties:
+        folder = property_folder(str(one.get("name") if isinstance(one, dict) else ""))
+        if is_known(f"{folder}/{ASKED}") and store.exists(f"{folder}/{ASKED}"):
+            parts[folder] = verify(Store(store.url(folder)), store)
+            checked.update(parts[folder].checked)
+        else:
+            findings.append(Finding(folder, "is not there: this property was not learned yet"))
+    left = tuple(name for name in there if is_passing(name))
+    finished = _json(store, SUMMARY) is not None
+    return Verification(
+        dict(checked), tuple(findings), left, finished, Store(store.url(FEATURES)), own=True, parts=parts
+    )
 
 
 def repair(store: Store, found: Verification, features: str | None = None) -> None:
@@ -116,6 +169,11 @@ def repair(store: Store, found: Verification, features: str | None = None) -> No
     Raises:
         StorageError: a file can't be removed, lies behind a link, or in a store that wasn't named again.
     """
+    for folder, part in found.parts.items():
+        if not store.holds(f"{folder}/any"):
+            raise StorageError(f"{store.url(folder)} lies behind a link that leads out of the folder")
+        if part.findings or part.leftovers:
+            repair(Store(store.url(folder)), part, features)
     discards = [finding.discard for finding in found.findings if finding.discard]
     if discards and not found.own and (features is None or not _same(Store(features), found.features)):
         raise StorageError(
@@ -132,8 +190,8 @@ def repair(store: Store, found: Verification, features: str | None = None) -> No
             unseal(store, name)
     for names in discards:
         remove_faulty(found.features, names)
-    if found.findings:
-        unseal(store, *OUTCOME)
+    if found.everything:
+        unseal(store, *(JOINT_OUTCOME if found.parts else OUTCOME))
     for name in found.leftovers:
         store.remove(name)
 

@@ -45,7 +45,7 @@ class Goal:
     """What is wanted of one property; values on the scale its model works on.
 
     Attributes:
-        property: name of the property.
+        name: of the property.
         goal: one of `AXES` or `LIMITS`. exceed: above `value`; below: below `value`; window: between `low` and `high`;
             class: the property itself is the probability to be of the wanted class.
         value: of the goals target, exceed and below.
@@ -55,7 +55,7 @@ class Goal:
         at_least: probability below which a candidate is left out; None: its probability only counts in the score.
     """
 
-    property: str
+    name: str
     goal: str
     value: float | None = None
     low: float | None = None
@@ -168,9 +168,9 @@ def known_of(goals: Sequence[Goal], values: Mapping[str, FloatArray], whole: Map
     fit = np.ones(k, dtype=bool)
     for goal in goals:
         if goal.is_limit:
-            fit &= goal.met(values[goal.property])
-    points = np.stack([goal.utility(values[goal.property])[fit] for goal in axes], axis=1) if axes else np.empty((k, 0))
-    utilities = [goal.utility(whole[goal.property]) for goal in axes]
+            fit &= goal.met(values[goal.name])
+    points = np.stack([goal.utility(values[goal.name])[fit] for goal in axes], axis=1) if axes else np.empty((k, 0))
+    utilities = [goal.utility(whole[goal.name]) for goal in axes]
     spread = np.array([u.std() for u in utilities])
     return Known(
         points[non_dominated(points)] if len(axes) else points,
@@ -227,10 +227,10 @@ def judge(
         raise ValueError(f"combine must be one of {', '.join(COMBINATIONS)}, not {combine!r}")
     n = len(next(iter(mean.values())))
     axes, limits = [g for g in goals if not g.is_limit], [g for g in goals if g.is_limit]
-    met = {g.property: g.probability(mean[g.property], std[g.property]) for g in limits}
+    met = {g.name: g.probability(mean[g.name], std[g.name]) for g in limits}
     feasible = np.prod(list(met.values()), axis=0) if met else np.ones(n)
-    out = {g.property: met[g.property] < g.at_least for g in limits if g.at_least is not None}
-    utility = np.stack([g.utility(mean[g.property]) for g in axes], axis=1) if axes else np.empty((n, 0))
+    out = {g.name: met[g.name] < g.at_least for g in limits if g.at_least is not None}
+    utility = np.stack([g.utility(mean[g.name]) for g in axes], axis=1) if axes else np.empty((n, 0))
     left = ~np.any(list(out.values()), axis=0) if out else np.ones(n, dtype=bool)
     front = np.zeros(n, dtype=bool)
     on_front = np.full(n, np.nan)
@@ -238,7 +238,7 @@ def judge(
         front[left] = non_dominated(utility[left])
     if not axes:
         return Judged(feasible, feasible, met, on_front, front, out)
-    deviation = np.stack([std[g.property] for g in axes], axis=1)
+    deviation = np.stack([std[g.name] for g in axes], axis=1)
     weighted = feasible * _weighted_gain(axes, utility, deviation, known)
     if len(axes) > 1:
         on_front = _chance_of_front(axes, mean, std, known, feasible * left, weighted, seed)
@@ -283,7 +283,7 @@ def pick_batch(
     spread_out = len(axes) > 1 and combine == "hypervolume"
     judged = judge(goals, mean, std, known, combine)
     score = judged.score
-    utility = np.stack([g.utility(mean[g.property]) for g in axes], axis=1) if axes else np.empty((n, 0))
+    utility = np.stack([g.utility(mean[g.name]) for g in axes], axis=1) if axes else np.empty((n, 0))
     texts = np.asarray(formulas, dtype=object)
     while len(chosen) < size and free.any():
         row = int(np.argmax(np.where(free, score, -np.inf)))
@@ -302,11 +302,11 @@ def _expected_volume(
     axes: Sequence[Goal], mean: Mapping[str, FloatArray], std: Mapping[str, FloatArray], known: Known
 ) -> FloatArray:
     """(n,) expected hypervolume improvement, in deviations of the known values, so that units don't matter."""
-    n = len(mean[axes[0].property])
+    n = len(mean[axes[0].name])
     found = np.empty(n)
     for start in range(0, n, PIECE):
         piece = slice(start, start + PIECE)
-        gains = [g.gain(mean[g.property][piece], std[g.property][piece]) for g in axes]
+        gains = [g.gain(mean[g.name][piece], std[g.name][piece]) for g in axes]
         found[piece] = expected_improvement(gains, len(found[piece]), known.points, known.floor)
     return found / float(np.prod(known.spread))
 
@@ -335,14 +335,14 @@ def _chance_of_front(
     leading = np.argsort(-weighted, kind="stable")[:LEADING]
     # Best on one axis alone may be far down in a sum.
     for goal in axes:
-        best = np.argsort(-goal.utility(mean[goal.property]) * (feasible > 0), kind="stable")[: LEADING // 4]
+        best = np.argsort(-goal.utility(mean[goal.name]) * (feasible > 0), kind="stable")[: LEADING // 4]
         leading = np.union1d(leading, best)
     leading = leading[feasible[leading] > 0]
     random = np.random.default_rng(seed)
     for _ in range(DRAWS if len(leading) else 0):
         drawn = np.stack(
             [
-                g.utility(mean[g.property][leading] + std[g.property][leading] * random.standard_normal(len(leading)))
+                g.utility(mean[g.name][leading] + std[g.name][leading] * random.standard_normal(len(leading)))
                 for g in axes
             ],
             axis=1,

@@ -58,17 +58,13 @@ def search_together(
         return None
     order = np.random.default_rng(seed).permutation(n)
     seen, pool = np.sort(order[: round(KNOWN * n)]), np.sort(order[round(KNOWN * n) :])
-    known = known_of(
-        goals, {k: v[seen] for k, v in values.items()}, {k: v[seen] for k, v in values.items()}
-    )
+    known = known_of(goals, {k: v[seen] for k, v in values.items()}, {k: v[seen] for k, v in values.items()})
     fit = np.ones(len(pool), dtype=bool)
     for goal in goals:
         if goal.is_limit:
-            fit &= goal.met(values[goal.property][pool])
+            fit &= goal.met(values[goal.name][pool])
     points = (
-        np.stack([goal.utility(values[goal.property][pool]) for goal in axes], axis=1)
-        if axes
-        else np.empty((len(pool), 0))
+        np.stack([goal.utility(values[goal.name][pool]) for goal in axes], axis=1) if axes else np.empty((len(pool), 0))
     )
     wanted = fit.copy()
     if len(axes) > 1:
@@ -98,8 +94,8 @@ def search_together(
         score = judge(goals, there, width, known, name).score
         found[name] = scores(np.argsort(-score, kind="stable")[:budget])
     for goal in axes:
-        best = np.argsort(-goal.utility(there[goal.property]), kind="stable")[:budget]
-        found[f"{goal.property} alone"] = scores(best)
+        best = np.argsort(-goal.utility(there[goal.name]), kind="stable")[:budget]
+        found[f"{goal.name} alone"] = scores(best)
     random = np.random.default_rng(seed)
     blind = [scores(random.permutation(len(pool))[:budget]) for _ in range(BLIND)]
     found["random"] = {name: float(np.mean([row[name] for row in blind])) for name in ("gained", "found")}

@@ -1,5 +1,4 @@
-"""Several properties of the same candidates joined into one ranking: what each property's own campaign found, and known
-values where there are any."""
+"""Several properties of the same candidates joined into one ranking, with known values where there are any."""
 
 from __future__ import annotations
 
@@ -135,11 +134,11 @@ def densities(candidates: Catalogue) -> FloatArray:
 
 def on_scale(goal: Goal, scale: Transform) -> Goal:
     """A goal in the unit of a property, as one on the scale of its model."""
-    ends = {
-        name: None if value is None or not np.isfinite(value) else float(scale.forward(np.array(value)))
-        for name, value in (("value", goal.value), ("low", goal.low), ("high", goal.high))
-    }
-    return replace(goal, **ends)
+
+    def forward(value: float | None) -> float | None:
+        return None if value is None else float(scale.forward(np.array(value)))
+
+    return replace(goal, value=forward(goal.value), low=forward(goal.low), high=forward(goal.high))
 
 
 def combine(
@@ -170,7 +169,7 @@ def combine(
     """
     table = _Table(candidates, parts, goals)
     scales = {part.name: part.scale for part in parts}
-    wanted = [on_scale(goal, scales.get(goal.property, NONE)) for goal in goals]
+    wanted = [on_scale(goal, scales.get(goal.name, NONE)) for goal in goals]
     searches, tried, best = _search(parts, wanted)
     chosen = best if how == "auto" else how
     filtered: Counter[str] = Counter()
@@ -181,7 +180,7 @@ def combine(
     if not len(table.rows):
         raise _nothing(filtered, table)
     judged = judge(wanted, table.mean, table.std, known, chosen)
-    asked = {goal.property: goal for goal in goals if goal.at_least is not None}
+    asked = {goal.name: goal for goal in goals if goal.at_least is not None}
     out = {limit_words(asked[name], table.units.get(name, "")): mask for name, mask in judged.out.items()}
     likeliest = {limit_words(asked[name], ""): float(judged.met[name].max()) for name in judged.out}
     table.judged = judged
@@ -221,13 +220,14 @@ def limit_words(goal: Goal, unit: str) -> str:
         "window": f"between {goal.low:g} and {goal.high:g}{unit}" if goal.low is not None else "",
         "class": "of the wanted class",
     }[goal.goal]
-    return f"{goal.property} is {what} with less than {goal.at_least:.0%}"
+    return f"{goal.name} is {what} with less than {goal.at_least:.0%}"
 
 
 def _nothing(filtered: Mapping[str, int], table: _Table, likeliest: Mapping[str, float] | None = None) -> SourceError:
     reasons = "; ".join(f"{reason}: {n}" for reason, n in filtered.items())
     more = "".join(
-        f". The likeliest candidate has {share:.0%}: lower at_least, or ask for less" for share in (likeliest or {}).values()
+        f". The likeliest candidate has {share:.0%}: lower at_least, or ask for less"
+        for share in (likeliest or {}).values()
     )
     lost = f"{len(table.failed)} have no value of some property" if table.failed else ""
     return SourceError(f"no candidate is left: {reasons or lost or 'there is none'}{more}")
@@ -238,13 +238,13 @@ def _known(parts: Sequence[Part], goals: Sequence[Goal], table: _Table) -> Known
     labelled = {part.name: _labels(part) for part in parts}
     whole = {name: values for name, (_, values) in labelled.items()}
     for goal in goals:
-        if goal.property not in labelled and (column := _column_of_labels(parts[0], goal.property)) is not None:
-            labelled[goal.property], whole[goal.property] = column, column[1]
-        whole.setdefault(goal.property, table.mean[goal.property])
-    if any(goal.property not in labelled for goal in goals):
-        return known_of(goals, {goal.property: np.empty(0) for goal in goals}, whole)
-    shared = _shared([labelled[goal.property][0] for goal in goals])
-    values = {goal.property: labelled[goal.property][1][rows] for goal, rows in zip(goals, shared, strict=True)}
+        if goal.name not in labelled and (column := _column_of_labels(parts[0], goal.name)) is not None:
+            labelled[goal.name], whole[goal.name] = column, column[1]
+        whole.setdefault(goal.name, table.mean[goal.name])
+    if any(goal.name not in labelled for goal in goals):
+        return known_of(goals, {goal.name: np.empty(0) for goal in goals}, whole)
+    shared = _shared([labelled[goal.name][0] for goal in goals])
+    values = {goal.name: labelled[goal.name][1][rows] for goal, rows in zip(goals, shared, strict=True)}
     return known_of(goals, values, whole)
 
 
@@ -278,7 +278,7 @@ def _shared(hashes: Sequence[npt.NDArray[np.object_]]) -> list[IntArray]:
 def _search(parts: Sequence[Part], goals: Sequence[Goal]) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
     """Searches with hidden values, with the predictions of held-out members."""
     names = {part.name for part in parts}
-    columns = {g.property: _column_of_labels(parts[0], g.property) for g in goals if g.property not in names}
+    columns = {g.name: _column_of_labels(parts[0], g.name) for g in goals if g.name not in names}
     if lacking := sorted(name for name, column in columns.items() if column is None):
         return [], {"why": f"labelled materials have no {', '.join(lacking)}"}, best_combination([])
     found: dict[str, tuple[npt.NDArray[np.object_], FloatArray, FloatArray, FloatArray]] = {}
@@ -292,9 +292,10 @@ def _search(parts: Sequence[Part], goals: Sequence[Goal]) -> tuple[list[dict[str
         if column is not None:
             found[name] = column[0], column[1], column[1], np.zeros(len(column[1]))
     rows = _shared([hashes for hashes, *_ in found.values()])
-    values, mean, std = (
-        {name: arrays[k][at] for (name, arrays), at in zip(found.items(), rows, strict=True)} for k in (1, 2, 3)
-    )
+    placed = list(zip(found.items(), rows, strict=True))
+    values = {name: value[at] for (name, (_, value, _, _)), at in placed}
+    mean = {name: centre[at] for (name, (_, _, centre, _)), at in placed}
+    std = {name: width[at] for (name, (_, _, _, width)), at in placed}
     runs = [run for seed in range(SEEDS) if (run := search_together(goals, values, mean, std, seed))]
     n = len(rows[0])
     if not runs:
@@ -324,7 +325,17 @@ class _Table(Places):
         matter = np.full(n, "", dtype=object)
         offered = np.zeros(n, dtype=bool)
         for part in parts:
-            columns = ["material_id", "predicted", "std", "lower", "upper", "std_scale", "in_domain", "matter", "remark"]
+            columns = [
+                "material_id",
+                "predicted",
+                "std",
+                "lower",
+                "upper",
+                "std_scale",
+                "in_domain",
+                "matter",
+                "remark",
+            ]
             ranked = part.store.read_table(RANKING, columns)
             at = ids.get_indexer(ranked["material_id"].to_pylist())
             ranked, at = ranked.filter(at >= 0), at[at >= 0]
@@ -352,13 +363,13 @@ class _Table(Places):
             self._natural[part.name] = natural
             self.mean[part.name] = np.asarray(part.scale.forward(natural["value"]))
             self.std[part.name], self.known[part.name] = deviation, own
-            self.units |= {name: part.unit for name in self._columns(part.name)}
+            self.units |= dict.fromkeys(self._columns(part.name), part.unit)
             inside &= domain
             there &= have
         for row in np.flatnonzero(offered & ~there):
             lacking = [name for name, found in self._natural.items() if not np.isfinite(found["value"][row])]
             self.failed[str(self._lines.material_id[row])] = f"there is no value of {', '.join(lacking)} for it"
-        self._column_names = [goal.property for goal in goals if goal.property not in self._natural]
+        self._column_names = [goal.name for goal in goals if goal.name not in self._natural]
         for name in self._column_names:
             self.mean[name] = candidate_column(candidates, name)
             self.std[name] = np.zeros(n)
@@ -373,7 +384,8 @@ class _Table(Places):
         super().__init__(rows, inside[rows])
         self.matter = matter[rows]
         self._narrow(rows)
-        self.judged: Judged | None = None  # type: ignore[assignment]
+        nothing = np.zeros(len(rows))
+        self.judged = Judged(nothing, nothing, {}, nothing, nothing.astype(bool), {})
         self.shortlist = np.zeros(0, dtype=bool)
 
     @staticmethod
@@ -382,9 +394,9 @@ class _Table(Places):
 
     def _narrow(self, rows: IntArray) -> None:
         """Keep these rows of all columns."""
-        for column in (self.mean, self.std, self.known):
-            for name in column:
-                column[name] = column[name][rows]  # type: ignore[index]
+        self.mean = {name: values[rows] for name, values in self.mean.items()}
+        self.std = {name: values[rows] for name, values in self.std.items()}
+        self.known = {name: values[rows] for name, values in self.known.items()}
         for found in self._natural.values():
             for name in found:
                 found[name] = found[name][rows]
@@ -408,11 +420,10 @@ class _Table(Places):
         super().__init__(self._ranked[kept], self.in_domain[kept])
         self.matter = matter
         self._narrow(kept)
-        if judged is not None:
-            self.judged = Judged(
-                judged.score[kept], judged.feasible[kept], {k: v[kept] for k, v in judged.met.items()},
-                judged.on_front[kept], judged.front[kept], {},
-            )  # fmt: skip
+        self.judged = Judged(
+            judged.score[kept], judged.feasible[kept], {k: v[kept] for k, v in judged.met.items()},
+            judged.on_front[kept], judged.front[kept], {},
+        )  # fmt: skip
 
     def sort(self) -> None:
         """The best score comes first; of equal ones the likelier to be feasible, then the lower identifier."""

@@ -134,9 +134,7 @@ def select(
     )
 
 
-def _seen(
-    candidates: Catalogue, reasons: npt.NDArray[np.object_], values: npt.NDArray[np.float64]
-) -> pd.DataFrame:
+def _seen(candidates: Catalogue, reasons: npt.NDArray[np.object_], values: npt.NDArray[np.float64]) -> pd.DataFrame:
     """Candidates that are in the training data, as `Selection.seen` has them."""
     lines = candidates.lines
     columns = {"material_id": lines.material_id, "structure_hash": lines.hashes, "value": values, "reason": reasons}

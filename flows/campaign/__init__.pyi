@@ -2,7 +2,9 @@ from .base import CampaignError as CampaignError
 from .cluster import Cluster as Cluster
 from .credentials import needed as needed
 from .credentials import provided as provided
+from .estimate import Estimate as Estimate
 from .estimate import estimate as estimate
+from .estimate import estimate_together as estimate_together
 from .estimate import told as told
 from .joint import JointCampaign as JointCampaign
 from .joint import Property as Property

@@ -21,10 +21,10 @@ import psutil
 import pyarrow as pa
 import torch
 
-from atomsets_core.campaigns import FEATURES
+from atomsets_core.campaigns import FEATURES, property_folder
 from atomsets_core.discovery import LINEAR, OWN, Design, Rows, answer, campaign_heads
 from atomsets_core.features import FeatureStore
-from atomsets_core.jobs import FAILED, agreed_units, none_left
+from atomsets_core.jobs import COMPUTED, FAILED, agreed_units, none_left
 from atomsets_core.models import regressor_of
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import (
@@ -47,6 +47,7 @@ from atomsets_core.storage import Store
 from atomsets_core.structures import Structures
 from atomsets_core.transforms import transform_target
 from atomsets_flows.campaign.credentials import needed, provided
+from atomsets_flows.campaign.joint import JointCampaign
 from atomsets_flows.campaign.sections import Campaign, Candidates, Training
 
 PIECE = 200
@@ -106,8 +107,43 @@ class Shown:
     whole: bool
 
 
-def estimate(campaign: Campaign, out: str) -> Estimate:
+def estimate_together(campaign: JointCampaign, out: str) -> dict[str, Estimate]:
+    """Property -> the estimate of its part; what several properties share counts once, with the first.
+
+    Raises:
+        SourceError: as of `estimate`, or an objective names neither a property nor a column.
+        ValueError: the labels of a property can't be learned from as the campaign asks.
+    """
+    store = Store(out)
+    with provided(needed(campaign.campaign_of(campaign.properties[0].name, store.url(FEATURES)), out)):
+        offered = _read(campaign.candidates)
+    if offered is not None:
+        held = [name for name in offered.pulled.columns.columns if not name.startswith("_")]
+        known = {*(one.name for one in campaign.properties), *held, *COMPUTED}
+        for one in campaign.objectives:
+            if one.property not in known:
+                raise SourceError(
+                    f"objectives: {one.property!r} is no property of this campaign, and the candidates have no such "
+                    f"column; they have {', '.join([*held, *COMPUTED])}"
+                )
+    counted: dict[str, set[str]] = {}
+    found = {}
+    for name in [one.name for one in campaign.properties]:
+        asked = campaign.campaign_of(name, store.url(FEATURES))
+        found[name] = estimate(asked, store.url(property_folder(name)), offered, counted)
+    return found
+
+
+def estimate(
+    campaign: Campaign, out: str, offered: Shown | None = None, counted: dict[str, set[str]] | None = None
+) -> Estimate:
     """Read both sources (a database isn't asked), look for what a run would refuse, and measure rates on a piece.
+
+    Args:
+        campaign: what is asked.
+        out: folder or URL of the campaign.
+        offered: the candidates, where they were read already.
+        counted: digest of a parent -> content hashes that are featurised for somebody else; those of this are added.
 
     Raises:
         SourceError: a source can't be read, or a column, element, filter or key isn't what a run needs.
@@ -118,7 +154,7 @@ def estimate(campaign: Campaign, out: str) -> Estimate:
     shards = Store(campaign.features.store or Store(out).url(FEATURES))
     features = FeatureStore.of(shards, campaign.features.parent, campaign.features.chosen)
     with provided(needed(campaign, out)):
-        training, candidates = _read(campaign.training), _read(campaign.candidates)
+        training, candidates = _read(campaign.training), offered or _read(campaign.candidates)
     values = check_labels(campaign, training, candidates) if training else None
     passing = check_filters(campaign, candidates, training) if candidates else None
     reading = time.perf_counter() - started
@@ -127,7 +163,9 @@ def estimate(campaign: Campaign, out: str) -> Estimate:
     if training and candidates and passing is not None and values is not None:
         counts = []
         for shown, kept in ((training, np.isfinite(values)), (candidates, passing)):
-            hashes = pd.unique(shown.pulled.structures.hashes[kept])
+            others = (counted if counted is not None else {}).setdefault(features.digest, set())
+            hashes = np.array([h for h in pd.unique(shown.pulled.structures.hashes[kept]) if h not in others], object)
+            others.update(hashes)
             counts.append(round(shown.n / max(1, shown.pulled.n_seen) * float(features.locate(hashes).missing.sum())))
         missing = sum(counts)
     cores = len(os.sched_getaffinity(0))

@@ -52,8 +52,8 @@ class Wanted(Section):
         description="Name of a property, or of a column of the candidates; also density, n_atoms, n_elements."
     )
     goal: Literal[(*AXES, *LIMITS)] = Field(  # type: ignore[valid-type]
-        description="maximize, minimize, target (near a value): more is better. exceed, below, window: met or not, with "
-        "a probability."
+        description="maximize, minimize, target (near a value): more is better. exceed, below, window: met or not, "
+        "with a probability."
     )
     value: float | None = Field(None, description="For target, exceed and below, in the unit of the property.")
     low: float | None = Field(None, description="Lower end, for the goal window, in the unit of the property.")
@@ -98,8 +98,8 @@ class Choice(Section):
 
     combine: Literal[("auto", *COMBINATIONS)] = Field(  # type: ignore[valid-type]
         "auto",
-        description="hypervolume: expected growth of the volume under the Pareto front; front: probability to be on it; "
-        "weights: the weighted sum; each times the probability to meet all limits. auto: what did best in a search "
+        description="hypervolume: expected growth of the volume under the Pareto front; front: probability to be on "
+        "it; weights: the weighted sum; each times the probability to meet all limits. auto: what did best in a search "
         "with hidden values.",
     )
     shortlist: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="Candidates on the shortlist.")

@@ -6,10 +6,10 @@ import dataclasses
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,6 +17,9 @@ from rich.table import Table
 
 from atomsets_flows.commands.terminal import check_writable, console, fail, start_server, watched
 from atomsets_flows.server import quiet_environment
+
+if TYPE_CHECKING:
+    from atomsets_flows.campaign import Estimate
 
 
 def screen(
@@ -74,16 +77,19 @@ def foretell(campaign: Path | None, changes: list[str], out: str | None, as_json
     """Print what a campaign would do."""
     from atomsets_core.sources import SourceError, SourceUnavailableError
     from atomsets_core.storage import StorageError
-    from atomsets_flows.campaign import CampaignError, estimate, read_campaign, told
+    from atomsets_flows.campaign import CampaignError, JointCampaign, estimate, estimate_together, read_any, told
     from atomsets_flows.commands.status import duration
     from atomsets_flows.server import quiet_warnings
 
     quiet_warnings()
     try:
-        asked = read_campaign(campaign, changes)
+        asked = read_any(campaign, changes)
         target = out or f"campaigns/{asked.name}"
         with nothing_left(target):
             check_writable(target)
+        if isinstance(asked, JointCampaign):
+            foretell_together(estimate_together(asked, target), as_json)
+            return
         found = estimate(asked, target)
     except SourceUnavailableError as error:
         fail(1, str(error))
@@ -95,6 +101,23 @@ def foretell(campaign: Path | None, changes: list[str], out: str | None, as_json
         console.print(line, highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(dataclasses.asdict(found)))
+
+
+def foretell_together(found: Mapping[str, Estimate], as_json: bool) -> None:
+    """Print what a campaign of several properties would do."""
+    from atomsets_flows.campaign import told
+    from atomsets_flows.commands.status import duration
+
+    for name, one in found.items():
+        console.print(f"[bold]{name}[/]", highlight=False)
+        for line in told(one, duration)[:-1]:
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+    if all(one.seconds is not None for one in found.values()):
+        seconds = sum(one.seconds or 0.0 for one in found.values())
+        console.print(f"all properties: about {duration(seconds)}", highlight=False)
+    console.print("nothing was written", highlight=False)
+    if as_json:
+        print(json.dumps({name: dataclasses.asdict(one) for name, one in found.items()}))
 
 
 @contextmanager

@@ -56,9 +56,11 @@ def status(
         else:
             console.print(shown(found))
         if found.state == "done" and store.exists(SUMMARY):
+            from atomsets_core.report import joint_sentences
             from atomsets_flows.runs import headlines
 
-            for line in headlines(store.read_json(SUMMARY)):
+            summary = store.read_json(SUMMARY)
+            for line in joint_sentences(summary) if "properties" in summary else headlines(summary):
                 console.print(line, highlight=False, soft_wrap=True)
             console.print(f"report: {store.url(REPORT)}", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:

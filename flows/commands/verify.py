@@ -14,7 +14,7 @@ from atomsets_flows.commands.terminal import Bars, console, fail, start_server
 if TYPE_CHECKING:
     from atomsets_core.campaigns import Verification
     from atomsets_core.storage import Store
-    from atomsets_flows.campaign import Campaign
+    from atomsets_flows.campaign import Campaign, JointCampaign
 
 
 def verify(
@@ -52,14 +52,14 @@ def verify(
         fail(2, str(error))
     _tell(found, campaign)
     repaired = 0
-    if repair and (found.findings or found.leftovers or not found.finished):
-        repaired = len(found.findings)
+    if repair and (not found.whole or found.leftovers):
+        repaired = len(found.everything)
         _repair(store, found, shared, as_named)
         found = _look(store)
         _tell(found, campaign)
     if as_json:
         print(json.dumps(_as_json(found, repaired)))
-    if found.findings:
+    if found.everything:
         raise typer.Exit(1)
 
 
@@ -82,7 +82,7 @@ def _repair(store: Store, found: Verification, shared: str | None, as_named: boo
     from atomsets_core.campaigns import repair as remove
     from atomsets_core.storage import StorageError
 
-    if ASKED in {finding.file for finding in found.findings}:
+    if ASKED in {finding.file for finding in found.everything}:
         fail(1, f"{ASKED} is not what was written: run `atomsets screen` with the campaign file instead")
     asked = _asked(store)
     _ask_for(asked, shared, as_named)
@@ -95,18 +95,20 @@ def _repair(store: Store, found: Verification, shared: str | None, as_named: boo
     _run(store, asked)
 
 
-def _asked(store: Store) -> Campaign:
+def _asked(store: Store) -> Campaign | JointCampaign:
     from atomsets_core.campaigns import ASKED
     from atomsets_core.storage import StorageError
-    from atomsets_flows.campaign import Campaign
+    from atomsets_flows.campaign import Campaign, JointCampaign
 
     try:
-        return Campaign.model_validate(store.read_json(ASKED))
+        raw = store.read_json(ASKED)
+        kind = JointCampaign if isinstance(raw, dict) and "properties" in raw else Campaign
+        return kind.model_validate(raw)
     except (StorageError, ValueError) as error:
         fail(1, f"{error}\nRun `atomsets screen` with the campaign file, where its sources are.")
 
 
-def _ask_for(asked: Campaign, shared: str | None, as_named: bool) -> None:
+def _ask_for(asked: Campaign | JointCampaign, shared: str | None, as_named: bool) -> None:
     """Show what the folder's campaign would start or write elsewhere, and go on only where the user says so."""
     named = reaches(asked)
     if shared is not None:
@@ -125,33 +127,41 @@ def _ask_for(asked: Campaign, shared: str | None, as_named: bool) -> None:
         raise typer.Exit(2)
 
 
-def reaches(asked: Campaign) -> list[str]:
+def reaches(asked: Campaign | JointCampaign) -> list[str]:
     """What a campaign starts, reads code or weights from, or writes to, beyond its own folder and local workers."""
+    from atomsets_flows.campaign import Campaign
+
     harmless = {"workers", "min_workers", "memory_per_worker", "shard_timeout"}
     given = asked.cluster.model_dump(mode="json", exclude=harmless, exclude_defaults=True)
     lines = []
     for name, value in given.items():
         options = {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
         lines += [f"cluster.{key} = {entry}" for key, entry in options.items()]
-    if asked.features.store:
-        lines.append(f"features.store = {asked.features.store}")
-    if "/" in asked.features.parent:
-        lines.append(f"features.parent = {asked.features.parent}")
-    return lines
+    own = [] if isinstance(asked, Campaign) else [one.features for one in asked.properties if one.features]
+    for features in (asked.features, *own):
+        if features.store:
+            lines.append(f"features.store = {features.store}")
+        if "/" in features.parent:
+            lines.append(f"features.parent = {features.parent}")
+    return list(dict.fromkeys(lines))
 
 
-def _run(store: Store, asked: Campaign) -> None:
+def _run(store: Store, asked: Campaign | JointCampaign) -> None:
     from atomsets_flows.server import quiet_environment
 
     quiet_environment(verbose=False)
     server = start_server(store.root)
-    from atomsets_flows.runs import listening, screen
+    from atomsets_flows.campaign import JointCampaign
+    from atomsets_flows.runs import listening, screen, screen_jointly
 
     server.join()
     try:
         _still_there(store, asked.features.store)
         with Bars() as bars, listening(bars):
-            screen(asked, store.root)
+            if isinstance(asked, JointCampaign):
+                screen_jointly(asked, store.root)
+            else:
+                screen(asked, store.root)
     except Exception as error:
         fail(
             1, f"{error or type(error).__name__}\nRun `atomsets screen` with the campaign file, where its sources are."
@@ -168,7 +178,7 @@ def _still_there(store: Store, shared: str | None) -> None:
 
 
 def _tell(found: Verification, campaign: str) -> None:
-    for finding in found.findings:
+    for finding in found.everything:
         console.print(f"[bold red]{escape(finding.file)}[/] {escape(finding.fault)}", highlight=False, soft_wrap=True)
     counts = ", ".join(f"{n} {kind}" for kind, n in sorted(found.checked.items()) if n)
     console.print(f"checked: {counts}", highlight=False, soft_wrap=True)
@@ -176,16 +186,16 @@ def _tell(found: Verification, campaign: str) -> None:
         console.print(f"{len(found.leftovers)} half-written files of stopped runs, which nobody reads", highlight=False)
     if not found.finished:
         console.print(f"{campaign} is not finished: run it again, or verify with --repair", highlight=False)
-    elif not found.findings:
+    elif not found.everything:
         console.print(f"{campaign} is whole", highlight=False)
 
 
 def _as_json(found: Verification, repaired: int) -> dict[str, Any]:
     return {
-        "whole": not found.findings,
+        "whole": not found.everything,
         "finished": found.finished,
         "checked": found.checked,
-        "findings": [{"file": finding.file, "fault": finding.fault} for finding in found.findings],
+        "findings": [{"file": finding.file, "fault": finding.fault} for finding in found.everything],
         "leftovers": list(found.leftovers),
         "repaired": repaired,
     }

@@ -25,13 +25,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from atomsets_core.campaigns import (
     ASKED,
-    EVIDENCE,
     FAILURES,
     FEATURES,
+    JOINT_OUTCOME,
     KNOWN,
     RANKING,
-    RANKING_CSV,
-    REPORT,
     SUMMARY,
     digest,
     property_folder,
@@ -58,9 +56,6 @@ from atomsets_tasks import connect, pull_source
 
 VERSION = 1
 """Raised when the same results of all properties give another joint ranking."""
-
-RESULTS = (RANKING, RANKING_CSV, FAILURES, SUMMARY, EVIDENCE, REPORT)
-"""What the end of a run writes and seals."""
 
 IN_TRAINING = "in the training data"
 """How the reason ends for which a candidate counts as known."""
@@ -174,7 +169,7 @@ class JointRun:
             message = "nothing is new since the last run: no work was done"
             get_run_logger().info(message)
             return ended(NOTHING_NEW, message, self.as_it_is())
-        unseal(self.store, *RESULTS)
+        unseal(self.store, *JOINT_OUTCOME)
         candidates = Catalogue.open(self.store, offered.name)
         choice = self.campaign.choice
         before = self.last_shortlist()
@@ -191,7 +186,7 @@ class JointRun:
         write_structures(self.store, candidates, found.shortlist)
         with self.timed("report"):
             write_joint_report(self.store)
-        seal(self.store, *RESULTS)
+        seal(self.store, *JOINT_OUTCOME)
         self.show(summary, found)
         if self.failures:
             return ended(WITH_FAILURES, "; ".join(self.failures), summary)
@@ -224,7 +219,7 @@ class JointRun:
         return query if query is None or not columns else query.with_fields(columns)
 
     def check(self, offered: PulledFile) -> None:
-        """Raise `SourceError` for an objective that names neither a property nor a column, before anything is learned."""
+        """Raise `SourceError` for an objective that names neither a property nor a column."""
         learned = {one.name for one in self.campaign.properties}
         catalogue = Catalogue.open(self.store, offered.name)
         for one in self.campaign.objectives:
@@ -233,7 +228,7 @@ class JointRun:
             try:
                 values = candidate_column(catalogue, one.property)
             except SourceError as error:
-                held = [name for name in catalogue.pulled([one.property], "candidates").columns.columns]
+                held = list(catalogue.pulled([one.property], "candidates").columns.columns)
                 raise SourceError(
                     f"objectives: {error}; properties are {', '.join(sorted(learned))}, columns are "
                     f"{', '.join(dict.fromkeys([*held, *COMPUTED]))}"
@@ -263,7 +258,9 @@ class JointRun:
 
     def is_done(self, key: str) -> bool:
         """Whether the results are those of this key, and whole."""
-        return all(sound(self.store, name) for name in RESULTS) and self.store.read_json(SUMMARY).get("key") == key
+        return (
+            all(sound(self.store, name) for name in JOINT_OUTCOME) and self.store.read_json(SUMMARY).get("key") == key
+        )
 
     def as_it_is(self) -> dict[str, Any]:
         """The summary of the last run, as of one that did no work."""

@@ -170,9 +170,7 @@ def _downloads(
     structures = [evidence[m] for m in shortlist["material_id"] if m in evidence]
     if structures:
         data, _ = cif_zip(structures)
-        made.append(
-            {"text": "Structures (CIFs)", "name": f"{name}-cifs.zip", "url": data_uri("application/zip", data)}
-        )
+        made.append({"text": "Structures (CIFs)", "name": f"{name}-cifs.zip", "url": data_uri("application/zip", data)})
     return made
 
 
@@ -209,7 +207,10 @@ def _pair(
         about = summary["properties"].get(name)
         logarithmic = about is not None and find_transform(about["transform"]).logarithmic
         parts = [rows[name], shortlist[name], both[name] if name in both else pd.Series(dtype=float)]
-        ends[name] = (axis_range(np.concatenate([part.to_numpy(np.float64) for part in parts]), logarithmic), logarithmic)
+        ends[name] = (
+            axis_range(np.concatenate([part.to_numpy(np.float64) for part in parts]), logarithmic),
+            logarithmic,
+        )
     figure = go.Figure()
     for chosen, title, color, symbol, size in (
         (both, "known materials", GREY, "cross-thin-open", 6),
@@ -230,7 +231,8 @@ def _pair(
         figure.add_scatter(
             x=small(chosen[x]), y=small(chosen[y]), mode="markers", name=title, customdata=names(chosen),
             marker={"color": color, "size": size, "opacity": 0.8, "symbol": symbol},
-            hovertemplate=f"%{{customdata[0]}}  %{{customdata[1]}}<br>{_safe(x)} %{{x:.4~g}}{hover_unit(unit_of(summary, x))}"
+            hovertemplate="%{customdata[0]}  %{customdata[1]}"
+            f"<br>{_safe(x)} %{{x:.4~g}}{hover_unit(unit_of(summary, x))}"
             f"<br>{_safe(y)} %{{y:.4~g}}{hover_unit(unit_of(summary, y))}<extra></extra>",
             **bars,
         )  # fmt: skip

@@ -119,7 +119,8 @@ def search_rows(summary: Summary) -> list[list[str]]:
     """Rows of the search with hidden values: strategy, gained, found."""
     return [
         [
-            STRATEGIES.get(row["strategy"], row["strategy"]) + (", used" if row["strategy"] == summary["combine"] else ""),
+            STRATEGIES.get(row["strategy"], row["strategy"])
+            + (", used" if row["strategy"] == summary["combine"] else ""),
             _share(row["gained"], row["gained_error"]),
             _share(row["found"], row["found_error"]),
         ]
