@@ -33,6 +33,10 @@ NODES = 64
 DRAWS = 256
 """Random draws behind the probability to be on the front."""
 
+REST = 1e-3
+"""Weight of the gain of the weighted sum beside the expected growth of the volume: what can't be expected to add to the
+volume is still ranked by something."""
+
 PIECE = 8192
 """Candidates whose expected improvement is computed at a time."""
 
@@ -219,8 +223,9 @@ def judge(
         known: see `known_of`.
         combine: "hypervolume": expected hypervolume improvement over what is known; "front": probability to be on the
             Pareto front; "weights": expected gain of the weighted sum of the axes, in standard deviations of their
-            known values, over its known median. Each times the probability to meet all limits. With one axis the first
-            is the expected improvement over the best known value, with none all are the probability alone.
+            known values, over its known median. Each times the probability to meet all limits. The first has a
+            thousandth of the last added, for what adds nothing to the volume. With one axis it is the expected
+            improvement over the best known value, with none all are the probability alone.
         seed: of the draws behind the probabilities to be on the front.
     """
     if combine not in COMBINATIONS:
@@ -247,7 +252,7 @@ def judge(
     elif combine == "front" and len(axes) > 1:
         score = on_front
     else:
-        score = feasible * _expected_volume(axes, mean, std, known)
+        score = feasible * _expected_volume(axes, mean, std, known) + REST * weighted
     return Judged(score, feasible, met, on_front, front, out)
 
 
@@ -284,6 +289,7 @@ def pick_batch(
     judged = judge(goals, mean, std, known, combine)
     score = judged.score
     utility = np.stack([g.utility(mean[g.name]) for g in axes], axis=1) if axes else np.empty((n, 0))
+    deviation = np.stack([std[g.name] for g in axes], axis=1) if axes else np.empty((n, 0))
     texts = np.asarray(formulas, dtype=object)
     while len(chosen) < size and free.any():
         row = int(np.argmax(np.where(free, score, -np.inf)))
@@ -292,9 +298,8 @@ def pick_batch(
         if spread_out and free.any():
             points = np.concatenate([known.points, utility[row][None, :]])
             known = Known(points[non_dominated(points)], known.centre, known.spread, known.floor)
-            new = judged.feasible * _expected_volume(axes, mean, std, known)
-            # Where the batch has used up all that can be gained, the order of the ranking stays.
-            score = new if new[free].max() > 0 else np.where(free, -np.arange(n, dtype=np.float64), -np.inf)
+            rest = REST * judged.feasible * _weighted_gain(axes, utility, deviation, known)
+            score = judged.feasible * _expected_volume(axes, mean, std, known) + rest
     return np.array(chosen, dtype=np.int64)
 
 

@@ -90,7 +90,8 @@ def search_together(
         return {"gained": gained(rows) / most, "found": float(wanted[rows].sum() / wanted.sum())}
 
     found = {}
-    for name in COMBINATIONS if len(axes) > 1 else COMBINATIONS[:1]:
+    ways = COMBINATIONS if len(axes) > 1 else ("hypervolume", "weights") if axes else COMBINATIONS[:1]
+    for name in ways:
         score = judge(goals, there, width, known, name).score
         found[name] = scores(np.argsort(-score, kind="stable")[:budget])
     for goal in axes:

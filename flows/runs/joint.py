@@ -45,7 +45,6 @@ from atomsets_core.sources import Catalogue, PulledFile, SourceError, ledger_tab
 from atomsets_core.storage import Store, digest_of, seal, sound, unseal, with_units
 from atomsets_core.structures import Refusal
 from atomsets_flows.campaign import JointCampaign, needed, provided
-from atomsets_flows.runs.memory import WORK
 from atomsets_flows.runs.progress import Pulling, note, publish, slug
 from atomsets_flows.runs.screen import IN_FLIGHT, CampaignRun, run_name
 from atomsets_flows.runs.states import NOTHING_NEW, WITH_FAILURES, ended
@@ -146,12 +145,14 @@ class JointRun:
         store: of the campaign.
         seconds: of each stage.
         failures: work that failed, as opposed to entries that can't be used, a sentence each.
+        done: property -> counts of what was pulled and of what was made.
     """
 
     campaign: JointCampaign
     store: Store
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    done: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def screen(self) -> dict[str, Any]:
         """All stages, as far as they are needed; what the flow returns."""
@@ -244,6 +245,7 @@ class JointRun:
         with self.timed(name), store.lock():
             run = PropertyRun(asked, store, name=name, shared=self.store, offered=offered)
             run.screen()
+        self.done[name] = dict(run.done)
         self.failures += [f"{name}: {failure}" for failure in run.failures]
         return Part(name, store, asked.training.unit, asked.training.transform)
 
@@ -265,8 +267,8 @@ class JointRun:
     def as_it_is(self) -> dict[str, Any]:
         """The summary of the last run, as of one that did no work."""
         summary: dict[str, Any] = self.store.read_json(SUMMARY)
-        done = {name: dict.fromkeys(WORK, 0) for name in summary["done"]}
-        return {**summary, "done": done, "seconds": {**self.seconds, "total": round(sum(self.seconds.values()), 3)}}
+        total = round(sum(self.seconds.values()), 3)
+        return {**summary, "done": self.done, "seconds": {**self.seconds, "total": total}}
 
     def last_shortlist(self) -> dict[str, str] | None:
         """Identifier -> formula of the shortlist of the last run; None before the first."""
@@ -338,7 +340,7 @@ class JointRun:
             "together": {"strategies": found.searches, **found.tried},
             "why_first": found.why_first,
             "units": found.units,
-            "done": {name: summary["done"] for name, summary in summaries.items()},
+            "done": self.done,
             "seconds": {**self.seconds, "total": round(time.perf_counter() - started, 3)},
             "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
             "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},

@@ -35,12 +35,12 @@ def wish(summary: Summary, asked: Mapping[str, Any]) -> str:
     if goal in ("maximize", "minimize"):
         return f"{'highest' if goal == 'maximize' else 'lowest'} {name}"
     if goal == "window":
-        text = f"{name} between {number(asked['low'])} and {with_unit(number(asked['high']), unit)}"
+        text = f"{name} between {asked['low']:g} and {with_unit(format(asked['high'], 'g'), unit)}"
     elif goal == "class":
         text = f"{name} of the wanted class"
     else:
         word = {"exceed": "above", "below": "below", "target": "near"}[goal]
-        text = f"{name} {word} {with_unit(number(value), unit)}"
+        text = f"{name} {word} {with_unit(format(value, 'g'), unit)}"
     return text if asked["at_least"] is None else f"{text} with at least {percent(asked['at_least'])}"
 
 
