@@ -359,6 +359,6 @@ def _chance_of_front(
 
 
 def _density(z: FloatArray) -> FloatArray:
-    """Of the standard normal distribution."""
+    """(n,) density of the standard normal distribution."""
     density: FloatArray = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
     return density

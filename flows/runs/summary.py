@@ -239,7 +239,7 @@ def plain(text: str) -> str:
 
 
 def package_version(name: str) -> str:
-    """Of an installed package, or that it isn't."""
+    """The version of an installed package, or a word that it isn't there."""
     try:
         return version(name)
     except PackageNotFoundError:
