@@ -101,12 +101,23 @@ def table(found: dict) -> str:
 
 
 def main() -> None:
-    """Run the seeds, keep the figures, write the page."""
+    """Measure, or read what was measured; print, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--write-docs", action="store_true")
+    parser.add_argument("--write-docs", action="store_true", help="also into docs/discovery.md")
+    parser.add_argument("--stored", action="store_true", help="from what is kept in --out")
     asked = parser.parse_args()
+    found = json.loads(asked.out.read_text()) if asked.stored else measure(asked.seeds, asked.out)
+    print(table(found))
+    if asked.write_docs:
+        text = DOCS.read_text()
+        start, end = (text.index(mark) for mark in MARKS)
+        DOCS.write_text(f"{text[: start + len(MARKS[0])]}\n\n{table(found)}\n\n{text[end:]}")
+
+
+def measure(seeds: int, out: Path) -> dict:
+    """Run the seeds and keep the figures."""
     torch.set_num_threads(1)
     pulled = load_elastic()
     k, g = (pulled.columns[name].to_numpy(dtype=np.float64) for name in ("K_VRH", "G_VRH"))
@@ -115,16 +126,12 @@ def main() -> None:
     features = load_parent("megnet").featurize(structures, ["V0", "V1", "V2", "V3"])
     values = {"K": np.log10(k[rows]), "G": np.log10(g[rows]), "ratio": np.log10(g[rows] / k[rows])}
     formulas, started = np.asarray(structures.formulas, dtype=str), time.process_time()
-    runs = [one_seed(seed, features, values, formulas) for seed in range(asked.seeds)]
-    command = f"python benchmarks/several_properties.py --seeds {asked.seeds}"
+    runs = [one_seed(seed, features, values, formulas) for seed in range(seeds)]
+    command = f"python benchmarks/several_properties.py --seeds {seeds}"
     about = describe(command, ("torch", "numpy"), cpu_seconds=round(time.process_time() - started))
     found = {**about, "runs": runs}
-    keep(asked.out, found)
-    print(table(found))
-    if asked.write_docs:
-        text = DOCS.read_text()
-        start, end = (text.index(mark) for mark in MARKS)
-        DOCS.write_text(f"{text[: start + len(MARKS[0])]}\n\n{table(found)}\n\n{text[end:]}")
+    keep(out, found)
+    return found
 
 
 if __name__ == "__main__":

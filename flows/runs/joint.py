@@ -60,7 +60,7 @@ IN_TRAINING = "in the training data"
 """How the reason ends for which a candidate counts as known."""
 
 
-@flow(name="screen several properties", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=IN_FLIGHT))  # type: ignore[arg-type]
+@flow(name="screen together", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=IN_FLIGHT))  # type: ignore[arg-type]
 def screen_jointly(campaign: JointCampaign, out: str | None = None) -> dict[str, Any]:
     """Run a campaign of several properties, or what is missing of it.
 

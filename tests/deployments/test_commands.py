@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from atomsets_core.storage.store import Store
+from atomsets_flows.campaign.joint import JointCampaign
 from atomsets_flows.campaign.sections import Campaign
 from atomsets_flows.cli import app
 from atomsets_flows.runs.discover import Asked
@@ -27,7 +28,8 @@ from tests.deployments.test_weekly import TINY, run_to_the_end
 def test_parameters_are_campaigns():
     for raw in read():
         parameters = raw["parameters"]
-        model = Campaign.model_validate(parameters["campaign"]) if "campaign" in parameters else None
+        kind = JointCampaign if "properties" in parameters.get("campaign", {}) else Campaign
+        model = kind.model_validate(parameters["campaign"]) if "campaign" in parameters else None
         assert model or Asked.model_validate(parameters["asked"])
 
 
@@ -37,6 +39,7 @@ def test_the_server_has_them_as_the_file_says(prefect_with_deployments):
         "pull/nightly": "30 2 * * *",
         "retrain/monthly": "0 4 1 * *",
         "screen/embedded": None,
+        "screen together/hard-and-light": None,
         "discover/benchmark": None,
     }
     with prefect_with_deployments.client() as client:
