@@ -10,6 +10,7 @@ Philos. Mag. 45, 823 (1954): ductile), by twos and all together.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
