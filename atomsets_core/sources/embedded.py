@@ -28,6 +28,7 @@ class Dataset:
         citation: of the publication.
         doi: of the publication.
         licence: of the data.
+        formulas: whether it holds formulas and no structures.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Dataset:
     citation: str
     doi: str
     licence: str
+    formulas: bool = False
 
 
 DATASETS = {

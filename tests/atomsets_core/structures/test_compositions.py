@@ -81,4 +81,4 @@ def test_as_a_table_it_has_a_row_each():
     table = as_compositions(["NaCl", "Fe2O3"], ["x", "y"]).to_arrow().to_pydict()
     assert table["material_id"] == ["x", "y"]
     assert table["Z"] == [[11, 17], [8, 26]]
-    assert table["fraction"][1] == pytest.approx([0.6, 0.4])
+    assert table["atomic_fraction"][1] == pytest.approx([0.6, 0.4])
