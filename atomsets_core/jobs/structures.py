@@ -167,9 +167,9 @@ def agreed_kinds(training: Material, candidates: Material) -> list[str]:
         return []
     known, offered = training.elements, candidates.elements
     if not set(known) & set(offered):
-        names = [", ".join(Element.from_Z(z).symbol for z in found[:10]) for found in (known, offered)]
+        of_labels, of_others = (", ".join(Element.from_Z(z).symbol for z in found[:10]) for found in (known, offered))
         raise SourceError(
-            f"no candidate holds an element that a label is known of: labels are of {names[0]}, candidates of {names[1]}"
+            f"no candidate holds an element that any label is of: labels are of {of_labels}, candidates of {of_others}"
         )
     if kinds[1] == COMPOSITIONS:
         return []

@@ -25,8 +25,8 @@ from atomsets_core.storage import Digests, StorageError, Store, digests
 from atomsets_core.structures import (
     COMPOSITIONS,
     FRACTIONS,
-    STRUCTURES,
     STRUCTURE_COLUMNS,
+    STRUCTURES,
     Compositions,
     IntArray,
     Structures,

@@ -151,7 +151,9 @@ def _solid_solutions(options: Generation) -> Iterator[_Made]:
             for end, part in zip(ends, parts, strict=True):
                 for z, amount in end.items() if part else ():
                     amounts[z] = amounts.get(z, 0.0) + amount * part / options.steps
-            said = " + ".join(f"{part / options.steps:.4g} {end}" for end, part in zip(members, parts, strict=True) if part)
+            said = " + ".join(
+                f"{part / options.steps:.4g} {end}" for end, part in zip(members, parts, strict=True) if part
+            )
             yield _Made(_written(amounts), amounts, said)
 
 

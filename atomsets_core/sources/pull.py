@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 MATERIALS_PROJECT = "mp"
 
-AS_THEY_COME = "as they come"
+AS_THEY_COME = "entries"
 """What `pull_into` keeps of a source unless it is told otherwise: its structures, or formulas where it has no more."""
 
 GENERATE = "generate"

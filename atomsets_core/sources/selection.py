@@ -322,9 +322,7 @@ def crystal_keys(
     return keys
 
 
-def already_seen(
-    candidates: Structures | Compositions, training: Structures | Compositions
-) -> npt.NDArray[np.object_]:
+def already_seen(candidates: Structures | Compositions, training: Structures | Compositions) -> npt.NDArray[np.object_]:
     """(n,) why each candidate counts as seen, "" where it doesn't.
 
     Compared are identifiers, content hashes, and the crystals themselves by `same_crystal`: another cell, setting or

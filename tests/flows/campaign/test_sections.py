@@ -61,7 +61,7 @@ def test_overrides_are_toml_or_text(file):
         (
             "training.zzz=3",
             "training.zzz: unknown key; known are separator, decimal, sheet, source, query, optimade, labels, "
-            "id_column, target, unit, transform, repeats",
+            "id_column, target, unit, transform, repeats, take",
         ),
         ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
         ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
