@@ -31,7 +31,10 @@ NUMBERS = ("rank", "predicted", "e_above_hull", *FLAGS)
 WHOLE = (*(column.name for column in COLUMNS if column.name not in NUMBERS), "structure_hash")
 """Those that are read of the shortlist beside them."""
 
-NAMES = ("material_id", "formula", "predicted", "e_above_hull")
+NAMES = ("material_id", "formula", "predicted")
+
+OF_STRUCTURES = ("e_above_hull", "n_atoms")
+"""Columns that a ranking of formulas may lack."""
 
 SYMBOL = re.compile(r"[A-Z][a-z]?")
 
@@ -160,14 +163,20 @@ def read_results(store: Store) -> Results:
         StorageError: one of them is missing or damaged; the message names it.
     """
     summary = store.read_json(SUMMARY)
-    columns = [*NUMBERS, *WHOLE]
+    with store.open(RANKING) as file:
+        there = set(pq.read_schema(file).names)
+    # Of formulas there are no cells, and seldom an energy above the hull.
+    columns = [name for name in (*NUMBERS, *WHOLE) if name in there or name not in OF_STRUCTURES]
     numbers: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in NUMBERS}
     chosen, start = [], 0
     for batch in ranking_batches(store, columns):
         for name in NUMBERS:
-            numbers[name].append(batch.column(name).to_numpy(zero_copy_only=False))
+            numbers[name].append(
+                batch.column(name).to_numpy(zero_copy_only=False) if name in columns else np.full(len(batch), np.nan)
+            )
         places = np.flatnonzero(numbers["shortlist"][-1])
-        chosen.append(batch.take(pa.array(places)).to_pandas().set_axis(start + places))
+        rows = batch.take(pa.array(places)).to_pandas().set_axis(start + places)
+        chosen.append(rows if "e_above_hull" in columns else rows.assign(e_above_hull=np.nan))
         start += len(batch)
     evidence, plane, points = read_evidence(store)
     return Results(

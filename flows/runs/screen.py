@@ -227,12 +227,11 @@ class CampaignRun:
         """Bring "training" or "candidates" up to what its source holds now."""
         training, candidates = self.campaign.training, self.campaign.candidates
         section = training if dataset == "training" else candidates
-        same: tuple[Any, ...] = (["id"], None)
-        if dataset == "candidates":
-            same = candidates.deduplicate, candidates.prefer
+        ranked = dataset == "candidates"
         pulled = pull_source(
             dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
-            Pulling(dataset, self.campaign.name), section.pull_options(), *same, section.take,
+            Pulling(dataset, self.campaign.name), section.pull_options(),
+            candidates.deduplicate if ranked else ["id"], candidates.prefer if ranked else None, section.take,
         )  # fmt: skip
         for said in pulled.provenance.get("notes", []):
             note(f"{dataset}: {said}")
