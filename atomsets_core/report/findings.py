@@ -250,7 +250,8 @@ def _beyond(results: Results) -> Finding:
     text = (
         f"The {k:,} {best} training values were hidden and the model, trained without them or any "
         f"{material(results.summary)} of their formulas, ranked them among {pool - k:,} others "
-        f"({counted(len(found['files']), 'repeat')}). Its first {k:,} picks held {mean_count(own['hits'][k - 1])} of them ({percent(own['r_precision'])}); {hits}."
+        f"({counted(len(found['files']), 'repeat')}). Its first {k:,} picks held {mean_count(own['hits'][k - 1])} of "
+        f"them ({percent(own['r_precision'])}); {hits}."
     )
     if budget:
         text += f" Its first {budget:,}, as many as the shortlist holds, held {mean_count(own['hits'][budget - 1])}."

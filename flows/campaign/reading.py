@@ -12,17 +12,17 @@ from pydantic import BaseModel, ValidationError
 
 from atomsets_flows.campaign.base import CampaignError, Range
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
-from atomsets_flows.campaign.sections import DEFAULT, Campaign
+from atomsets_flows.campaign.sections import DEFAULT, EMBEDDED, Campaign
 
 
 def read_campaign(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign:
-    """A campaign from its file, with `section.key=value` overrides; the embedded one without a file.
+    """A campaign from its file, with `section.key=value` overrides; an embedded one by its name, or without any.
 
     Raises:
         CampaignError: the file is missing, is not TOML, or holds an unknown key or an unusable value.
     """
-    if path is None:
-        name = f"{DEFAULT}.toml"
+    if path is None or is_embedded(path):
+        name = f"{path or DEFAULT}.toml"
         text = resources.files("atomsets_flows.campaign").joinpath("embedded", name).read_text()
     else:
         name = str(path)
@@ -47,6 +47,11 @@ def read_campaign(path: str | Path | None = None, overrides: list[str] | None = 
         return Campaign.model_validate(raw)
     except ValidationError as error:
         raise CampaignError("\n".join(f"{name}: {_explain(item)}" for item in error.errors())) from error
+
+
+def is_embedded(path: str | Path) -> bool:
+    """Whether that is the name of an embedded campaign, and of no file."""
+    return str(path) in EMBEDDED and not Path(path).exists()
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

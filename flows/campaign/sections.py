@@ -29,7 +29,8 @@ from atomsets_flows.campaign.base import Range, Section
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
 
-DEFAULT = "incompressible"
+DEFAULT, EMBEDDED = "incompressible", ("incompressible", "formulas")
+"""The campaign that runs without a file, and all that come with the package."""
 
 PARENT, PARENT_OF_FORMULAS = "megnet", "composition"
 """What features come from where nothing is named, of structures and of formulas (docs/accuracy.md has figures)."""
@@ -355,11 +356,11 @@ class FeatureOptions(Section):
         levels = self.levels or [level for level in network.default_levels if level in able]
         lacking = [level for level in levels if level not in able]
         if lacking or not levels:
-            without = f"without do {', '.join(able)}" if able else "so does every level of it"
+            asked = ", ".join(lacking or network.default_levels)
+            without = f"of {name} {', '.join(able)} can do without" if able else f"no level of {name} can do without"
             raise SourceError(
-                f"the labels are formulas, which have no structure, and {', '.join(lacking) or name} of {name} needs "
-                f"one ({without}): set features.levels accordingly, or leave features.parent and levels out for "
-                f"{PARENT_OF_FORMULAS}"
+                f"the labels are formulas, which have no structure, and features need one ({asked} of {name}); "
+                f"{without}. Set features.levels to such, or leave features.parent and levels out for {PARENT_OF_FORMULAS}"
             )
         return self.model_copy(update={"parent": name, "levels": levels})
 
