@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -146,12 +147,11 @@ def label_changes(labelled: pa.Table, learned: pa.Table) -> dict[str, int]:
     Returns:
         now, learned_from, new (structures it didn't know), changed (another value), withdrawn.
     """
-    place = pc.fill_null(
-        pc.index_in(labelled["structure_hash"], value_set=learned["structure_hash"].combine_chunks()), -1
-    ).to_numpy()
+    names, known = _each_once(labelled), _each_once(learned)
+    place = pc.fill_null(pc.index_in(names, value_set=known), -1).to_numpy(zero_copy_only=False)
     kept = place >= 0
     values, then = labelled["value"].to_numpy(), learned["value"].to_numpy()
-    gone = pc.invert(pc.is_in(learned["structure_hash"], value_set=labelled["structure_hash"].combine_chunks()))
+    gone = pc.invert(pc.is_in(known, value_set=names))
     return {
         "now": labelled.num_rows,
         "learned_from": learned.num_rows,
@@ -159,6 +159,13 @@ def label_changes(labelled: pa.Table, learned: pa.Table) -> dict[str, int]:
         "changed": int((values[kept] != then[place[kept]]).sum()),
         "withdrawn": int(pc.sum(gone).as_py() or 0),
     }
+
+
+def _each_once(labels: pa.Table) -> pa.Array:
+    """(n,) the content of each label, and which of its labels in the order of their values that is."""
+    frame = pd.DataFrame({"name": labels["structure_hash"].to_pylist(), "value": labels["value"].to_numpy()})
+    place = frame.sort_values("value", kind="stable").groupby("name").cumcount().sort_index()
+    return pa.array([f"{name} {k}" for name, k in zip(frame["name"], place, strict=True)], pa.string())
 
 
 def line_of(record: Mapping[str, Any], now: pa.Table) -> dict[str, Any]:

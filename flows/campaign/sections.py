@@ -360,7 +360,7 @@ class FeatureOptions(Section):
             without = f"of {name} {', '.join(able)} can do without" if able else f"no level of {name} can do without"
             raise SourceError(
                 f"the labels are formulas, which have no structure, and features need one ({asked} of {name}); "
-                f"{without}. Set features.levels to such, or leave features.parent and levels out for {PARENT_OF_FORMULAS}"
+                f"{without}. Set features.levels to such, or leave parent and levels out, for {PARENT_OF_FORMULAS}"
             )
         return self.model_copy(update={"parent": name, "levels": levels})
 
