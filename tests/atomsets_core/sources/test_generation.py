@@ -55,7 +55,9 @@ def test_three_ends_span_a_triangle_and_shares_count_formula_units():
     # (steps + 1)(steps + 2) / 2 points of a triangular grid
     assert len(found.structures) == 10
     row = list(found.columns["made_of"]).index("0.6667 PbTe + 0.3333 Bi2Te3")
-    assert amounts(found.structures.material_id[row]) == pytest.approx({"Pb": 2 / 3, "Bi": 2 / 3, "Te": 5 / 3}, rel=1e-5)
+    assert amounts(found.structures.material_id[row]) == pytest.approx(
+        {"Pb": 2 / 3, "Bi": 2 / 3, "Te": 5 / 3}, rel=1e-5
+    )
     np.testing.assert_allclose(np.add.reduceat(found.structures.fractions, found.structures.offsets[:-1]), 1)
 
 
