@@ -79,19 +79,23 @@ def block(result: dict[str, Any], summary: dict[str, Any], ranking: pd.DataFrame
     shortlist = ", ".join(f"{row.formula} ({row.predicted:.0f})" for row in first.itertuples())
     candidates = counts["candidates"]
     same = candidates["failed_by_stage"].get("pull", 0)
-    return (
+    sentences = (
         f"It learned from {counts['training']['learned_from']} formulas and ranked {candidates['ranked']:,} of "
-        f"{candidates['pulled']:,} candidates ({candidates['filtered']} filtered, {same} the same composition once more, "
-        f"{candidates['failed'] - same} failed). The out-of-fold error is {model['mae']:.4f} {scale} (R² "
-        f"{model['r2']:.3f}), and {model['coverage_out_of_fold']:.1%} of the values lie inside their 90% interval. With "
-        f"the {summary['discovery']['n_hidden']} highest values hidden in a pool of {summary['discovery']['n_pool']}, "
-        f"{used} finds {heads[used]['r_precision']:.0%} of them among as many ({best['head']} "
-        f"{best['r_precision']:.0%}, random {heads['random']['r_precision']:.0%}; mean of "
-        f"{len(summary['discovery']['files'])} seeds). Of {known['n']} ranked compositions a modulus is known that nobody "
-        f"learned from: the error is {known['mae']:.3f} {scale}, the rank correlation {known['spearman']:.2f}. First on "
-        f"the shortlist, in GPa: {shortlist}. Written by `scripts/readme_formulas.py`, kept in "
-        "[benchmarks/results/formulas.json](benchmarks/results/formulas.json)."
+        f"{candidates['pulled']:,} candidates ({candidates['filtered']} filtered, {same} the same composition once "
+        f"more, {candidates['failed'] - same} failed).",
+        f"The out-of-fold error is {model['mae']:.4f} {scale} (R² {model['r2']:.3f}), and "
+        f"{model['coverage_out_of_fold']:.1%} of the values lie inside their 90% interval.",
+        f"With the {summary['discovery']['n_hidden']} highest values hidden in a pool of "
+        f"{summary['discovery']['n_pool']}, {used} finds {heads[used]['r_precision']:.0%} of them among as many "
+        f"({best['head']} {best['r_precision']:.0%}, random {heads['random']['r_precision']:.0%}; mean of "
+        f"{len(summary['discovery']['files'])} seeds).",
+        f"Of {known['n']} ranked compositions a modulus is known that nobody learned from: the error is "
+        f"{known['mae']:.3f} {scale}, the rank correlation {known['spearman']:.2f}.",
+        f"First on the shortlist, in GPa: {shortlist}.",
+        "Written by `scripts/readme_formulas.py`, kept in "
+        "[benchmarks/results/formulas.json](benchmarks/results/formulas.json).",
     )
+    return " ".join(sentences)
 
 
 if __name__ == "__main__":

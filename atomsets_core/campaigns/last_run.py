@@ -46,10 +46,7 @@ RANKED = (
     "in_domain",
     "shortlist",
 )
-"""Columns of a ranking that the next run needs."""
-
-OF_CELLS = "n_atoms"
-"""The one of them that a ranking of formulas lacks."""
+"""Columns of a ranking that the next run needs; one of formulas has no n_atoms."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +127,7 @@ def read_ranking(store: Store, name: str) -> pa.Table:
     Raises:
         StorageError: it doesn't exist or is damaged.
     """
-    with store.open(name) as file:
-        there = pq.read_schema(file).names
-    table = store.read_table(name, columns=[column for column in RANKED if column in there or column != OF_CELLS])
+    table = store.read_table(name, columns=list(RANKED))
     ranks = table["rank"].to_numpy()
     return table if (ranks[1:] > ranks[:-1]).all() else table.take(pc.sort_indices(table["rank"]))
 

@@ -36,8 +36,11 @@ NUMBERS = ("predicted", "std", "lower", "upper", "mean", "std_scale", "distance"
 OUTSIDE = ("mark", "drop", "keep")
 """What becomes of candidates outside the domain, and of those that are no bulk crystals; see `Wish.outside`."""
 
-LEFT_OUT = "unlike all training structures, or no bulk crystal"
-"""Why candidates are left out where that is asked for."""
+LEFT_OUT = {
+    STRUCTURES: "unlike all training structures, or no bulk crystal",
+    COMPOSITIONS: "unlike all training compositions",
+}
+"""Why candidates are left out where that is asked for, by what they are."""
 
 LOOKED_AT = 500
 """Leading candidates whose kind of matter is looked at, or the shortlist's offer if that is more."""

@@ -33,9 +33,6 @@ WHOLE = (*(column.name for column in COLUMNS if column.name not in NUMBERS), "st
 
 NAMES = ("material_id", "formula", "predicted")
 
-OF_STRUCTURES = ("e_above_hull", "n_atoms")
-"""Columns that a ranking of formulas may lack."""
-
 SYMBOL = re.compile(r"[A-Z][a-z]?")
 
 
@@ -163,20 +160,19 @@ def read_results(store: Store) -> Results:
         StorageError: one of them is missing or damaged; the message names it.
     """
     summary = store.read_json(SUMMARY)
-    with store.open(RANKING) as file:
-        there = set(pq.read_schema(file).names)
-    # Of formulas there are no cells, and seldom an energy above the hull.
-    columns = [name for name in (*NUMBERS, *WHOLE) if name in there or name not in OF_STRUCTURES]
+    columns = [*NUMBERS, *WHOLE]
     numbers: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in NUMBERS}
     chosen, start = [], 0
     for batch in ranking_batches(store, columns):
+        # Of formulas there seldom is an energy above the hull.
+        known = set(batch.schema.names)
         for name in NUMBERS:
-            numbers[name].append(
-                batch.column(name).to_numpy(zero_copy_only=False) if name in columns else np.full(len(batch), np.nan)
-            )
+            lacking = name == "e_above_hull" and name not in known
+            values = np.full(len(batch), np.nan) if lacking else batch.column(name).to_numpy(zero_copy_only=False)
+            numbers[name].append(values)
         places = np.flatnonzero(numbers["shortlist"][-1])
         rows = batch.take(pa.array(places)).to_pandas().set_axis(start + places)
-        chosen.append(rows if "e_above_hull" in columns else rows.assign(e_above_hull=np.nan))
+        chosen.append(rows if "e_above_hull" in known else rows.assign(e_above_hull=np.nan))
         start += len(batch)
     evidence, plane, points = read_evidence(store)
     return Results(

@@ -251,12 +251,13 @@ class Catalogue:
 
 
 def _read_lines(store: Store, name: str, rows: IntArray | None = None) -> Lines:
+    identifiers = _column(store, name, "material_id", rows)  # first, since it says what is wrong with a file
     with store.open(name) as file:
         kind = kind_of_table(pq.read_schema(file).names)
     sites = "n_elements" if kind == COMPOSITIONS else "n_atoms"
     n_atoms = store.read_table(name, [sites])[sites].to_numpy().astype(np.int64)
     return Lines(
-        _column(store, name, "material_id", rows),
+        identifiers,
         _column(store, name, "structure_hash", rows),
         _column(store, name, "formula", rows),
         n_atoms if rows is None else n_atoms[rows],

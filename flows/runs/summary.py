@@ -153,7 +153,7 @@ def count(
     """
     filtered = dict(chosen.filtered)
     if ranking.n_dropped:
-        filtered[LEFT_OUT] = ranking.n_dropped
+        filtered[LEFT_OUT[chosen.candidates.kind]] = ranking.n_dropped
     stages = {
         name: Counter(r.stage for dataset, r in refused if dataset == name) for name in ("training", "candidates")
     }
