@@ -16,6 +16,7 @@ from atomsets_core.campaigns import PAGES, ahead_name, provenance_name, structur
 from atomsets_core.features import FeatureStore, ShardEntry
 from atomsets_core.jobs import Ranking, Selection, Wish
 from atomsets_core.sources import (
+    AS_THEY_COME,
     MATERIALS_PROJECT,
     Catalogue,
     MaterialsQuery,
@@ -42,6 +43,7 @@ def pull_source(
     options: Mapping[str, Any] | None = None,
     same: Sequence[str] = ("id",),
     prefer: str | None = None,
+    take: str = AS_THEY_COME,
 ) -> PulledFile:
     """Read a source and keep what it gave as structures/<dataset>.parquet.
 
@@ -59,8 +61,9 @@ def pull_source(
         options: further arguments of `pull`.
         same: what makes two entries one, see `deduplicate`.
         prefer: column by which one of them is kept: that with the lowest value.
+        take: "compositions" keeps of structures what they are made of alone.
     """
-    more = dict(options or {})
+    more = {**(options or {}), "compositions": True}
     if source != MATERIALS_PROJECT and client.connected():
         more["fan_out"] = client.fan_out
     pulled = pull_into(
@@ -73,12 +76,13 @@ def pull_source(
         watch=watch,
         pages=PAGES,
         options=more,
+        take=take,
     )
     kept = deduplicate_file(store, pulled, same, prefer=prefer)
     if kept.provenance != pulled.provenance:
         store.write_json(provenance_name(dataset), kept.provenance)
     get_run_logger().info(
-        "%s: %d structures, %d entries refused, from %s", dataset, kept.structures, len(kept.refused), source
+        "%s: %d materials, %d entries refused, from %s", dataset, kept.structures, len(kept.refused), source
     )
     return kept
 

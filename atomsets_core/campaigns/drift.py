@@ -36,7 +36,7 @@ def candidate_drift(ranking: pa.Table, new: npt.NDArray[np.bool_], on_scale: Any
     """How newcomers differ from the other candidates.
 
     Args:
-        ranking: columns predicted, distance, n_atoms, in_domain and formula of all candidates.
+        ranking: columns predicted, distance, n_atoms (not of formulas), in_domain and formula of all candidates.
         new: (n,) which are newcomers.
         on_scale: from the unit of the target to the scale of the model.
 
@@ -60,8 +60,9 @@ def candidate_drift(ranking: pa.Table, new: npt.NDArray[np.bool_], on_scale: Any
     columns = {
         "prediction": on_scale(ranking["predicted"].to_numpy()),
         "distance to the training data": ranking["distance"].to_numpy(),
-        "atoms in the cell": ranking["n_atoms"].to_numpy().astype(np.float64),
     }
+    if "n_atoms" in ranking.column_names:
+        columns["atoms in the cell"] = ranking["n_atoms"].to_numpy().astype(np.float64)
     found["quantities"] = {name: shift(values[~new], values[new]) for name, values in columns.items()}
     names = ranking["formula"]
     found["elements"] = element_shift(names.filter(pa.array(~new)), names.filter(pa.array(new)))

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atomsets_core.storage import StorageError, Store
-from atomsets_core.structures import Refusal
+from atomsets_core.structures import FRACTIONS, Refusal
 
-STRUCTURE = ("lattice", "Z", "frac", "occupancy")
+STRUCTURE = ("lattice", "Z", "frac", "occupancy", FRACTIONS)
 """Columns that the structure's hash stands for."""
 
 BATCH = 8192

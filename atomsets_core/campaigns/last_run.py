@@ -46,7 +46,7 @@ RANKED = (
     "in_domain",
     "shortlist",
 )
-"""Columns of a ranking that the next run needs."""
+"""Columns of a ranking that the next run needs; one of formulas has no n_atoms."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ to be good. Each prediction counts once, as it stood in the last run before its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -41,7 +43,14 @@ SCHEMA = pa.schema(
 
 
 def confront(
-    before: pa.Table, labelled: pa.Table, learned: pa.Table, already: pa.Table, *, run: int, model: str
+    before: pa.Table,
+    labelled: pa.Table,
+    learned: pa.Table,
+    already: pa.Table,
+    *,
+    run: int,
+    model: str,
+    by: Sequence[str] = ("material_id", "structure_hash"),
 ) -> pa.Table:
     """Predictions of the last run whose values are known now.
 
@@ -52,15 +61,16 @@ def confront(
         already: confronted before, columns `SCHEMA`.
         run: number of this run.
         model: folder of the model that predicted.
+        by: columns of all of these by which a label finds its prediction, the first that does.
 
     Returns:
-        Columns `SCHEMA`, best rank first. A label finds its prediction by the identifier, else by the structure.
+        Columns `SCHEMA`, best rank first.
     """
-    fresh = labelled.filter(pc.invert(_either(labelled, learned)))
-    fresh = fresh.filter(pc.invert(_either(fresh, already)))
-    by_name = _places(fresh["material_id"], before["material_id"])
-    by_hash = _places(fresh["structure_hash"], before["structure_hash"])
-    place = np.where(by_name >= 0, by_name, by_hash)
+    fresh = labelled.filter(pc.invert(_either(labelled, learned, by)))
+    fresh = fresh.filter(pc.invert(_either(fresh, already, by)))
+    place = np.full(fresh.num_rows, -1, dtype=np.int64)
+    for name in by:
+        place = np.where(place >= 0, place, _places(fresh[name], before[name]))
     rows = np.flatnonzero(place >= 0)
     # two labels of one structure: the first counts
     _, first = np.unique(place[rows], return_index=True)
@@ -73,13 +83,10 @@ def confront(
     return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
 
 
-def _either(rows: pa.Table, among: pa.Table) -> pa.ChunkedArray:
-    """(n,) whether a row's identifier or structure is among others."""
-    parts = [
-        pc.is_in(rows[name], value_set=among[name].combine_chunks().cast(rows[name].type))
-        for name in ("material_id", "structure_hash")
-    ]
-    return pc.or_(*parts)
+def _either(rows: pa.Table, among: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
+    """(n,) whether one of these columns of a row, as identifier or structure, is that of another row."""
+    parts = [pc.is_in(rows[name], value_set=among[name].combine_chunks().cast(rows[name].type)) for name in by]
+    return reduce(pc.or_, parts)
 
 
 def _places(names: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +15,7 @@ from atomsets_core.campaigns import changes, drift, outcomes
 from atomsets_core.campaigns.last_run import Standing, last_ranking, read_ranking
 from atomsets_core.campaigns.layout import CONFRONTED, OUT_OF_FOLD, RANKING
 from atomsets_core.storage import StorageError, Store
+from atomsets_core.structures import COMPOSITIONS
 from atomsets_core.transforms import transform_target
 
 
@@ -64,7 +66,7 @@ def compare_runs(store: Store, standing: Standing | None, run: Run, labelled: pa
         store: of the campaign, with ranking.parquet as it is now.
         standing: what the last run left; None in a first one.
         run: this one.
-        labelled: material_id, structure_hash and value of everything that is labelled now.
+        labelled: material_id, structure_hash, formula and value of everything that is labelled now.
 
     Raises:
         StorageError: a file of this run can't be read.
@@ -75,13 +77,20 @@ def compare_runs(store: Store, standing: Standing | None, run: Run, labelled: pa
         return transform_target(values, transform)
 
     now, before = read_ranking(store, RANKING), last_ranking(store, standing)
-    known = dict(zip(labelled["material_id"].to_pylist(), labelled["value"].to_pylist(), strict=True))
+    # Rows of tables of formulas are often just numbered: what a formula is, its composition says.
+    by = (
+        ("formula",) if COMPOSITIONS in run.summary.get("materials", {}).values() else ("material_id", "structure_hash")
+    )
+    known = dict(zip(labelled[by[0]].to_pylist(), labelled["value"].to_pylist(), strict=True))
+    if by == ("formula",) and before is not None:
+        pairs = zip(before["material_id"].to_pylist(), before["formula"].to_pylist(), strict=True)
+        known = {name: known[formula] for name, formula in pairs if formula in known}
     already, fresh, diff, drifted = _read_confronted(store, run.number), outcomes.none(), None, None
     if before is not None and standing is not None:
         diff = changes.compare(before, now, known, run.failed, on_scale)
         drifted = drift.candidate_drift(now, changes.newcomers(before, now), on_scale)
         learned = training_rows(store, standing.model)
-        fresh = outcomes.confront(before, labelled, learned, already, run=run.number, model=standing.model)
+        fresh = outcomes.confront(before, labelled, learned, already, run=run.number, model=standing.model, by=by)
     confronted = outcomes.append(already, fresh)
     scored = {
         name: outcomes.scores(part, model["coverage"], model["mae"], on_scale)
@@ -123,13 +132,13 @@ def _read_confronted(store: Store, run: int) -> pa.Table:
 
 
 def training_rows(store: Store, folder: str) -> pa.Table:
-    """material_id, structure_hash and value of what a model learned from; nothing where that is lost."""
-    names = ["material_id", "structure_hash", "value"]
+    """material_id, structure_hash, formula and value of what a model learned from; nothing where that is lost."""
+    names = ["material_id", "structure_hash", "formula", "value"]
     try:
         return store.read_table(f"{folder}/{OUT_OF_FOLD}", columns=names)
     except StorageError:
-        return pa.table({"material_id": pa.array([], pa.string()), "structure_hash": pa.array([], pa.string()),
-                         "value": pa.array([], pa.float64())})  # fmt: skip
+        texts = {name: pa.array([], pa.string()) for name in names[:-1]}
+        return pa.table({**texts, "value": pa.array([], pa.float64())})
 
 
 def label_changes(labelled: pa.Table, learned: pa.Table) -> dict[str, int]:
@@ -138,12 +147,11 @@ def label_changes(labelled: pa.Table, learned: pa.Table) -> dict[str, int]:
     Returns:
         now, learned_from, new (structures it didn't know), changed (another value), withdrawn.
     """
-    place = pc.fill_null(
-        pc.index_in(labelled["structure_hash"], value_set=learned["structure_hash"].combine_chunks()), -1
-    ).to_numpy()
+    names, known = _each_once(labelled), _each_once(learned)
+    place = pc.fill_null(pc.index_in(names, value_set=known), -1).to_numpy(zero_copy_only=False)
     kept = place >= 0
     values, then = labelled["value"].to_numpy(), learned["value"].to_numpy()
-    gone = pc.invert(pc.is_in(learned["structure_hash"], value_set=labelled["structure_hash"].combine_chunks()))
+    gone = pc.invert(pc.is_in(known, value_set=names))
     return {
         "now": labelled.num_rows,
         "learned_from": learned.num_rows,
@@ -151,6 +159,13 @@ def label_changes(labelled: pa.Table, learned: pa.Table) -> dict[str, int]:
         "changed": int((values[kept] != then[place[kept]]).sum()),
         "withdrawn": int(pc.sum(gone).as_py() or 0),
     }
+
+
+def _each_once(labels: pa.Table) -> pa.Array:
+    """(n,) the content of each label, and which of its labels in the order of their values that is."""
+    frame = pd.DataFrame({"name": labels["structure_hash"].to_pylist(), "value": labels["value"].to_numpy()})
+    place = frame.sort_values("value", kind="stable").groupby("name").cumcount().sort_index()
+    return pa.array([f"{name} {k}" for name, k in zip(frame["name"], place, strict=True)], pa.string())
 
 
 def line_of(record: Mapping[str, Any], now: pa.Table) -> dict[str, Any]:

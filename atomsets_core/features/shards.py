@@ -33,7 +33,17 @@ from atomsets_core.storage import (
     Store,
     check_parquet,
 )
-from atomsets_core.structures import IntArray, Refusal, Structures, from_arrow, list_array, regrouped
+from atomsets_core.structures import (
+    COMPOSITIONS,
+    Compositions,
+    IntArray,
+    Refusal,
+    Structures,
+    from_arrow,
+    kind_of_table,
+    list_array,
+    regrouped,
+)
 
 SCHEMA_VERSION = 1
 
@@ -108,8 +118,8 @@ class Intake:
         return pa.Table.from_batches(self._lines, schema)
 
 
-def write_queue(store: Store, name: str, groups: Iterable[Structures]) -> list[list[str]]:
-    """Write the structures that wait for features, one Parquet row group for each shard to be made.
+def write_queue(store: Store, name: str, groups: Iterable[Structures | Compositions]) -> list[list[str]]:
+    """Write the structures or compositions that wait for features, one Parquet row group for each shard to be made.
 
     Returns:
         The content hashes of each group.
@@ -119,7 +129,7 @@ def write_queue(store: Store, name: str, groups: Iterable[Structures]) -> list[l
         writer: pq.ParquetWriter | None = None
         try:
             for group in groups:
-                table = group.to_arrow(occupancy=True)
+                table = group.to_arrow(occupancy=True) if isinstance(group, Structures) else group.to_arrow()
                 writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
                 writer.write_table(table, row_group_size=len(group))
                 hashes.append([str(h) for h in group.hashes])
@@ -129,10 +139,12 @@ def write_queue(store: Store, name: str, groups: Iterable[Structures]) -> list[l
     return hashes
 
 
-def read_queued(store: Store, queue: str, group: int) -> Structures:
-    """The structures of one row group of the queue."""
+def read_queued(store: Store, queue: str, group: int) -> Structures | Compositions:
+    """The structures or compositions of one row group of the queue."""
     with store.open(queue) as file:
         table = pq.ParquetFile(file).read_row_group(group)
+    if kind_of_table(table.column_names) == COMPOSITIONS:
+        return Compositions.from_arrow(table)
     return from_arrow(table)[0]
 
 

@@ -34,8 +34,10 @@ from .rank import rank as rank
 from .simulate import simulate_seed as simulate_seed
 from .structures import FAILED as FAILED
 from .structures import Selection as Selection
+from .structures import agreed_kinds as agreed_kinds
 from .structures import agreed_units as agreed_units
 from .structures import featurize_shard as featurize_shard
+from .structures import kind_of as kind_of
 from .structures import none_left as none_left
 from .structures import predict_shard as predict_shard
 from .structures import refuse_structure as refuse_structure

@@ -24,7 +24,7 @@ from atomsets_core.models import (
     sampled_rows,
 )
 from atomsets_core.storage import Store, with_units
-from atomsets_core.structures import Structures
+from atomsets_core.structures import Compositions, Structures
 
 NEXT = 300
 """Candidates after the shortlist that the map shows."""
@@ -47,7 +47,7 @@ MAP_SCHEMA = pa.schema(
 )
 
 
-def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist: Structures) -> None:
+def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist: Structures | Compositions) -> None:
     """Write evidence.json and map.parquet into a campaign's folder.
 
     Memory is that of the shortlist, of a few shards and of single columns of the ranking.
@@ -56,7 +56,7 @@ def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist:
         store: of the campaign; ranking.parquet and the model's out_of_fold.parquet are read.
         features: of candidates and training structures.
         folder: of the model.
-        shortlist: the structures on the shortlist, best first.
+        shortlist: the structures or compositions on the shortlist, best first.
 
     Raises:
         StorageError: a file is missing or damaged, or can't be written.
@@ -73,7 +73,7 @@ def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist:
 
 
 def _candidates(
-    model: AtomSetsRegressor, features: FeatureStore, shortlist: Structures, trained: pa.Table
+    model: AtomSetsRegressor, features: FeatureStore, shortlist: Structures | Compositions, trained: pa.Table
 ) -> list[dict[str, Any]]:
     if not len(shortlist):
         return []
@@ -91,10 +91,7 @@ def _candidates(
         out.append(
             {
                 "material_id": str(shortlist.material_id[i]),
-                "lattice": np.round(shortlist.lattice[i], 6).tolist(),
-                "numbers": shortlist.numbers[start:stop].tolist(),
-                "frac": np.round(shortlist.frac[start:stop], 6).tolist(),
-                "occupancy": shortlist.shares[start:stop].tolist() if shortlist.disordered[i] else None,
+                **_what_it_is(shortlist, i),
                 "neighbours": neighbours,
                 "base": None if shares is None else float(shares.base[i]),
                 "sites": None if shares is None else np.round(shares.sites[start:stop], 6).tolist(),
@@ -102,6 +99,20 @@ def _candidates(
             }
         )
     return out
+
+
+def _what_it_is(shortlist: Structures | Compositions, i: int) -> dict[str, Any]:
+    """The crystal, or the elements of a formula with their fractions, as JSON."""
+    rows = slice(shortlist.offsets[i], shortlist.offsets[i + 1])
+    numbers = shortlist.numbers[rows].tolist()
+    if isinstance(shortlist, Compositions):
+        return {"numbers": numbers, "fractions": np.round(shortlist.fractions[rows], 9).tolist()}
+    return {
+        "lattice": np.round(shortlist.lattice[i], 6).tolist(),
+        "numbers": numbers,
+        "frac": np.round(shortlist.frac[rows], 6).tolist(),
+        "occupancy": shortlist.shares[rows].tolist() if shortlist.disordered[i] else None,
+    }
 
 
 def _map(

@@ -19,7 +19,7 @@ from atomsets_core.features import FeatureStore
 from atomsets_core.models import Beyond, believed, target_deviation, trust_in_candidates, trust_summary
 from atomsets_core.sources import Catalogue
 from atomsets_core.storage import HashIndex, Store, csv_text, prediction_units, release, with_units
-from atomsets_core.structures import MATTER_KINDS, NO_BULK, IntArray, matter_kinds
+from atomsets_core.structures import COMPOSITIONS, MATTER_KINDS, NO_BULK, STRUCTURES, IntArray, matter_kinds
 from atomsets_core.transforms import Transform, find_transform, transform_target
 
 OFFERED = 20
@@ -36,14 +36,20 @@ NUMBERS = ("predicted", "std", "lower", "upper", "mean", "std_scale", "distance"
 OUTSIDE = ("mark", "drop", "keep")
 """What becomes of candidates outside the domain, and of those that are no bulk crystals; see `Wish.outside`."""
 
-LEFT_OUT = "unlike all training structures, or no bulk crystal"
-"""Why candidates are left out where that is asked for."""
+LEFT_OUT = {
+    STRUCTURES: "unlike all training structures, or no bulk crystal",
+    COMPOSITIONS: "unlike all training compositions",
+}
+"""Why candidates are left out where that is asked for, by what they are."""
 
 LOOKED_AT = 500
 """Leading candidates whose kind of matter is looked at, or the shortlist's offer if that is more."""
 
 VACUUM = frozenset({"slab", "wire", "molecule"})
 """Kinds of matter that no property of a bulk crystal is predicted for."""
+
+OF_CELLS = ("matter", "n_atoms")
+"""Columns that a ranking of formulas doesn't have."""
 
 COLUMNS = (
     "rank",
@@ -182,7 +188,8 @@ def rank(
         window=None if wish.window is None else _ends(wish.window, transform),
     )
     table.sort(score)
-    offer = max(OFFERED * wish.shortlist, LOOKED_AT)
+    # What a formula is made of, no cell shows: nothing is to be looked at.
+    offer = max(OFFERED * wish.shortlist, LOOKED_AT) if candidates.kind == STRUCTURES else 0
     dropped, why_first = put_in_place(table, candidates, wish.outside, offer)
     offered = table.frame(0, OFFERED * wish.shortlist)
     fit = np.flatnonzero(_fit_for_shortlist(offered, wish, scale))
@@ -239,8 +246,9 @@ def _fit_for_shortlist(offered: pd.DataFrame, wish: Wish, scale: Transform) -> n
     """(n,) bool, candidates that a shortlist may hold: bulk, and not predicted worse than the median known value."""
     fit = np.ones(len(offered), dtype=bool)
     if wish.outside != "keep":
-        kind = offered["matter"].to_numpy(dtype=object)
-        fit &= ~_strange(kind, offered["in_domain"].to_numpy(dtype=bool))
+        inside = offered["in_domain"].to_numpy(dtype=bool)
+        kind = offered["matter"].to_numpy(dtype=object) if "matter" in offered else np.full(len(offered), "", object)
+        fit &= ~_strange(kind, inside)
     if wish.median is not None and wish.goal in ("maximize", "minimize"):
         sign = 1.0 if wish.goal == "maximize" else -1.0
         predicted = scale.forward(offered["predicted"].to_numpy(dtype=np.float64))
@@ -361,6 +369,9 @@ class _Table(Places):
             if len(hull.columns)
             else np.full(len(ranked), np.nan)
         )
+        self._left_out = set[str]()
+        if candidates.kind == COMPOSITIONS:
+            self._left_out = {*OF_CELLS, *(() if len(hull.columns) else ("e_above_hull",))}
         self.score = np.zeros(len(ranked))
         self.shortlist = np.zeros(len(ranked), dtype=bool)
 
@@ -399,7 +410,7 @@ class _Table(Places):
                 "structure_hash": lines.hashes,
             }
         )
-        return frame[list(COLUMNS)]
+        return frame[[name for name in COLUMNS if name not in self._left_out]]
 
     def _remark(self, name: str, row: int) -> str:
         kind = self.matter[row]

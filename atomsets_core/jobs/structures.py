@@ -19,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from pymatgen.core import Element
 
 from atomsets_core.features import FeatureStore, ShardEntry, counts_of, read_queued
 from atomsets_core.models import load_regressor, read_config
 from atomsets_core.parents import load_parent, resolve_device
 from atomsets_core.sources import (
-    OWN,
     RULES,
     Catalogue,
+    Lines,
     PulledFile,
     SourceError,
     crystal_keys,
@@ -40,8 +41,10 @@ from atomsets_core.sources import (
     usable_labels,
 )
 from atomsets_core.storage import Store, peak_mb, prediction_units, seal, with_units
-from atomsets_core.structures import Refusal, Structures
+from atomsets_core.structures import COMPOSITIONS, STRUCTURES, Compositions, Refusal, Structures
 from atomsets_core.transforms import listed_transforms
+
+Material = Lines | Structures | Compositions
 
 FAILED = "\0failed"
 """Stands for candidates that failed where others were filtered."""
@@ -52,9 +55,9 @@ class Selection:
     """What a campaign works on.
 
     Attributes:
-        training: structures with a usable label.
+        training: structures, or compositions, with a usable label.
         values: (len(training),) their labels.
-        candidates: structures that passed every filter.
+        candidates: structures, or compositions, that passed every filter.
         filtered: reason -> number of candidates it left out.
         refused: ("training" or "candidates", refusal) so far.
         notes: what the user should know of the labels, in sentences.
@@ -106,6 +109,7 @@ def select(
     units = agreed_units(training.provenance, candidates.provenance, target, unit)
     labelled, values, unlabelled, notes = with_labels(store, training, target, transform, repeats)
     offered = Catalogue.open(store, candidates.name)
+    notes += agreed_kinds(labelled.lines, offered.lines)
     columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
     beside = offered.pulled(columns, _name(candidates))
     unread = unread_filters(beside, columns)
@@ -154,6 +158,47 @@ def none_left(n: int, reasons: Mapping[str, int], unread: Sequence[Refusal]) -> 
     return SourceError(f"no candidate is left of {n}: {why}")
 
 
+def agreed_kinds(training: Material, candidates: Material) -> list[str]:
+    """A sentence where structures are ranked by labels of formulas.
+
+    Args:
+        training: what is learned from.
+        candidates: what is to be ranked, filtered or not.
+
+    Raises:
+        SourceError: labels of structures and candidates that are formulas; or labels of formulas whose elements no
+            candidate has any of.
+    """
+    kinds = kind_of(training), kind_of(candidates)
+    if kinds == (STRUCTURES, COMPOSITIONS):
+        raise SourceError(
+            "the labels are of structures and the candidates are formulas, which have no structure to predict from: "
+            f'set training.take = "{COMPOSITIONS}" to learn from the compositions of the labelled structures, or give '
+            "structures as candidates"
+        )
+    if kinds[0] == STRUCTURES or not len(candidates):
+        return []
+    known, offered = training.elements, candidates.elements
+    if not set(known) & set(offered):
+        of_labels, of_others = (", ".join(Element.from_Z(z).symbol for z in found[:10]) for found in (known, offered))
+        raise SourceError(
+            f"no candidate holds an element that any label is of: labels are of {of_labels}, candidates of {of_others}"
+        )
+    if kinds[1] == COMPOSITIONS:
+        return []
+    return [
+        "the labels are of formulas and the candidates are structures: each is ranked by its composition alone, so "
+        "crystals of one composition are predicted the same"
+    ]
+
+
+def kind_of(materials: Material) -> str:
+    """What they are: "structures" or "compositions"."""
+    if isinstance(materials, Lines):
+        return materials.kind
+    return COMPOSITIONS if isinstance(materials, Compositions) else STRUCTURES
+
+
 def agreed_units(training: Mapping[str, Any], candidates: Mapping[str, Any], target: str, unit: str) -> list[str]:
     """A sentence where candidates hold the target in another unit than it is learned in.
 
@@ -200,9 +245,11 @@ def with_labels(
     beside = named.columns
     keys = crystal_keys(known, usable, values)
     if pd.Series(keys).duplicated().any():  # what tells them apart may stand in any column
-        beside = known.columns([name for name in known.schema.names if name not in OWN])
+        beside = known.columns([name for name in known.schema.names if name not in known.own])
     settled = settle(known.material_id, known.hashes, usable, values, beside, target, repeats, keys)
-    notes = [*sizes_differ(training.provenance, [target], known.lines.n_atoms), *settled.notes]
+    of_cells = known.kind == STRUCTURES
+    told = sizes_differ(training.provenance, [target], known.lines.n_atoms) if of_cells else []
+    notes = [*told, *settled.notes]
     return known.take(settled.usable), settled.values[settled.usable], [*unlabelled, *settled.refused], notes
 
 

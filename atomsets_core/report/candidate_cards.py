@@ -53,12 +53,12 @@ class Card:
     Attributes:
         number: on the page, from 1.
         row: of the shortlist.
-        picture: still picture of the structure.
-        atoms: of the rotatable one, JSON safe inside a script element.
-        legend: elements with their colours.
-        cell: size of the cell in words.
+        picture: still picture of the structure; None of a formula.
+        atoms: of the rotatable one, JSON safe inside a script element; None of a formula.
+        legend: elements with their colours; none of a formula.
+        cell: size of the cell in words; of a formula how much it holds of each element.
         neighbours: nearest training materials, nearest first, with value and distance.
-        base: the prediction for a structure of average sites, in words.
+        base: the prediction for a structure of average sites, or a formula of average elements, in words.
         shares: of each element, the largest first; none where the model has no sites.
         remoteness: distance to the training structures as percent of where the domain ends, at most 200.
         links: name and address of searches.
@@ -66,8 +66,8 @@ class Card:
 
     number: int
     row: dict[str, Any]
-    picture: Markup
-    atoms: Markup
+    picture: Markup | None
+    atoms: Markup | None
     legend: list[dict[str, Any]]
     cell: str
     neighbours: list[dict[str, Any]]
@@ -86,17 +86,23 @@ def cards(results: Results) -> list[Card]:
 
 def card(results: Results, number_: int, row: dict[str, Any], about: Mapping[str, Any]) -> Card:
     """The card of one candidate, from its row of the shortlist and its evidence."""
-    drawn = drawing.draw(np.array(about["lattice"]), about["numbers"], np.array(about["frac"]))
+    drawn = None
+    if "lattice" in about:
+        drawn = drawing.draw(np.array(about["lattice"]), about["numbers"], np.array(about["frac"]))
     threshold = float(results.summary["model"]["domain_threshold"])
     formula = quote(str(row["formula"]), safe="")
-    colors = {symbol: drawing.color(symbol) for symbol in dict.fromkeys(drawn.symbol)}
+    symbols = [] if drawn is None else drawn.symbol
+    colors = {symbol: drawing.color(symbol) for symbol in dict.fromkeys(symbols)}
+    shares_of_sites = list(about["sites"] or [])
     return Card(
         number=number_,
         row=row,
-        picture=drawing.picture(drawn),
-        atoms=script_json(json.dumps({**drawn.as_json(), "colors": colors, "shares": list(about["sites"] or [])})),
-        legend=drawing.legend(drawn),
-        cell=_cell(np.array(about["lattice"]), len(about["numbers"])),
+        picture=None if drawn is None else drawing.picture(drawn),
+        atoms=None
+        if drawn is None
+        else script_json(json.dumps({**drawn.as_json(), "colors": colors, "shares": shares_of_sites})),
+        legend=[] if drawn is None else drawing.legend(drawn),
+        cell=_amounts(about) if drawn is None else _cell(np.array(about["lattice"]), len(about["numbers"])),
         neighbours=list(about["neighbours"]),
         base="" if about["base"] is None else _base(results, float(about["base"])),
         shares=[] if about["sites"] is None else shares(results, about),
@@ -131,6 +137,12 @@ def _amount(results: Results, value: float) -> str:
     if scale.logarithmic:
         return f"\N{MULTIPLICATION SIGN} {number(scale.inverse(value) / scale.inverse(0.0))}"
     return with_unit(f"{'+' if value >= 0 else ''}{number(value)}", scale.of(results.unit))
+
+
+def _amounts(about: Mapping[str, Any]) -> str:
+    """Atomic percent of each element, most of it first."""
+    parts = sorted(zip(about["fractions"], about["numbers"], strict=True), reverse=True)
+    return ", ".join(f"{100 * x:.4g}\N{NO-BREAK SPACE}at.% {Element.from_Z(int(z)).symbol}" for x, z in parts)
 
 
 def _cell(lattice: np.ndarray, n_atoms: int) -> str:

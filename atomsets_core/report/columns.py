@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from atomsets_core.report.markup import formula, material
 from atomsets_core.report.words import NONE, minus, number, percent, scale_name
+from atomsets_core.report.words import material as word
 from atomsets_core.storage import prediction_units
 from atomsets_core.transforms import find_transform
 
@@ -28,7 +29,8 @@ class Column:
         heading: on the page and on the server; {coverage} is that of the intervals.
         kind: how it is sorted.
         unit: whether its unit, see `storage.prediction_units`, stands in the heading.
-        help: shown over the heading on the page; {scale} is that of the model, {threshold} the end of the domain.
+        help: shown over the heading on the page; {scale} is that of the model, {threshold} the end of the domain,
+            {materials} what was learned from.
         digits: significant digits of a number on the page.
         decimals: of a number, where these shall be as many in every row.
         cell: row -> what stands in it on the page; by default the number or text.
@@ -115,7 +117,7 @@ COLUMNS = (
         "in_domain",
         "domain",
         kind="text",
-        help="Whether training structures are alike",
+        help="Whether training {materials} are alike",
         cell=lambda row: badge(row["in_domain"]),
         plain=lambda row: "inside" if row["in_domain"] else "outside",
         sorts=False,
@@ -123,7 +125,7 @@ COLUMNS = (
     Column(
         "distance",
         "distance",
-        help="To the nearest training structures in feature space; the domain ends at {threshold}",
+        help="To the nearest training {materials} in feature space; the domain ends at {threshold}",
         artifact=False,
     ),
     Column("score", "score", help="On the model's scale, {scale}", digits=4, artifact=False),
@@ -199,6 +201,7 @@ def page_table(
     ]
     model, names = summary["model"], headings(summary)
     told = {"scale": scale_name(summary), "threshold": number(model["domain_threshold"])}
+    told["materials"] = f"{word(summary)}s"
     numbers = {name: place for place, name in reversed([*enumerate(cards, start=1)])}
     lines = []
     for row in shortlist.to_dict("records"):

@@ -53,7 +53,8 @@ def downloads(results: Results) -> list[Download]:
     if len(results.shortlist):
         table = csv_text(results.shortlist[download_columns(results.shortlist)])
         made.append(Download("Shortlist (CSV)", f"{name}-shortlist.csv", data_uri("text/csv", table.encode()), ""))
-    structures = [results.evidence[m] for m in results.shortlist["material_id"] if m in results.evidence]
+    found = [results.evidence[m] for m in results.shortlist["material_id"] if m in results.evidence]
+    structures = [row for row in found if "lattice" in row]  # of formulas there are none
     if structures:
         data, kept = cif_zip(structures)
         note = "" if kept == len(structures) else f"the first {kept:,} of {len(structures):,}"

@@ -32,8 +32,8 @@ from atomsets_core.report.plotting import (
     ticks,
     to_json,
 )
-from atomsets_core.report.results import Results
-from atomsets_core.report.words import counted, number, percent, with_unit
+from atomsets_core.report.results import NAMES, Results
+from atomsets_core.report.words import counted, material, number, percent, with_unit
 
 
 def figures(results: Results) -> list[Figure]:
@@ -74,8 +74,8 @@ def parity(results: Results) -> Figure:
     return Figure(
         "parity",
         "Training values and their out-of-fold predictions",
-        f"Each point is a training structure, predicted by networks that never saw it; bars are {percent(coverage)} "
-        f"intervals.{left_out}",
+        f"Each point is a training {material(results.summary)}, predicted by networks that never saw it; bars "
+        f"are {percent(coverage)} intervals.{left_out}",
         to_json(figure),
     )
 
@@ -193,8 +193,8 @@ def plane(results: Results, points: pd.DataFrame, explained: Sequence[float]) ->
     return Figure(
         "map",
         "Map of the candidates",
-        "Principal components of the features, of the training structures: near each other lies what is alike to the "
-        "network. Colour is the training value or the prediction."
+        f"Principal components of the features, of the training {material(results.summary)}s: near each other lies "
+        "what is alike to the network. Colour is the training value or the prediction."
         + (f" The best candidates and a sample are shown; {others:,} are not." if others > 0 else ""),
         to_json(figure),
     )
@@ -247,10 +247,11 @@ def hull(results: Results) -> Figure:
     known = results.ranking[results.ranking["e_above_hull"].notna()]
     chosen = known["shortlist"].to_numpy(dtype=bool)
     others, left_out = thin(known[~chosen])
+    shown = results.rows(others.index, (*NAMES, "e_above_hull"))
     best = results.shortlist[results.shortlist["e_above_hull"].notna()]
     figure = go.Figure()
     for rows, name, style in (
-        (results.rows(others.index), "candidates", {"color": GREY, "size": 4, "opacity": 0.5, "symbol": "circle"}),
+        (shown, "candidates", {"color": GREY, "size": 4, "opacity": 0.5, "symbol": "circle"}),
         (best, "shortlist", {"color": ORANGE, "size": 9, "symbol": "diamond"}),
     ):
         figure.add_scatter(

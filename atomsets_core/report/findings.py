@@ -20,6 +20,7 @@ from atomsets_core.report.words import (
     factor,
     interval_sentences,
     listed,
+    material,
     mean_count,
     number,
     percent,
@@ -195,8 +196,8 @@ def _typical_error(results: Results) -> Finding:
         "Inside the training range",
         f"Each of the {len(results.out_of_fold):,} training values, {number(model['value_min'])} to "
         f"{with_unit(number(model['value_max']), results.unit)}, was predicted by models that had seen neither it "
-        f"nor any structure of the same formula. They are off by {error_in_words(results, model['mae'])} on average "
-        f"({', '.join(details)}).",
+        f"nor any {material(summary)} of the same formula. They are off by {error_in_words(results, model['mae'])} on "
+        f"average ({', '.join(details)}).",
     )
 
 
@@ -211,8 +212,8 @@ def _intervals(results: Results) -> Finding:
     if (~inside).sum() >= FEW and inside.any():
         without, errors = held[~inside].mean(), _errors(results)
         text += (
-            f" Of the {int((~inside).sum()):,} training structures least like the others, those outside the "
-            f"applicability domain, {percent(without)} do, and they are off by "
+            f" Of the {int((~inside).sum()):,} training {material(results.summary)}s least like the others, those "
+            f"outside the applicability domain, {percent(without)} do, and they are off by "
             f"{error_in_words(results, errors[~inside].mean())} on average (the rest: {percent(held[inside].mean())}, "
             f"{error_in_words(results, errors[inside].mean())})"
         )
@@ -247,9 +248,10 @@ def _beyond(results: Results) -> Finding:
     budget = min(len(results.shortlist), pool)
     best = "lowest" if results.goal == "minimize" else "highest"
     text = (
-        f"The {k:,} {best} training values were hidden and the model, trained without them or any structure of their "
-        f"formulas, ranked them among {pool - k:,} others ({counted(len(found['files']), 'repeat')}). Its first {k:,} "
-        f"picks held {mean_count(own['hits'][k - 1])} of them ({percent(own['r_precision'])}); {hits}."
+        f"The {k:,} {best} training values were hidden and the model, trained without them or any "
+        f"{material(results.summary)} of their formulas, ranked them among {pool - k:,} others "
+        f"({counted(len(found['files']), 'repeat')}). Its first {k:,} picks held {mean_count(own['hits'][k - 1])} of "
+        f"them ({percent(own['r_precision'])}); {hits}."
     )
     if budget:
         text += f" Its first {budget:,}, as many as the shortlist holds, held {mean_count(own['hits'][budget - 1])}."
@@ -359,7 +361,7 @@ def _shortlist(results: Results) -> Finding | None:
     }.get("maximize" if results.goal == "exceed" else results.goal, "outside the range of the training values")
     text = (
         f"{outside:,} of {len(shortlist):,} shortlisted candidates ({percent(everywhere)} of all ranked ones) lie "
-        f"outside the applicability domain: no training structure is much like them. "
+        f"outside the applicability domain: no training {material(results.summary)} is much like them. "
         f"{f'{beyond:,} are' if beyond > 1 else 'One is' if beyond else 'None is'} predicted {edge}."
     )
     return Finding("The shortlist", f"{text} {_lifted(results)}".strip())

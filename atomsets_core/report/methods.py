@@ -7,7 +7,7 @@ from typing import Any
 
 from atomsets_core.discovery import find_acquisition
 from atomsets_core.parents import About, Reference, about_parent
-from atomsets_core.report.words import counted, listed, number, percent, with_unit
+from atomsets_core.report.words import counted, listed, material, number, percent, with_unit
 from atomsets_core.transforms import find_transform
 
 ATOMSETS = Reference(
@@ -95,7 +95,9 @@ def filters(summary: Mapping[str, Any]) -> list[str]:
     if asked.get("only_elements"):
         conditions.append(f"of {', '.join(asked['only_elements'])} alone")
     if asked["exclude_seen"]:
-        conditions.append("not in the training data, neither by identifier nor as the same crystal")
+        of_formulas = "composition" in (material(summary), material(summary, "candidates"))
+        how = "as a composition" if of_formulas else "neither by identifier nor as the same crystal"
+        conditions.append(f"not in the training data, {how}")
     return conditions
 
 
@@ -217,7 +219,8 @@ def paragraph(summary: Mapping[str, Any]) -> str:
         f"({percent(scores['coverage_out_of_fold'], 1)} out of fold). The out-of-fold mean absolute error is "
         f"{number(scores['mae'])} in {scale} (R² {number(scores['r2'])}).",
         f"Candidates were scored by {acquisition(summary)}; a shortlist of {candidates['shortlist']:,} was chosen by "
-        f"maximal marginal relevance (diversity {objective['diversity']:g}), one structure a formula.",
+        f"maximal marginal relevance (diversity {objective['diversity']:g}), one "
+        f"{material(summary, 'candidates')} a formula.",
         _check(summary),
     ]
     return " ".join(part for part in text if part)
@@ -232,6 +235,7 @@ def _check(summary: Mapping[str, Any]) -> str:
     rivals = [f"{number(head['r_precision'])} for {head['head']}" for head in others if head["head"] != "oracle"]
     return (
         f"In a simulated discovery with the {found['n_hidden']:,} {end} training values hidden in a pool of "
-        f"{found['n_pool']:,} and all structures of the pool's formulas left out of training, the R-precision was "
-        f"{number(own['r_precision'])} (mean of {counted(len(found['files']), 'repeat')}), against {listed(rivals)}."
+        f"{found['n_pool']:,} and all {material(summary)}s of the pool's formulas left out of training, the "
+        f"R-precision was {number(own['r_precision'])} (mean of {counted(len(found['files']), 'repeat')}), against "
+        f"{listed(rivals)}."
     )

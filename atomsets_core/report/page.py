@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from atomsets_core.campaigns import REPORT
-from atomsets_core.report import columns, findings, methods, periodic
+from atomsets_core.report import columns, findings, methods, periodic, words
 from atomsets_core.report.candidate_cards import cards
 from atomsets_core.report.changes import changes as changes_of
 from atomsets_core.report.downloads import downloads
@@ -108,6 +108,7 @@ def _content(results: Results) -> dict[str, Any]:
         "unit": results.unit,
         "goal": results.goal,
         "scale": scale_name(summary),
+        "word": {dataset: words.material(summary, dataset) for dataset in ("training", "candidates")},
         "transform": results.transform,
         "question": findings.question(results),
         "tiles": findings.tiles(results),

@@ -31,7 +31,7 @@ NUMBERS = ("rank", "predicted", "e_above_hull", *FLAGS)
 WHOLE = (*(column.name for column in COLUMNS if column.name not in NUMBERS), "structure_hash")
 """Those that are read of the shortlist beside them."""
 
-NAMES = ("material_id", "formula", "predicted", "e_above_hull")
+NAMES = ("material_id", "formula", "predicted")
 
 SYMBOL = re.compile(r"[A-Z][a-z]?")
 
@@ -164,10 +164,15 @@ def read_results(store: Store) -> Results:
     numbers: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in NUMBERS}
     chosen, start = [], 0
     for batch in ranking_batches(store, columns):
+        # Of formulas there seldom is an energy above the hull.
+        known = set(batch.schema.names)
         for name in NUMBERS:
-            numbers[name].append(batch.column(name).to_numpy(zero_copy_only=False))
+            lacking = name == "e_above_hull" and name not in known
+            values = np.full(len(batch), np.nan) if lacking else batch.column(name).to_numpy(zero_copy_only=False)
+            numbers[name].append(values)
         places = np.flatnonzero(numbers["shortlist"][-1])
-        chosen.append(batch.take(pa.array(places)).to_pandas().set_axis(start + places))
+        rows = batch.take(pa.array(places)).to_pandas().set_axis(start + places)
+        chosen.append(rows if "e_above_hull" in known else rows.assign(e_above_hull=np.nan))
         start += len(batch)
     evidence, plane, points = read_evidence(store)
     return Results(

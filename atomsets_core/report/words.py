@@ -44,6 +44,11 @@ def counted(n: int, name: str, several: str = "") -> str:
     return f"{n:,} {name if n == 1 else several or name + 's'}"
 
 
+def material(summary: Mapping[str, Any], dataset: str = "training") -> str:
+    """What a data set holds one of: "structure" or "composition"."""
+    return "composition" if summary.get("materials", {}).get(dataset) == "compositions" else "structure"
+
+
 def listed(parts: list[str]) -> str:
     """Parts as in a sentence: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
@@ -193,7 +198,7 @@ def discovery_sentences(summary: Mapping[str, Any]) -> list[str]:
         f"{with_unit(number(row['width_inside']), scale)})"
     )
     if row.get("coverage_unlike") is not None:
-        n = counted(round(row["unlike"]), "structure")
+        n = counted(round(row["unlike"]), material(summary))
         text += f" and {told('unlike')} of those outside the domain, {n} on average"
     return [text + "."]
 

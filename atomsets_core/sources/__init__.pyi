@@ -3,8 +3,8 @@ from .base import PulledFile as PulledFile
 from .base import SourceError as SourceError
 from .base import SourceUnavailableError as SourceUnavailableError
 from .base import Watcher as Watcher
-from .catalogue import OWN as OWN
 from .catalogue import Catalogue as Catalogue
+from .catalogue import Lines as Lines
 from .catalogue import read as read
 from .columns import RULES as RULES
 from .columns import settle as settle
@@ -18,6 +18,7 @@ from .files.parallel import Processes as Processes
 from .files.parallel import WorkerLostError as WorkerLostError
 from .files.reading import read_path as read_path
 from .files.text_tables import TableOptions as TableOptions
+from .generation import Generation as Generation
 from .ledger import ledger_table as ledger_table
 from .matbench import TASKS as TASKS
 from .matbench import Dataset as Dataset
@@ -28,8 +29,11 @@ from .materials_project.client import find_key as find_key
 from .materials_project.fields import is_field as is_field
 from .materials_project.query import Bounds as Bounds
 from .materials_project.query import MaterialsQuery as MaterialsQuery
+from .pull import AS_THEY_COME as AS_THEY_COME
+from .pull import GENERATE as GENERATE
 from .pull import MATERIALS_PROJECT as MATERIALS_PROJECT
 from .pull import Block as Block
+from .pull import holds_formulas as holds_formulas
 from .pull import is_table as is_table
 from .pull import open_source as open_source
 from .pull import pull as pull

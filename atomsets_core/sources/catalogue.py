@@ -22,12 +22,23 @@ from pymatgen.core import Element
 from atomsets_core.sources.base import Pulled
 from atomsets_core.sources.columns import UNREAD
 from atomsets_core.storage import Digests, StorageError, Store, digests
-from atomsets_core.structures import STRUCTURE_COLUMNS, IntArray, Structures, from_arrow, regrouped
+from atomsets_core.structures import (
+    COMPOSITIONS,
+    FRACTIONS,
+    STRUCTURE_COLUMNS,
+    STRUCTURES,
+    Compositions,
+    IntArray,
+    Structures,
+    from_arrow,
+    kind_of_table,
+    regrouped,
+)
 
 BLOCK = 4096
 """Structures read at a time."""
 
-OWN = ("material_id", "structure_hash", "formula", "n_atoms", *STRUCTURE_COLUMNS, "occupancy")
+OWN = ("material_id", "structure_hash", "formula", "n_atoms", *STRUCTURE_COLUMNS, "occupancy", FRACTIONS)
 
 Texts: TypeAlias = Any
 """(n,) strings in Arrow's layout, `pandas.arrays.ArrowStringArray`, without an object for each."""
@@ -43,20 +54,22 @@ class Lines:
         material_id: (n,) identifiers.
         hashes: (n,) content hashes.
         formulas: (n,) reduced formulas.
-        n_atoms: (n,) int64, sites.
+        n_atoms: (n,) int64, sites; of compositions their elements, which stand for sites.
+        kind: "structures" or "compositions".
     """
 
     material_id: Texts
     hashes: Texts
     formulas: Texts
     n_atoms: IntArray
+    kind: str = STRUCTURES
 
     def __len__(self) -> int:
         return len(self.n_atoms)
 
     def take(self, rows: IntArray) -> Lines:
         """The lines at these positions."""
-        return Lines(self.material_id[rows], self.hashes[rows], self.formulas[rows], self.n_atoms[rows])
+        return Lines(self.material_id[rows], self.hashes[rows], self.formulas[rows], self.n_atoms[rows], self.kind)
 
     @cached_property
     def _elements(self) -> tuple[IntArray, list[frozenset[str]]]:
@@ -156,6 +169,16 @@ class Catalogue:
         with self.store.open(self.name) as file:
             return pq.read_schema(file)
 
+    @property
+    def kind(self) -> str:
+        """What the file holds, "structures" or "compositions"."""
+        return kind_of_table(self.schema.names)
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Columns of the file that are made of the materials themselves, whatever a source has beside them."""
+        return frozenset((*OWN, "n_elements") if self.kind == COMPOSITIONS else OWN)
+
     def columns(self, names: Iterable[str]) -> pd.DataFrame:
         """(n rows) columns of the source; those that it lacks are left out."""
         wanted = [name for name in dict.fromkeys(names) if name in self.schema.names]
@@ -173,16 +196,17 @@ class Catalogue:
         """
         wanted = [*names, *([UNREAD] if UNREAD in self.schema.names else [])]
         if not set(wanted) <= set(self.schema.names):
-            wanted = [name for name in self.schema.names if name not in OWN]
+            wanted = [name for name in self.schema.names if name not in self.own]
         return Pulled(self.lines, self.columns(wanted), provenance={"name": source})
 
-    def blocks(self, columns: Sequence[str] = ()) -> Iterator[tuple[IntArray, Structures, pa.Table]]:
-        """(k,) int64 positions, structures and further columns, a block after the other.
+    def blocks(self, columns: Sequence[str] = ()) -> Iterator[tuple[IntArray, Any, pa.Table]]:
+        """(k,) int64 positions, structures or compositions, and further columns, a block after the other.
 
         Raises:
             StorageError: the file holds something else than it did when it was opened.
         """
-        names = [name for name in ("material_id", *STRUCTURE_COLUMNS, "occupancy") if name in self.schema.names]
+        needed = ("material_id", *STRUCTURE_COLUMNS, "occupancy", *([FRACTIONS] if self.kind == COMPOSITIONS else []))
+        names = [name for name in needed if name in self.schema.names]
         with self.store.open(self.name) as stream:
             file = pq.ParquetFile(stream)
             sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
@@ -205,7 +229,9 @@ class Catalogue:
         first, last = np.searchsorted(self.rows, [start, stop])
         return np.arange(first, last)
 
-    def _structures(self, table: pa.Table) -> Structures:
+    def _structures(self, table: pa.Table) -> Structures | Compositions:
+        if self.kind == COMPOSITIONS:
+            return Compositions.from_arrow(table)
         structures, _, refused = from_arrow(table)
         if refused:
             raise StorageError(
@@ -214,22 +240,28 @@ class Catalogue:
             )
         return structures
 
-    def structures(self) -> Structures:
-        """All of them in memory."""
-        return Structures.concat([structures for _, structures, _ in self.blocks()])
+    def structures(self) -> Any:
+        """All of them in memory, as `Structures` or `Compositions`."""
+        kind = Compositions if self.kind == COMPOSITIONS else Structures
+        return kind.concat([structures for _, structures, _ in self.blocks()])
 
-    def groups(self, size: int) -> Iterator[Structures]:
-        """The structures in order, `size` at a time."""
+    def groups(self, size: int) -> Iterator[Any]:
+        """The structures or compositions in order, `size` at a time."""
         return regrouped((block for _, block, _ in self.blocks()), size)
 
 
 def _read_lines(store: Store, name: str, rows: IntArray | None = None) -> Lines:
-    n_atoms = store.read_table(name, ["n_atoms"])["n_atoms"].to_numpy().astype(np.int64)
+    identifiers = _column(store, name, "material_id", rows)  # first, since it says what is wrong with a file
+    with store.open(name) as file:
+        kind = kind_of_table(pq.read_schema(file).names)
+    sites = "n_elements" if kind == COMPOSITIONS else "n_atoms"
+    n_atoms = store.read_table(name, [sites])[sites].to_numpy().astype(np.int64)
     return Lines(
-        _column(store, name, "material_id", rows),
+        identifiers,
         _column(store, name, "structure_hash", rows),
         _column(store, name, "formula", rows),
         n_atoms if rows is None else n_atoms[rows],
+        kind,
     )
 
 
@@ -241,7 +273,7 @@ def _column(store: Store, name: str, column: str, rows: IntArray | None) -> Text
     return pd.array(texts.combine_chunks(), dtype="str")
 
 
-def read(structures: Structures | Catalogue) -> Structures:
+def read(structures: Structures | Catalogue) -> Any:
     """In memory, if they aren't yet."""
     return structures.structures() if isinstance(structures, Catalogue) else structures
 

@@ -7,13 +7,16 @@ All are computed by density-functional theory (PBE) and were taken from the sour
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from importlib import resources
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.sources.base import Pulled, SourceError, pulled_from_arrow
+from atomsets_core.structures import as_compositions
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Dataset:
         citation: of the publication.
         doi: of the publication.
         licence: of the data.
+        formulas: whether it holds formulas and no structures.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Dataset:
     citation: str
     doi: str
     licence: str
+    formulas: bool = False
 
 
 DATASETS = {
@@ -70,6 +75,17 @@ DATASETS = {
         doi="10.1038/sdata.2016.134",
         licence="CC BY 4.0, Materials Project",
     ),
+    "moduli": Dataset(
+        name="moduli",
+        file="bulk_moduli_of_formulas.csv",
+        title="206 formulas with the bulk modulus of the most stable crystal known (Materials Project, DFT-PBE)",
+        units={"K_VRH": "GPa", "e_above_hull": "eV/atom"},
+        citation="M. de Jong et al., Charting the complete elastic properties of inorganic crystalline compounds, "
+        "Sci. Data 2, 150009 (2015)",
+        doi="10.1038/sdata.2015.9",
+        licence="CC BY 4.0, Materials Project",
+        formulas=True,
+    ),
     "flla": Dataset(
         name="flla",
         file="flla_2015.parquet",
@@ -84,7 +100,7 @@ DATASETS = {
 
 
 def load_dataset(name: str) -> Pulled:
-    """An embedded data set: its structures, its columns in the units of `DATASETS[name].units`, its provenance.
+    """An embedded data set: structures or compositions, columns in the units of `DATASETS[name].units`, provenance.
 
     Raises:
         SourceError: no data set has this name.
@@ -92,7 +108,8 @@ def load_dataset(name: str) -> Pulled:
     if name not in DATASETS:
         raise SourceError(f"no embedded data set {name!r}; there are {', '.join(DATASETS)}")
     dataset = DATASETS[name]
-    data = resources.files("atomsets_core").joinpath("data", dataset.file).read_bytes()
+    place = resources.files("atomsets_core").joinpath("data", dataset.file)
+    data = place.read_bytes()
     provenance = {
         "name": f"embedded:{name}",
         "title": dataset.title,
@@ -102,7 +119,11 @@ def load_dataset(name: str) -> Pulled:
         "units": dataset.units,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    return pulled_from_arrow(pq.read_table(pa.BufferReader(data)), provenance)
+    if not dataset.formulas:
+        return pulled_from_arrow(pq.read_table(pa.BufferReader(data)), provenance)
+    table = pd.read_csv(io.BytesIO(data))
+    batch = as_compositions(table["formula"].tolist(), table["material_id"].tolist())
+    return Pulled(batch, table.drop(columns=["material_id", "formula"]), [], provenance)
 
 
 def load_elastic() -> Pulled:

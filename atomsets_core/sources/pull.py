@@ -7,8 +7,9 @@ block; any other source is read whole and then cut.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, Watcher
-from atomsets_core.sources.catalogue import OWN, Catalogue, write_catalogue
-from atomsets_core.sources.embedded import load_dataset
+from atomsets_core.sources.catalogue import Catalogue, write_catalogue
+from atomsets_core.sources.embedded import DATASETS, load_dataset
 from atomsets_core.sources.files.formats import PARQUET
 from atomsets_core.sources.files.formula_tables import read_compositions
 from atomsets_core.sources.files.parallel import FanOut, Processes
@@ -31,7 +32,9 @@ from atomsets_core.sources.materials_project.query import MaterialsQuery
 from atomsets_core.sources.optimade import pull_optimade
 from atomsets_core.storage import Digests, Store, check_parquet, position, probe_file, sha256_of
 from atomsets_core.structures import (
+    COMPOSITIONS,
     STRUCTURE_COLUMNS,
+    Compositions,
     Refusal,
     Structures,
     empty_structures,
@@ -40,9 +43,16 @@ from atomsets_core.structures import (
 )
 
 if TYPE_CHECKING:
+    from atomsets_core.sources.generation import Generation
     from atomsets_core.sources.substitution import Options
 
 MATERIALS_PROJECT = "mp"
+
+AS_THEY_COME = "entries"
+"""What `pull_into` keeps of a source unless it is told otherwise: its structures, or formulas where it has no more."""
+
+GENERATE = "generate"
+"""Scheme of sources that are made of nothing but what is asked for."""
 
 BLOCK = 2048
 """Entries in a block."""
@@ -64,6 +74,7 @@ def pull(
     id_column: str = "material_id",
     table: TableOptions = FOUND_OUT,
     compositions: bool = False,
+    generation: Generation | None = None,
     workers: int | None = None,
     fan_out: FanOut | None = None,
     optimade_filter: str = "",
@@ -74,12 +85,14 @@ def pull(
 
     Args:
         source: "embedded:elastic", "embedded:flla", "optimade:" and the URL of a provider (see `pull_optimade`), the
-            path of a file or folder (see `read_path`), or "substitute:" and any of those: candidates made of its
-            structures (see `atomsets_core.sources.substitution.substitute`).
+            path of a file or folder (see `read_path`), "substitute:" and any of those: candidates made of its
+            structures (see `atomsets_core.sources.substitution.substitute`), or "generate:" (see `generate`).
         labels: table with more columns, for a source of structures alone.
         id_column: column of the identifiers, for a file that has one; several with commas between them.
         table: how tables are read, where that isn't to be found out.
-        compositions: take a table of formulas without structures too (see `read_compositions`).
+        compositions: take what holds formulas without structures too: a table (see `read_compositions`) and what is
+            generated.
+        generation: which compositions are generated.
         workers: processes that parse the files of a folder or zip; by default this one does.
         fan_out: parses them elsewhere, see `atomsets_core.sources.files.parallel.parse_all`.
         optimade_filter: what is asked of an OPTIMADE provider; everything without one.
@@ -108,18 +121,49 @@ def pull(
             optimade_fields=optimade_fields,
         )
         return substitute(prototypes, substitution)
+    if scheme == GENERATE:
+        if not compositions:
+            raise SourceError(f"{source}: generated are formulas, and structures are needed here")
+        from atomsets_core.sources.generation import Generation, generate
+
+        asked = generation or Generation()
+        return generate(replace(asked, elements=re.findall(r"[^\s,-]+", name)) if name.strip() else asked)
     if source == MATERIALS_PROJECT:
         raise SourceError(
             "the Materials Project is pulled into a folder first, so that nothing that came is lost: `atomsets pull mp "
             "--out DIR`, with --labels for values of your own, then give DIR/structures.parquet. A campaign takes mp "
             "as its source directly"
         )
-    if compositions and labels is None and (found := read_compositions(source, id_column, table)) is not None:
-        return found
+    # A folder is never a table, and is not to be looked at twice.
+    if compositions and labels is None and Path(source).expanduser().is_file():
+        found = read_compositions(source, id_column, table)
+        if found is not None:
+            return found
     if workers is not None and fan_out is None:
         with Processes(workers) as processes:
             return read_path(source, id_column=id_column, labels=labels, fan_out=processes, table=table)
     return read_path(source, id_column=id_column, labels=labels, fan_out=fan_out, table=table)
+
+
+def holds_formulas(source: str, labels: str | None = None, table: TableOptions = FOUND_OUT) -> bool:
+    """Whether a source holds formulas and no structures; one that can't be read is left to `pull` to describe.
+
+    Args:
+        source: as in `pull`, or "mp".
+        labels: as in `pull`; they are joined to structures.
+        table: how tables are read.
+    """
+    scheme, _, name = source.partition(":")
+    if scheme == GENERATE:
+        return True
+    if scheme == "embedded":
+        return name in DATASETS and DATASETS[name].formulas
+    if labels is not None or not Path(source).expanduser().is_file():
+        return False
+    try:
+        return read_compositions(source, options=table) is not None
+    except SourceError:
+        return False
 
 
 def pull_into(
@@ -133,6 +177,7 @@ def pull_into(
     watch: Watcher | None = None,
     pages: str = "pages",
     options: Mapping[str, Any] | None = None,
+    take: str = AS_THEY_COME,
 ) -> PulledFile:
     """Everything a source holds, as a Parquet file with its provenance as JSON beside it.
 
@@ -146,11 +191,50 @@ def pull_into(
         watch: is told how far a pull is.
         pages: folder of the store for what has come of a pull that isn't finished.
         options: further arguments of `pull`.
+        take: "compositions" keeps of structures what they are made of, and no more.
 
     Raises:
         SourceError: the source can't be read at all.
         StorageError: the file can't be written.
     """
+    file = _pull_into(store, target, source, labels, id_column, query, watch, pages, options)
+    return _without_structures(store, file) if take == COMPOSITIONS else file
+
+
+def _without_structures(store: Store, file: PulledFile) -> PulledFile:
+    """The same file with compositions in place of its structures."""
+    catalogue = Catalogue.open(store, file.name)
+    if catalogue.kind == COMPOSITIONS:
+        return file
+    beside = [name for name in catalogue.schema.names if name not in catalogue.own]
+
+    def tables() -> Iterator[pa.Table]:
+        yield _beside(Compositions.of(empty_structures()).to_arrow(), catalogue.schema.empty_table().select(beside))
+        for _, structures, columns in catalogue.blocks(beside):
+            yield _beside(Compositions.of(structures).to_arrow(), columns)
+
+    write_catalogue(store, file.name, tables())
+    return file
+
+
+def _beside(own: pa.Table, columns: pa.Table) -> pa.Table:
+    for field_, values in zip(columns.schema, columns.columns, strict=True):
+        if field_.name not in own.column_names:
+            own = own.append_column(field_, values)
+    return own
+
+
+def _pull_into(
+    store: Store,
+    target: str,
+    source: str,
+    labels: str | Path | None,
+    id_column: str,
+    query: MaterialsQuery | None,
+    watch: Watcher | None,
+    pages: str,
+    options: Mapping[str, Any] | None,
+) -> PulledFile:
     if source == MATERIALS_PROJECT:
         if labels:
             from atomsets_core.sources.materials_project.labels import pull_labelled
@@ -171,6 +255,8 @@ def pull_into(
 
 def _sound(pulled: Pulled) -> Pulled:
     """What no parent refuses for atoms on top of each other, so that a file that was pulled can be predicted."""
+    if isinstance(pulled.structures, Compositions):
+        return pulled
     kept, refused = without_overlaps(pulled.structures)
     if not refused:
         return pulled
@@ -196,7 +282,7 @@ def open_source(source: str, scratch: Store, **options: Any) -> Pulled[Any]:
         return pull(source, **options)
     file = copy_table(scratch, "structures.parquet", source, options.get("id_column", "material_id"))
     catalogue = Catalogue.open(scratch, file.name)
-    columns = catalogue.columns(name for name in catalogue.schema.names if name not in OWN)
+    columns = catalogue.columns(name for name in catalogue.schema.names if name not in catalogue.own)
     return Pulled(catalogue, columns, file.refused, file.provenance)
 
 

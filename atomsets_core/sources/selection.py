@@ -19,10 +19,12 @@ import pandas as pd
 from pymatgen.core import Element
 
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, without_duplicates
-from atomsets_core.sources.catalogue import OWN, Catalogue, Lines, rewrite
+from atomsets_core.sources.catalogue import Catalogue, Lines, rewrite
 from atomsets_core.sources.columns import UNREAD, apart, find_column, numbers_of
 from atomsets_core.storage import HashIndex, Store
 from atomsets_core.structures import (
+    COMPOSITIONS,
+    STRUCTURES,
     Compositions,
     CrystalsByFormula,
     IntArray,
@@ -37,6 +39,8 @@ from atomsets_core.transforms import find_transform
 Kind = Literal["id", "content", "structure"]
 
 KINDS: tuple[Kind, ...] = ("id", "content", "structure")
+
+SAME_COMPOSITION = "its composition is in the training data"
 
 LONGEST_SEARCH = 120.0
 """Seconds after which no more crystals with labels that differ are compared."""
@@ -60,7 +64,10 @@ def deduplicate(pulled: Pulled, by: Sequence[str], *, prefer: str | None = None,
     if "content" in by:
         order = _order(pulled, prefer)
         pulled = _keep(pulled, same_content(pulled.structures, order), "content", prefer)
-    if "structure" in by:
+    if "structure" in by and isinstance(pulled.structures, Compositions):
+        # two compositions that are the same have the same content: there is nothing more to compare
+        pulled = deduplicate(pulled, ["content"], prefer=prefer)
+    elif "structure" in by:
         order = _order(pulled, prefer)
         found = same_crystal(pulled.structures, order, seconds=seconds)
         pulled = _keep(pulled, found.of, "structure", prefer)
@@ -92,14 +99,14 @@ def deduplicate_file(
         _check(by, prefer, [])
         return file
     whole = Catalogue.open(store, file.name)
-    _check(by, prefer, [name for name in whole.schema.names if name not in OWN])
+    _check(by, prefer, [name for name in whole.schema.names if name not in whole.own])
     refused, provenance, catalogue = list(file.refused), dict(file.provenance), whole
     for kind in ("content", "structure"):
         if kind not in by:
             continue
         values = catalogue.columns([prefer])[prefer] if prefer else None
         order = _preferred(values, len(catalogue))
-        if kind == "content":
+        if kind == "content" or whole.kind == COMPOSITIONS:
             of = same_content(catalogue.lines, order)
         else:
             repeated = np.flatnonzero(pd.Series(catalogue.lines.formulas).duplicated(keep=False).to_numpy())
@@ -161,15 +168,23 @@ def _keep(pulled: Pulled, of: npt.NDArray[np.int64], kind: Kind, prefer: str | N
 
 
 def _refusals(
-    structures: Structures | Lines, of: npt.NDArray[np.int64], kind: Kind, prefer: str | None
+    structures: Structures | Compositions | Lines, of: npt.NDArray[np.int64], kind: Kind, prefer: str | None
 ) -> list[Refusal]:
     names, hashes = structures.material_id, structures.hashes
     what = "the same content" if kind == "content" else "the same crystal"
+    if _kind(structures) == COMPOSITIONS:
+        what = "the same composition"
     why = "which comes first" if prefer is None else f"which has the lower {prefer}"
     return [
         Refusal(str(names[row]), "pull", f"duplicate of {names[of[row]]}, {why}: {what}", str(hashes[row]))
         for row in np.flatnonzero(of != np.arange(len(of)))
     ]
+
+
+def _kind(materials: Structures | Compositions | Lines) -> str:
+    if isinstance(materials, Lines):
+        return materials.kind
+    return COMPOSITIONS if isinstance(materials, Compositions) else STRUCTURES
 
 
 def usable_labels(pulled: Pulled[Any], target: str, transform: str) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
@@ -293,7 +308,7 @@ def crystal_keys(
         values: (n,) the labels.
     """
     keys = np.array(structures.hashes, dtype=object)
-    if isinstance(structures, Compositions):
+    if isinstance(structures, Compositions) or (isinstance(structures, Catalogue) and structures.kind == COMPOSITIONS):
         return keys
     formulas = np.asarray(
         (structures.lines if isinstance(structures, Catalogue) else structures).formulas, dtype=object
@@ -308,13 +323,17 @@ def crystal_keys(
     return keys
 
 
-def already_seen(candidates: Structures, training: Structures) -> npt.NDArray[np.object_]:
+def already_seen(candidates: Structures | Compositions, training: Structures | Compositions) -> npt.NDArray[np.object_]:
     """(n,) why each candidate counts as seen, "" where it doesn't.
 
     Compared are identifiers, content hashes, and the crystals themselves by `same_crystal`: another cell, setting or
-    relaxation of a training crystal is seen, a distorted phase of it is not.
+    relaxation of a training crystal is seen, a distorted phase of it is not. Where either has formulas alone, what has
+    the reduced composition of a training material is seen, and nothing else: rows of tables are often just numbered.
     """
-    return _Training(training).reasons(candidates)
+    if isinstance(candidates, Structures) and isinstance(training, Structures):
+        return _Training(training).reasons(candidates)
+    known = set(training.formulas)
+    return np.array([SAME_COMPOSITION if name in known else "" for name in candidates.formulas], dtype=object)
 
 
 class _Training:
@@ -376,10 +395,11 @@ def seen_lines(
         is, -1 where it isn't seen.
     """
     reasons = np.full(len(candidates), "", dtype=object)
-    first = pd.Index(training.lines.material_id)
-    named = pd.Series(np.arange(len(first)), index=first)
-    named = named[~named.index.duplicated()]
-    which = np.array(named.reindex(candidates.lines.material_id, fill_value=-1), dtype=np.int64)
+    if COMPOSITIONS in (candidates.lines.kind, training.lines.kind):
+        which = _first_place(candidates.lines.formulas, training.lines.formulas)
+        reasons[which >= 0] = SAME_COMPOSITION
+        return reasons, which
+    which = _first_place(candidates.lines.material_id, training.lines.material_id)
     reasons[which >= 0] = "its identifier is in the training data"
     shared = candidates.lines.formulas.isin(training.lines.formulas) & (reasons == "")
     if not shared.any():
@@ -394,6 +414,12 @@ def seen_lines(
         done += len(block)
     tell(len(rows), len(rows))
     return reasons, which
+
+
+def _first_place(names: Any, known: Any) -> IntArray:
+    """(n,) int64 the first position of each name among the known ones, -1 where it isn't."""
+    places = pd.Series(np.arange(len(known)), index=pd.Index(known))
+    return np.array(places[~places.index.duplicated()].reindex(names, fill_value=-1), dtype=np.int64)
 
 
 def filter_reasons(
@@ -471,6 +497,8 @@ def _numeric_column(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.object_]]:
     """(n,) the numbers of a column and (n,) why each that can't be read isn't."""
     structures = pulled.structures
+    if name == "n_atoms" and _kind(structures) == COMPOSITIONS:
+        raise SourceError("filter on 'n_atoms': formulas have no cell of atoms; n_elements counts their elements")
     if name in ("n_atoms", "n_elements"):
         counts = structures.n_atoms if name == "n_atoms" else structures.n_elements
         return counts.astype(np.float64), np.full(len(counts), "", dtype=object)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -231,20 +231,52 @@ class Structures:
         return with_units(table, STRUCTURE)
 
 
-def regrouped(parts: Iterable[Structures], size: int) -> Iterator[Structures]:
-    """The structures of all parts in order, `size` at a time; the last group may be smaller."""
-    waiting: list[Structures] = []
+STRUCTURES, COMPOSITIONS = "structures", "compositions"
+"""The kinds of materials that tables of this package hold."""
+
+FRACTIONS = "atomic_fraction"
+"""Column of the atomic fractions in tables of compositions; tables of structures have none of this name."""
+
+
+def kind_of_table(names: Iterable[str]) -> str:
+    """What a table of this package with columns of these names holds: `STRUCTURES` or `COMPOSITIONS`."""
+    present = set(names)
+    return COMPOSITIONS if FRACTIONS in present and "lattice" not in present else STRUCTURES
+
+
+class Groupable(Protocol):
+    """What `regrouped` needs of structures or compositions."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def take(self, indices: IntArray) -> Any:
+        """Those at these positions."""
+        ...
+
+    @staticmethod
+    def concat(parts: Sequence[Any]) -> Any:
+        """One batch after the other."""
+        ...
+
+
+Group = TypeVar("Group", bound=Groupable)
+
+
+def regrouped(parts: Iterable[Group], size: int) -> Iterator[Group]:
+    """The structures or compositions of all parts in order, `size` at a time; the last group may be smaller."""
+    waiting: list[Group] = []
     for part in parts:
         waiting.append(part)
         if sum(map(len, waiting)) < size:
             continue
-        joined = Structures.concat(waiting)
+        joined = part.concat(waiting)
         full = len(joined) // size * size
         for start in range(0, full, size):
             yield joined.take(np.arange(start, start + size))
         waiting = [joined.take(np.arange(full, len(joined)))]
-    rest = Structures.concat(waiting)
-    if len(rest):
+    if waiting and len(rest := waiting[0].concat(waiting)):
         yield rest
 
 

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from pymatgen.core import Composition, Element, Structure
 
+from atomsets_core.storage import with_units
 from atomsets_core.structures.batch import (
+    FRACTIONS,
     LARGEST_ATOMIC_NUMBER,
     IntArray,
     Refusal,
@@ -92,6 +94,17 @@ class Compositions:
             out[i] = formula_of(self.numbers[start:stop].tolist(), self.fractions[start:stop].tolist())
         return out
 
+    def holds(self, number: int) -> npt.NDArray[np.bool_]:
+        """(n,) whether a composition has this element, given by its atomic number."""
+        found = np.zeros(len(self), dtype=bool)
+        found[np.repeat(np.arange(len(self)), self.n_elements)[self.numbers == number]] = True
+        return found
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers of all elements there are, ascending."""
+        return [int(number) for number in np.unique(self.numbers)]
+
     def take(self, indices: Sequence[int] | IntArray | npt.NDArray[np.bool_]) -> Compositions:
         """The compositions at these positions, in this order (positions, also from the end, or a boolean mask)."""
         chosen = np.asarray(indices)
@@ -125,16 +138,33 @@ class Compositions:
         return Compositions(structures.material_id, counts, numbers.astype(np.int64), amounts / total[of_structure])
 
     def to_arrow(self) -> pa.Table:
-        """Columns material_id, formula, n_elements, structure_hash, Z (uint8) and fraction (float64)."""
-        return pa.table(
+        """Columns material_id, formula, n_elements, structure_hash, Z (uint8) and atomic_fraction (float64)."""
+        table = pa.table(
             {
                 "material_id": pa.array(self.material_id, pa.string()),
                 "formula": pa.array(self.formulas, pa.string()),
                 "n_elements": pa.array(self.n_elements, pa.int32()),
                 "structure_hash": pa.array(self.hashes, pa.string()),
                 "Z": list_array(self.numbers, self.offsets, pa.uint8()),
-                "fraction": list_array(self.fractions, self.offsets, pa.float64()),
+                FRACTIONS: list_array(self.fractions, self.offsets, pa.float64()),
             }
+        )
+        return with_units(table, {FRACTIONS: "1", "n_elements": "1", "Z": "1"})
+
+    @staticmethod
+    def from_arrow(table: pa.Table) -> Compositions:
+        """The compositions of a table as `to_arrow` makes it; other columns are passed over.
+
+        Raises:
+            KeyError: a column is missing.
+        """
+        numbers, fractions = table["Z"], table[FRACTIONS]
+        counts = np.array([len(row) for row in numbers], dtype=np.int64)
+        return Compositions(
+            np.array(table["material_id"].to_pylist(), dtype=object),
+            counts,
+            np.array([z for row in numbers.to_pylist() for z in row], dtype=np.int64),
+            np.array([x for row in fractions.to_pylist() for x in row], dtype=np.float64),
         )
 
 
@@ -152,7 +182,7 @@ def from_formulas(items: Iterable[Any], ids: Sequence[str] | None = None) -> tup
     for position, item in enumerate(items):
         name = str(ids[position]) if ids is not None else str(position)
         try:
-            found.append(_amounts(item))
+            found.append(amounts_of(item))
             names.append(name)
         except ValueError as error:
             refusals.append(Refusal(name, "parse", str(error)))
@@ -177,8 +207,12 @@ def as_compositions(
     return batch
 
 
-def _amounts(item: Any) -> dict[int, float]:
-    """Atomic number -> amount, on any scale."""
+def amounts_of(item: Any) -> dict[int, float]:
+    """Atomic number -> amount in the formula as it is written, of anything that `from_formulas` takes.
+
+    Raises:
+        ValueError: it is no composition; the message says why.
+    """
     if isinstance(item, Structure):
         item = item.composition
     if isinstance(item, str):

@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ import torch
 from atomsets_core.campaigns import FEATURES, property_folder
 from atomsets_core.discovery import LINEAR, OWN, Design, Rows, answer, campaign_heads
 from atomsets_core.features import FeatureStore
-from atomsets_core.jobs import COMPUTED, FAILED, agreed_units, none_left
+from atomsets_core.jobs import COMPUTED, FAILED, agreed_kinds, agreed_units, kind_of, none_left
 from atomsets_core.models import regressor_of
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import (
+    AS_THEY_COME,
     MATERIALS_PROJECT,
     Pulled,
     SourceError,
@@ -44,7 +45,7 @@ from atomsets_core.sources import (
     usable_labels,
 )
 from atomsets_core.storage import Store
-from atomsets_core.structures import Structures
+from atomsets_core.structures import COMPOSITIONS, STRUCTURES, Structures, as_compositions
 from atomsets_core.transforms import transform_target
 from atomsets_flows.campaign.credentials import needed, provided
 from atomsets_flows.campaign.joint import JointCampaign
@@ -77,6 +78,7 @@ class Estimate:
         train: seconds that training and simulated discovery may take.
         trainings: how many trainings of networks that are.
         seconds: of the whole run, starting workers and reading included; None where features are unknown.
+        materials: what the candidates are, "structures" or "compositions".
         notes: what the user should know, in sentences.
     """
 
@@ -89,6 +91,7 @@ class Estimate:
     train: float
     trainings: int
     seconds: float | None = None
+    materials: str = STRUCTURES
     notes: tuple[str, ...] = ()
 
 
@@ -150,6 +153,7 @@ def estimate(
         ValueError: the labels can't be learned from as the campaign asks.
     """
     started = time.perf_counter()
+    campaign = campaign.settled()
     age = time.time() - psutil.Process().create_time()  # of this process: what importing all of it took
     shards = Store(campaign.features.store or Store(out).url(FEATURES))
     features = FeatureStore.of(shards, campaign.features.parent, campaign.features.chosen)
@@ -192,12 +196,19 @@ def estimate(
         train=learning,
         trainings=1 + seeds * heads,
         seconds=seconds,
-        notes=tuple(_units(campaign, training, candidates)),
+        materials=kind_of(candidates.pulled.structures) if candidates else STRUCTURES,
+        notes=(*_units(campaign, training, candidates), *_kinds(training, candidates)),
     )
 
 
 def _share(kept: npt.NDArray[np.bool_]) -> float:
     return float(kept.mean()) if len(kept) else 0.0
+
+
+def _kinds(training: Shown | None, candidates: Shown | None) -> list[str]:
+    if training is None or candidates is None:
+        return []
+    return agreed_kinds(training.pulled.structures, candidates.pulled.structures)
 
 
 def _units(campaign: Campaign, training: Shown | None, candidates: Shown | None) -> list[str]:
@@ -214,6 +225,7 @@ def check_labels(campaign: Campaign, training: Shown, candidates: Shown | None) 
     """
     section = campaign.training
     _units(campaign, training, candidates)
+    _kinds(training, candidates)
     values = label_values(training.pulled, section.target)
     try:
         usable, _ = usable_labels(training.pulled, section.target, section.transform)
@@ -368,7 +380,7 @@ def _read(section: Training | Candidates) -> Shown | None:
         return None
     if "optimade:" in source:
         return None
-    if section.labels is None and is_table(source):
+    if section.labels is None and section.take == AS_THEY_COME and is_table(source):
         n, blocks = read_blocks(source, section.id_column, columns=True)
         read = list(islice(blocks, BLOCKS))
         columns = pa.concat_tables([block.columns for block in read]).to_pandas() if read else pd.DataFrame()
@@ -379,8 +391,10 @@ def _read(section: Training | Candidates) -> Shown | None:
         return Shown(pulled, n, pulled.n_seen >= n)
     many = Path(source).is_dir() or source.endswith(".zip")
     options = {**section.pull_options(), "workers": len(os.sched_getaffinity(0)) if many else None}
-    pulled = pull(source, labels=section.labels, id_column=section.id_column, **options)
-    return Shown(pulled, pulled.n_seen, True)
+    whole: Pulled[Any] = pull(source, labels=section.labels, id_column=section.id_column, compositions=True, **options)
+    if section.take == COMPOSITIONS:
+        whole = replace(whole, structures=as_compositions(whole.structures))
+    return Shown(whole, whole.n_seen, True)
 
 
 def told(found: Estimate, duration: Any) -> list[str]:
@@ -391,10 +405,12 @@ def told(found: Estimate, duration: Any) -> list[str]:
     if found.labelled is not None:
         lines.append(f"{found.labelled:,} of the training entries have a value")
     if found.missing is None:
-        lines.append(f"features: {found.rate:,.0f} structures/s on each of {found.workers} workers, measured here")
+        lines.append(
+            f"features: {found.rate:,.0f} {found.materials}/s on each of {found.workers} workers, measured here"
+        )
     else:
         lines.append(
-            f"features: {found.missing:,} structures have none yet; at {found.rate:,.0f} a second on "
+            f"features: {found.missing:,} {found.materials} have none yet; at {found.rate:,.0f} a second on "
             f"each of {found.workers} workers, measured here, about {duration(found.featurize or 0.0)}"
         )
     lines.append(f"training: {found.trainings} trainings, about {duration(found.train)} unless they are stored already")

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 from atomsets_flows.campaign.base import CampaignError, Range
 from atomsets_flows.campaign.joint import JointCampaign
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
-from atomsets_flows.campaign.sections import DEFAULT, Campaign
+from atomsets_flows.campaign.sections import DEFAULT, EMBEDDED, Campaign
 
 
 def read_campaign(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign:
-    """A campaign of one property from its file, with `section.key=value` overrides; the embedded one without a file.
+    """A campaign of one property from its file or, where it is embedded, by its name; see `read_any`.
 
     Raises:
         CampaignError: the file is missing, is not TOML, or holds an unknown key or an unusable value; or it is a
@@ -33,13 +33,17 @@ def read_campaign(path: str | Path | None = None, overrides: list[str] | None = 
 
 
 def read_any(path: str | Path | None = None, overrides: list[str] | None = None) -> Campaign | JointCampaign:
-    """A campaign of one property or, where the file has [[properties]], of several; see `read_campaign`.
+    """A campaign of one property or, where the file has [[properties]], of several, with `section.key=value` overrides.
+
+    Args:
+        path: of the file, or name of an embedded campaign; the first of these without any.
+        overrides: options that count instead of those of the file.
 
     Raises:
         CampaignError: the file is missing, is not TOML, or holds an unknown key or an unusable value.
     """
-    if path is None:
-        name = f"{DEFAULT}.toml"
+    if path is None or is_embedded(path):
+        name = f"{path or DEFAULT}.toml"
         text = resources.files("atomsets_flows.campaign").joinpath("embedded", name).read_text()
     else:
         name = str(path)
@@ -65,6 +69,11 @@ def read_any(path: str | Path | None = None, overrides: list[str] | None = None)
         return kind.model_validate(raw)
     except ValidationError as error:
         raise CampaignError("\n".join(f"{name}: {_explain(item, kind)}" for item in error.errors())) from error
+
+
+def is_embedded(path: str | Path) -> bool:
+    """Whether that is the name of an embedded campaign, and of no file."""
+    return str(path) in EMBEDDED and not Path(path).exists()
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

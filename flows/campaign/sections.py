@@ -11,14 +11,29 @@ from pydantic import Field, field_validator, model_validator
 
 from atomsets_core.discovery import ACQUISITIONS, KINDS, PREFERRED, UCB, takers
 from atomsets_core.models import ACTIVATIONS, POOLINGS
-from atomsets_core.parents import is_parent, load_parent, parent_names, split_levels
-from atomsets_core.sources import MATERIALS_PROJECT, RULES, MaterialsQuery, TableOptions, is_field
+from atomsets_core.parents import element_levels, is_parent, load_parent, parent_names, split_levels
+from atomsets_core.sources import (
+    AS_THEY_COME,
+    GENERATE,
+    MATERIALS_PROJECT,
+    RULES,
+    MaterialsQuery,
+    SourceError,
+    TableOptions,
+    holds_formulas,
+    is_field,
+)
+from atomsets_core.structures import COMPOSITIONS
 from atomsets_core.transforms import NONE, TRANSFORMS, purposes
 from atomsets_flows.campaign.base import Range, Section
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
 
-DEFAULT = "incompressible"
+DEFAULT, EMBEDDED = "incompressible", ("incompressible", "formulas")
+"""The campaign that runs without a file, and all that come with the package."""
+
+PARENT, PARENT_OF_FORMULAS = "megnet", "composition"
+"""What features come from where nothing is named, of structures and of formulas (docs/accuracy.md has figures)."""
 
 ID_COLUMN = "Column of the identifiers, for a file that has one; two that are one together: split,id."
 
@@ -54,6 +69,34 @@ class Substitution(Section):
     )
 
 
+class Generation(Section):
+    """Which compositions are generated."""
+
+    elements: list[str] = Field(
+        default_factory=list, description="Elements of which all charge-balanced compositions are made, by smact."
+    )
+    least: Annotated[int, Field(ge=1)] = Field(2, description="Elements that a composition holds at least.")
+    most: Annotated[int, Field(ge=1, le=6)] = Field(3, description="Elements that it holds at most.")
+    largest: Annotated[int, Field(ge=1, le=40)] = Field(8, description="Largest integer in a formula.")
+    end_members: list[list[str]] = Field(
+        default_factory=list,
+        description='End members of each solid solution, e.g. [["Bi2Te3", "Sb2Te3"]]; shares count formula units.',
+    )
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="Steps from one end member of a solid solution to another."
+    )
+    count: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="Compositions there may be; where there are more, the campaign ends with a sentence."
+    )
+
+
+TAKE = Field(
+    AS_THEY_COME,
+    description="compositions: of structures only what they are made of is kept, so that formulas are learned from or "
+    "ranked; entries: as they come.",
+)
+
+
 def _refuse_unused(source: str, **sections: tuple[str, bool]) -> None:
     """Raise ValueError for a section that belongs to another kind of source."""
     for name, (scheme, given) in sections.items():
@@ -83,7 +126,8 @@ class Training(Tables):
     """The values to learn from."""
 
     source: str = Field(
-        description="Where the labelled structures come from: embedded:elastic, a file or folder, mp, or optimade:URL."
+        description="Where the labelled structures come from: embedded:elastic, a file or folder, mp, or optimade:URL; "
+        "or a table with a column of formulas and no structures."
     )
     query: MaterialsQuery | None = Field(None, description="Which entries, for the source mp (Materials Project).")
     optimade: Optimade = Field(Optimade(), description="What is asked of an OPTIMADE provider.")  # type: ignore[call-arg]
@@ -99,6 +143,7 @@ class Training(Tables):
     repeats: Literal[RULES] = Field(  # type: ignore[valid-type]
         RULES[0], description="What is learned of labels of one structure that differ."
     )
+    take: Literal[AS_THEY_COME, COMPOSITIONS] = TAKE  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _query_fits(self) -> Training:
@@ -117,7 +162,8 @@ class Training(Tables):
     def asked(self) -> dict[str, Any]:
         """The section as JSON; what was added to it later counts only where it is used."""
         fields = type(self).model_fields
-        unused = {name for name in (*Tables.model_fields, "repeats") if getattr(self, name) == fields[name].default}
+        added = (*Tables.model_fields, "repeats", "take")
+        unused = {name for name in added if getattr(self, name) == fields[name].default}
         return self.model_dump(mode="json", exclude=unused)
 
     def materials_query(self) -> MaterialsQuery | None:
@@ -130,7 +176,13 @@ class Candidates(Tables):
 
     source: str = Field(
         description="Where the candidates come from: embedded:flla, a file or folder, mp, optimade:URL, or substitute: "
-        "before any but mp, for candidates made of their structures."
+        "before any but mp, for candidates made of their structures; a table of formulas, or generate: for formulas "
+        "that are made."
+    )
+    take: Literal[AS_THEY_COME, COMPOSITIONS] = TAKE  # type: ignore[valid-type]
+    generation: Generation = Field(
+        Generation(),  # type: ignore[call-arg]
+        description="Which candidates are made, for a source generate:...",
     )
     substitution: Substitution = Field(
         Substitution(),  # type: ignore[call-arg]
@@ -170,11 +222,13 @@ class Candidates(Tables):
             self.source,
             optimade=("optimade", self.optimade != Optimade()),  # type: ignore[call-arg]
             substitution=("substitute", self.substitution != Substitution()),  # type: ignore[call-arg]
+            generation=(GENERATE, self.generation != Generation()),  # type: ignore[call-arg]
         )
         return self
 
     def pull_options(self) -> dict[str, Any]:
         """Further arguments of `atomsets_core.sources.pull.pull`."""
+        from atomsets_core.sources import Generation as Made
         from atomsets_core.sources import Options  # takes a second to import
 
         return {
@@ -182,6 +236,7 @@ class Candidates(Tables):
             "optimade_fields": self.optimade.fields,
             "table": self.table_options(),
             "substitution": Options(**self.substitution.model_dump()),
+            "generation": Made(**self.generation.model_dump()),
         }
 
     def materials_query(self) -> MaterialsQuery | None:
@@ -242,11 +297,14 @@ class FeatureOptions(Section):
     """Which levels of the parent, and where features are kept."""
 
     parent: str = Field(
-        "megnet", description="Pretrained network that features come from, or the folder of one trained here."
+        "",
+        description="Pretrained network that features come from, or the folder of one trained here; by default "
+        f"{PARENT}, and {PARENT_OF_FORMULAS} where the labels are formulas.",
     )
     levels: list[str] = Field(
         default_factory=list,
-        description="Its levels, joined, e.g. V0 V1 V2 V3 or v of megnet; by default those the parent is best with.",
+        description="Its levels, joined, e.g. V0 V1 V2 V3 or v of megnet; by default those the parent is best with, of "
+        "formulas those that need no structure.",
     )
     shard_size: Annotated[int, Field(ge=1, le=4096)] = Field(
         256, description="Structures in a shard, the unit of work."
@@ -258,14 +316,17 @@ class FeatureOptions(Section):
     @field_validator("parent")
     @classmethod
     def _known(cls, name: str) -> str:
-        if not is_parent(name):
+        if name and not is_parent(name):
             raise ValueError(f"no parent {name!r}; there are {', '.join(parent_names())}")
         return name
 
     @model_validator(mode="after")
     def _has_levels(self) -> FeatureOptions:
         try:
-            split_levels(load_parent(self.parent), self.levels)
+            # Without a name it may be either, see `Campaign.settled`.
+            of_formulas = load_parent(PARENT_OF_FORMULAS)
+            either = not self.parent and set(self.levels) <= {*of_formulas.site_levels, *of_formulas.structure_levels}
+            split_levels(load_parent(self.parent or PARENT), [] if either else self.levels)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from error
         return self
@@ -273,12 +334,41 @@ class FeatureOptions(Section):
     @property
     def chosen(self) -> tuple[str, ...]:
         """The levels, the parent's own choice where none are named."""
-        return tuple(self.levels) or load_parent(self.parent).default_levels
+        return tuple(self.levels) or load_parent(self.parent or PARENT).default_levels
 
     @property
     def spec(self) -> str:
         """As the estimators take it, e.g. "megnet:V0+V1"."""
-        return f"{self.parent}:{'+'.join(self.chosen)}"
+        return f"{self.parent or PARENT}:{'+'.join(self.chosen)}"
+
+    def settled(self, formulas: bool) -> FeatureOptions:
+        """The same with a parent, and for labels that are formulas with levels that need no structure.
+
+        Raises:
+            SourceError: the labels are formulas, and the levels need structures; or the parent lacks a level.
+        """
+        name = self.parent or (PARENT_OF_FORMULAS if formulas else PARENT)
+        network = load_parent(name)
+        if not formulas:
+            self._has(name)
+            return self.model_copy(update={"parent": name})
+        able = element_levels(network)
+        levels = self.levels or [level for level in network.default_levels if level in able]
+        lacking = [level for level in levels if level not in able]
+        if lacking or not levels:
+            asked = ", ".join(lacking or network.default_levels)
+            without = f"of {name} {', '.join(able)} can do without" if able else f"no level of {name} can do without"
+            raise SourceError(
+                f"the labels are formulas, which have no structure, and features need one ({asked} of {name}); "
+                f"{without}. Set features.levels to such, or leave parent and levels out, for {PARENT_OF_FORMULAS}"
+            )
+        return self.model_copy(update={"parent": name, "levels": levels})
+
+    def _has(self, name: str) -> None:
+        try:
+            split_levels(load_parent(name), self.levels)
+        except ValueError as error:
+            raise SourceError(f"features: {error}") from error
 
 
 class Model(Section):
@@ -387,3 +477,20 @@ class Campaign(Section):
         except KeyGivenError as error:
             raise ValueError(str(error)) from None
         return raw
+
+    @property
+    def of_formulas(self) -> bool:
+        """Whether the labels are formulas, by their source as it is now."""
+        training = self.training
+        return training.take == COMPOSITIONS or holds_formulas(
+            training.source, training.labels, training.table_options()
+        )
+
+    def settled(self) -> Campaign:
+        """The campaign with the parent that suits its labels, where none is named: what every run begins with.
+
+        Raises:
+            SourceError: the labels are formulas, and the levels that were named need structures.
+        """
+        features = self.features.settled(self.of_formulas)
+        return self if features == self.features else self.model_copy(update={"features": features})

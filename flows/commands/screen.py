@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 def screen(
     campaign: Annotated[
-        Path | None, typer.Argument(help="Campaign file (TOML); without one the embedded campaign runs.")
+        Path | None,
+        typer.Argument(
+            help="Campaign file (TOML), or formulas for the second embedded campaign; without one the first runs."
+        ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder or URL of the campaign; by default campaigns/NAME.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override an option: section.key=value.")] = None,
@@ -38,6 +41,7 @@ def screen(
 
     Examples:
       atomsets screen
+      atomsets screen formulas
       atomsets screen my.toml --dry-run
       atomsets screen my.toml --out runs/my --set objective.shortlist=50
     """

@@ -110,7 +110,7 @@ class Memory:
             duel: what became of a challenger in this run, see `Champions.challenge`; empty without one.
         """
         failed = {refusal.material_id: refusal.reason for dataset, refusal in refused if dataset == "candidates"}
-        labelled = self.store.read_table(LABELLED, columns=["material_id", "structure_hash", "value"])
+        labelled = self.store.read_table(LABELLED, columns=["material_id", "structure_hash", "formula", "value"])
         run = Run(self.number, summary["finished"], summary["model"]["folder"], summary, failed, why, duel)
         found = compare_runs(self.store, self.last, run, labelled)
         self.store.write_table(CONFRONTED, found.confronted)

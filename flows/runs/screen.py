@@ -138,6 +138,7 @@ class CampaignRun:
     whole: bool = True
 
     def __post_init__(self) -> None:
+        self.campaign = self.campaign.settled()
         options = self.campaign.features
         shards = Store(options.store or self.store.url(FEATURES))
         self.features = FeatureStore.of(shards, options.parent, options.chosen)
@@ -230,10 +231,11 @@ class CampaignRun:
         """Bring "training" or "candidates" up to what its source holds now."""
         training, candidates = self.campaign.training, self.campaign.candidates
         section = training if dataset == "training" else candidates
-        same = () if dataset == "training" else (candidates.deduplicate, candidates.prefer)
+        ranked = dataset == "candidates"
         pulled = pull_source(
             dataset, section.source, section.labels, section.id_column, self.store, section.materials_query(),
-            Pulling(dataset, self.campaign.name), section.pull_options(), *same,
+            Pulling(dataset, self.campaign.name), section.pull_options(),
+            candidates.deduplicate if ranked else ["id"], candidates.prefer if ranked else None, section.take,
         )  # fmt: skip
         for said in pulled.provenance.get("notes", []):
             note(f"{dataset}: {said}")

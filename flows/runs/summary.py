@@ -106,6 +106,7 @@ def summarize_run(
         }
         if runs
         else None,
+        "materials": {"training": chosen.training.kind, "candidates": chosen.candidates.kind},
         "sources": {name: store.read_json(provenance_name(name)) for name in ("training", "candidates")},
         "overlap": about_parent(campaign.features.parent).overlap,
         "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
@@ -152,7 +153,7 @@ def count(
     """
     filtered = dict(chosen.filtered)
     if ranking.n_dropped:
-        filtered[LEFT_OUT] = ranking.n_dropped
+        filtered[LEFT_OUT[chosen.candidates.kind]] = ranking.n_dropped
     stages = {
         name: Counter(r.stage for dataset, r in refused if dataset == name) for name in ("training", "candidates")
     }

@@ -416,7 +416,7 @@ def _table(file: StructureFile, id_column: str) -> Pulled:
     if column is None:
         wanted = f"a structure is needed: a column {', '.join(FILE_COLUMNS)} that names a structure file"
         if set(map(key_of, FORMULA_NAMES)) & set(names):
-            wanted += " (compositions alone have no structures to screen; atomsets train and predict take them)"
+            wanted += " (compositions alone have none; campaigns, atomsets train and predict take them)"
         else:
             wanted += "; for compositions alone, a column called formula"
         raise SourceError(f"{wanted}; found {', '.join(table.frame.columns)}")

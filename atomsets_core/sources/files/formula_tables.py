@@ -27,6 +27,9 @@ from atomsets_core.sources.identifiers import DEFAULT, id_columns, key_of, lacki
 from atomsets_core.storage import probe_content, probe_file, read_parquet, sha256_of
 from atomsets_core.structures import Compositions, Refusal, from_formulas
 
+GLANCE = 1 << 20
+"""Bytes of a JSON file in which structures show, if it holds any."""
+
 STRUCTURE_NAMES = ("lattice", "atoms", *FILE_COLUMNS)
 """A table with one of these holds structures or names them."""
 
@@ -120,6 +123,8 @@ def _table(file: StructureFile) -> TextTable | None:
     if file.kind == PARQUET.name:
         probe_content(content)
         return _typed(read_parquet(pa.BufferReader(content), len(content)).to_pandas())
+    if b'"lattice"' in content[:GLANCE]:  # structures: not worth reading twice
+        return None
     document = json.loads(content)
     if isinstance(document, dict) and isinstance(document.get("data"), list) and "columns" in document:
         return _typed(pd.DataFrame(document["data"], columns=document["columns"]))

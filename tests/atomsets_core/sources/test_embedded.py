@@ -1,4 +1,4 @@
-"""The two data sets of the package are whole, in the units they claim, and say where they are from."""
+"""The data sets of the package are whole, in the units they claim, and say where they are from."""
 
 from __future__ import annotations
 
@@ -99,6 +99,18 @@ def test_energies_above_the_hull_are_not_negative_and_elements_on_it_form_from_n
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(SourceError, match="no embedded data set 'elastics'; there are elastic, dielectric, flla"):
+    with pytest.raises(SourceError, match="no embedded data set 'elastics'; there are elastic, dielectric, moduli"):
         load_dataset("elastics")
     assert len(pull("embedded:elastic").structures) == 1181
+
+
+def test_formulas_have_the_modulus_of_their_most_stable_crystal():
+    pulled, crystals, tensors = load_dataset("moduli"), load_flla(), load_elastic()
+    assert pulled.n_seen == len(set(pulled.structures.formulas)) == 206
+    assert list(pulled.structures.formulas) == sorted(pulled.structures.formulas)
+    modulus = dict(zip(tensors.structures.material_id, tensors.columns["K_VRH"], strict=True))
+    hull = crystals.columns["e_above_hull"].to_numpy()
+    names = list(pulled.structures.material_id)
+    for name, formula, row in zip(names, pulled.structures.formulas, pulled.columns.itertuples(), strict=True):
+        assert modulus[name] == row.K_VRH
+        assert row.e_above_hull == hull[crystals.structures.formulas == formula].min()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition, DummySpecies, Lattice, Structure
 
+from atomsets_core.structures.batch import kind_of_table
 from atomsets_core.structures.compositions import Compositions, as_compositions, from_formulas
 from atomsets_core.structures.reading import as_structures
 
@@ -81,4 +82,20 @@ def test_as_a_table_it_has_a_row_each():
     table = as_compositions(["NaCl", "Fe2O3"], ["x", "y"]).to_arrow().to_pydict()
     assert table["material_id"] == ["x", "y"]
     assert table["Z"] == [[11, 17], [8, 26]]
-    assert table["fraction"][1] == pytest.approx([0.6, 0.4])
+    assert table["atomic_fraction"][1] == pytest.approx([0.6, 0.4])
+
+
+def test_a_table_is_read_back_to_the_bit():
+    batch = as_compositions(["Fe0.62C0.00095Mn0.3", "MgO", "Bi2Te3"], ["a", "b", "c"])
+    table = batch.to_arrow()
+    assert kind_of_table(table.column_names) == "compositions"
+    again = Compositions.from_arrow(table)
+    assert list(again.hashes) == list(batch.hashes) == table["structure_hash"].to_pylist()
+    np.testing.assert_array_equal(again.fractions, batch.fractions)
+
+
+def test_elements_of_a_batch():
+    batch = as_compositions(["NaCl", "MgAl2O4", "O2"])
+    assert batch.elements == [8, 11, 12, 13, 17]
+    assert list(batch.holds(8)) == [False, True, True]
+    assert not batch.holds(26).any()

@@ -3,6 +3,7 @@
 import pytest
 
 from atomsets_core.discovery.acquisition import KINDS
+from atomsets_core.sources.base import SourceError
 from atomsets_core.transforms import TRANSFORMS
 from atomsets_flows.campaign.base import CampaignError
 from atomsets_flows.campaign.reading import read_campaign
@@ -61,7 +62,7 @@ def test_overrides_are_toml_or_text(file):
         (
             "training.zzz=3",
             "training.zzz: unknown key; known are separator, decimal, sheet, source, query, optimade, labels, "
-            "id_column, target, unit, transform, repeats",
+            "id_column, target, unit, transform, repeats, take",
         ),
         ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
         ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
@@ -211,3 +212,55 @@ def test_a_campaign_that_was_written_down_whole_is_read_again():
     refuse_keys({"cluster": {"tls": {"ca": "a.pem", "certificate": "b.pem", "key": "c.pem"}}}, "campaign")
     with pytest.raises(KeyGivenError, match="a key never goes here"):
         refuse_keys({"cluster": {"key": "abc"}}, "campaign")
+
+
+@pytest.fixture
+def of_formulas(tmp_path):
+    (tmp_path / "labels.csv").write_text("formula,y\nMgO,1\n")
+    path = tmp_path / "formulas.toml"
+    path.write_text(MINIMAL.replace("a.parquet", str(tmp_path / "labels.csv")))
+    return path
+
+
+def test_formulas_take_the_parent_that_reads_them(of_formulas, file):
+    assert read_campaign(of_formulas).settled().features.spec == "composition:site"
+    assert read_campaign(of_formulas, ["features.parent=megnet"]).settled().features.spec == "megnet:V0"
+    chosen = read_campaign(of_formulas, ["features.levels=['site','hidden']"]).settled()
+    assert chosen.features.spec == "composition:site+hidden"
+    assert read_campaign(file).settled().features.parent == "megnet"
+    taken = read_campaign(file, ["training.take=compositions"]).settled()
+    assert taken.features.spec == "composition:site"
+    assert taken.settled() == taken
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["features.parent=megnet", "features.levels=['V0','V1']"], r"V1 of megnet\); of megnet V0 can do without"),
+        (["features.levels=['V2']"], r"features need one \(V2 of composition\)"),
+    ],
+)
+def test_levels_that_need_a_structure_are_refused_for_formulas(of_formulas, changes, message):
+    with pytest.raises(SourceError, match=message):
+        read_campaign(of_formulas, changes).settled()
+
+
+def test_levels_of_the_other_parent_are_refused_for_structures(file):
+    with pytest.raises(SourceError, match="parent megnet has no level 'site'"):
+        read_campaign(file, ["features.levels=['site']"]).settled()
+
+
+def test_the_embedded_campaign_of_formulas_has_a_name(tmp_path, monkeypatch):
+    campaign = read_campaign("formulas")
+    assert campaign.name == "formulas"
+    assert campaign.of_formulas
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "formulas").write_text(MINIMAL)
+    assert read_campaign("formulas").name == "mine"
+
+
+def test_generation_goes_with_its_source(of_formulas):
+    asked = read_campaign(of_formulas, ["candidates.source=generate:", "candidates.generation.elements=['Mg','O']"])
+    assert asked.candidates.pull_options()["generation"].elements == ["Mg", "O"]
+    with pytest.raises(CampaignError, match="generation goes with a source generate:..."):
+        read_campaign(of_formulas, ["candidates.generation.elements=['Mg','O']"])
