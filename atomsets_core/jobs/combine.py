@@ -27,13 +27,16 @@ from atomsets_core.discovery import (
 from atomsets_core.jobs.rank import HULL, LOOKED_AT, OFFERED, PIECE, VACUUM, Places, put_in_place, write_ranking
 from atomsets_core.sources import Catalogue, SourceError
 from atomsets_core.storage import Store
-from atomsets_core.structures import MATTER_KINDS, NO_BULK, IntArray
+from atomsets_core.structures import MATTER_KINDS, NO_BULK, STRUCTURES, IntArray
 from atomsets_core.transforms import NONE, Transform, find_transform
 
 FloatArray = npt.NDArray[np.float64]
 
 COMPUTED = {"density": "g/cm³", "n_atoms": "", "n_elements": ""}
-"""Columns that every structure has, with their units, used where the source has none of that name."""
+"""Columns that every structure has, with their units, used where the source has none of that name.
+
+Compositions have no density.
+"""
 
 SEEDS = 5
 """Searches with hidden values, see `discovery.search_together`."""
@@ -116,7 +119,7 @@ def candidate_column(candidates: Catalogue, name: str) -> FloatArray:
         return candidates.lines.n_atoms.astype(np.float64)
     if name == "n_elements":
         return candidates.lines.n_elements.astype(np.float64)
-    if name == "density":
+    if name == "density" and candidates.kind == STRUCTURES:
         return densities(candidates)
     raise SourceError(f"{name!r} is no property of this campaign, and the candidates have no such column")
 
@@ -188,7 +191,9 @@ def combine(
     if not len(table.rows):
         raise _nothing(filtered, table, likeliest)
     table.sort()
-    dropped, why_first = put_in_place(table, candidates, outside, max(OFFERED * shortlist, LOOKED_AT))
+    # What a formula is made of, no cell shows: nothing is to be looked at.
+    offer = max(OFFERED * shortlist, LOOKED_AT) if candidates.kind == STRUCTURES else 0
+    dropped, why_first = put_in_place(table, candidates, outside, offer)
     if dropped:
         filtered[OUTSIDE_BOUNDS] = dropped
     table.choose(wanted, known, chosen, shortlist, outside)
@@ -238,7 +243,7 @@ def _known(parts: Sequence[Part], goals: Sequence[Goal], table: _Table) -> Known
     labelled = {part.name: _labels(part) for part in parts}
     whole = {name: values for name, (_, values) in labelled.items()}
     for goal in goals:
-        if goal.name not in labelled and (column := _column_of_labels(parts[0], goal.name)) is not None:
+        if goal.name not in labelled and (column := _column_of_labels(parts, goal.name)) is not None:
             labelled[goal.name], whole[goal.name] = column, column[1]
         whole.setdefault(goal.name, table.mean[goal.name])
     if any(goal.name not in labelled for goal in goals):
@@ -255,16 +260,19 @@ def _labels(part: Part) -> tuple[npt.NDArray[np.object_], FloatArray]:
     return np.array(found["structure_hash"].to_pylist(), dtype=object), np.asarray(values)
 
 
-def _column_of_labels(part: Part, name: str) -> tuple[npt.NDArray[np.object_], FloatArray] | None:
-    """(n,) content hashes and values of a column of the labelled materials; None where their source has none."""
-    catalogue = Catalogue.open(part.store, structures_name("training"))
-    labelled = np.isin(np.asarray(catalogue.hashes, dtype=object), _labels(part)[0])
-    try:
-        values = candidate_column(catalogue.take(labelled), name)
-    except SourceError:
-        return None
-    there = np.isfinite(values)
-    return (np.asarray(catalogue.take(labelled).hashes, dtype=object)[there], values[there]) if there.any() else None
+def _column_of_labels(parts: Sequence[Part], name: str) -> tuple[npt.NDArray[np.object_], FloatArray] | None:
+    """(n,) content hashes and values of a column of labelled materials; None where no source of labels has it."""
+    for part in parts:
+        catalogue = Catalogue.open(part.store, structures_name("training"))
+        labelled = catalogue.take(np.isin(np.asarray(catalogue.hashes, dtype=object), _labels(part)[0]))
+        try:
+            values = candidate_column(labelled, name)
+        except SourceError:
+            continue
+        there = np.isfinite(values)
+        if there.any():
+            return np.asarray(labelled.hashes, dtype=object)[there], values[there]
+    return None
 
 
 def _shared(hashes: Sequence[npt.NDArray[np.object_]]) -> list[IntArray]:
@@ -278,7 +286,7 @@ def _shared(hashes: Sequence[npt.NDArray[np.object_]]) -> list[IntArray]:
 def _search(parts: Sequence[Part], goals: Sequence[Goal]) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
     """Searches with hidden values, with the predictions of held-out members."""
     names = {part.name for part in parts}
-    columns = {g.name: _column_of_labels(parts[0], g.name) for g in goals if g.name not in names}
+    columns = {g.name: _column_of_labels(parts, g.name) for g in goals if g.name not in names}
     if lacking := sorted(name for name, column in columns.items() if column is None):
         return [], {"why": f"labelled materials have no {', '.join(lacking)}"}, best_combination([])
     found: dict[str, tuple[npt.NDArray[np.object_], FloatArray, FloatArray, FloatArray]] = {}
@@ -491,7 +499,7 @@ class _Table(Places):
 
 
 def write_structures(store: Store, candidates: Catalogue, shortlist: pd.DataFrame) -> None:
-    """Write evidence.json of a joint ranking: the structures of the shortlist, best first.
+    """Write evidence.json of a joint ranking: the structures of the shortlist, best first; none of compositions.
 
     Args:
         store: of the campaign.
@@ -501,10 +509,12 @@ def write_structures(store: Store, candidates: Catalogue, shortlist: pd.DataFram
     names = list(shortlist["material_id"])
     at = pd.Index(candidates.lines.material_id).get_indexer(names)
     rows = np.sort(at)
-    found = candidates.take(rows).structures() if len(rows) else None
+    if candidates.kind != STRUCTURES or not len(rows):
+        store.write_json(EVIDENCE, {"candidates": []})
+        return
+    found = candidates.take(rows).structures()
     written = {}
     for i in range(len(rows)):
-        assert found is not None  # noqa: S101
         part = slice(found.offsets[i], found.offsets[i + 1])
         written[str(found.material_id[i])] = {
             "material_id": str(found.material_id[i]),

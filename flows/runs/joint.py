@@ -206,6 +206,7 @@ class JointRun:
         pulled = pull_source(
             "candidates", section.source, section.labels, section.id_column, self.store, self.query(),
             Pulling("candidates", self.campaign.name), section.pull_options(), section.deduplicate, section.prefer,
+            section.take,
         )  # fmt: skip
         for said in pulled.provenance.get("notes", []):
             note(f"candidates: {said}")
