@@ -13,11 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 
 from atomsets_core.features import FeatureStore, ShardEntry, counts_of, read_queued
@@ -30,14 +30,11 @@ from atomsets_core.sources import (
     PulledFile,
     SourceError,
     already_seen_lines,
-    crystal_keys,
     filter_reasons,
-    label_values,
-    settle,
+    settled_labels,
     sizes_differ,
     unit_of,
     unread_filters,
-    usable_labels,
 )
 from atomsets_core.storage import Store, peak_mb, prediction_units, seal, with_units
 from atomsets_core.structures import Refusal, Structures
@@ -182,15 +179,11 @@ def with_labels(
     """
     known = Catalogue.open(store, training.name)
     named = known.pulled([target], _name(training))
-    usable, unlabelled = usable_labels(named, target, transform)
-    values = label_values(named, target)
-    beside = named.columns
-    keys = crystal_keys(known, usable, values)
-    if pd.Series(keys).duplicated().any():  # what tells them apart may stand in any column
-        beside = known.columns([name for name in known.schema.names if name not in OWN])
-    settled = settle(known.material_id, known.hashes, usable, values, beside, target, repeats, keys)
-    notes = [*sizes_differ(training.provenance, [target], known.lines.n_atoms), *settled.notes]
-    return known.take(settled.usable), settled.values[settled.usable], [*unlabelled, *settled.refused], notes
+    # what tells labels of one material apart may stand in any column
+    beside = partial(known.columns, [name for name in known.schema.names if name not in OWN])
+    labels = settled_labels(named, target, transform, repeats, known, beside)
+    notes = [*sizes_differ(training.provenance, [target], known.lines.n_atoms), *labels.notes]
+    return known.take(labels.usable), labels.values[labels.usable], labels.refused, notes
 
 
 def _name(file: PulledFile) -> str:

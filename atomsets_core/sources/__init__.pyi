@@ -7,7 +7,6 @@ from .catalogue import OWN as OWN
 from .catalogue import Catalogue as Catalogue
 from .catalogue import read as read
 from .columns import RULES as RULES
-from .columns import settle as settle
 from .columns import sizes_differ as sizes_differ
 from .columns import unit_of as unit_of
 from .embedded import load_dielectric as load_dielectric
@@ -42,6 +41,7 @@ from .selection import deduplicate as deduplicate
 from .selection import deduplicate_file as deduplicate_file
 from .selection import filter_reasons as filter_reasons
 from .selection import label_values as label_values
+from .selection import settled_labels as settled_labels
 from .selection import unread_filters as unread_filters
 from .selection import usable_classes as usable_classes
 from .selection import usable_labels as usable_labels

@@ -29,6 +29,9 @@ from atomsets_core.structures import Refusal
 UNREAD = "unread"
 """Column that says in JSON, for each row, which of its cells couldn't be read as numbers and why."""
 
+REPEATED = "repeated"
+"""Column that says in JSON what later rows of an identifier hold otherwise: a list of column -> value for each."""
+
 ERROR = "_error"
 """Behind the name of a column: the standard uncertainties that stood in its cells."""
 
@@ -151,7 +154,11 @@ def read_columns(
         values = frame[name]
         if name == UNREAD:
             continue
-        if pd.api.types.is_numeric_dtype(values) or pd.api.types.infer_dtype(values, skipna=True) == "boolean":
+        if (
+            name == REPEATED
+            or pd.api.types.is_numeric_dtype(values)
+            or pd.api.types.infer_dtype(values, skipna=True) == "boolean"
+        ):
             converted[name] = values
         elif (booleans := _booleans(values)) is not None:
             converted[name] = booleans
@@ -424,7 +431,7 @@ def _telling(groups: Sequence[npt.NDArray[np.int64]], columns: pd.DataFrame, tar
     some = groups[:200]
     found = []
     for name in columns.columns:
-        if name in (target, UNREAD, f"{target}{ERROR}"):
+        if name in (target, UNREAD, REPEATED, f"{target}{ERROR}"):
             continue
         values = columns[name].to_numpy(dtype=object)
         apart = [len({str(value) for value in values[rows]}) == len(rows) for rows in some]

@@ -8,7 +8,7 @@ tolerances, takes for one: a distorted phase and the one it distorts, or one cry
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -20,7 +20,8 @@ from pymatgen.core import Element
 
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, without_duplicates
 from atomsets_core.sources.catalogue import OWN, Catalogue, Lines, rewrite
-from atomsets_core.sources.columns import UNREAD, apart, find_column, numbers_of
+from atomsets_core.sources.columns import REPEATED, UNREAD, Settled, apart, find_column, numbers_of, settle
+from atomsets_core.sources.repeats import folded, one_each, unfolded
 from atomsets_core.storage import HashIndex, Store
 from atomsets_core.structures import (
     Compositions,
@@ -232,7 +233,7 @@ def _column(pulled: Pulled[Any], target: str) -> str:
     column = find_column(pulled.columns.columns, target)
     if column is None:
         numeric = list(pulled.columns.select_dtypes("number").columns)
-        others = [name for name in pulled.columns.columns if name not in numeric and name != UNREAD]
+        others = [name for name in pulled.columns.columns if name not in numeric and name not in (UNREAD, REPEATED)]
         beside = f"; others are {others}" if others else ""
         raise SourceError(
             f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; numeric are {numeric}{beside}"
@@ -276,6 +277,48 @@ def usable_classes(pulled: Pulled, target: str) -> tuple[npt.NDArray[np.bool_], 
         for i in np.flatnonzero(missing)
     ]
     return ~missing, values, refused
+
+
+def settled_labels(
+    pulled: Pulled[Any],
+    target: str,
+    transform: str,
+    rule: str,
+    crystals: Any,
+    columns: Callable[[], pd.DataFrame] | None = None,
+) -> Settled:
+    """The label that each structure is learned with, those of later rows of its identifier included.
+
+    Args:
+        pulled: n structures, or their lines, with the column of the labels.
+        target: that column.
+        transform: which labels are usable depends on it.
+        rule: what becomes of labels of one material that differ, see `settle`; by "keep" the first of an identifier
+            is learned.
+        crystals: the n structures, compositions or their catalogue, to find one crystal in other cells.
+        columns: gives n rows of all columns, which may say why labels differ; those of `pulled` by default.
+
+    Raises:
+        SourceError: as `usable_labels`.
+        ValueError: an unknown rule or transform.
+    """
+    of, frame = unfolded(pulled.columns)
+    n = len(pulled.columns)
+    lines = pulled.structures.lines if isinstance(pulled.structures, Catalogue) else pulled.structures
+    wide = Pulled(lines.take(of) if len(of) > n else lines, frame, [], pulled.provenance)
+    usable, unlabelled = usable_labels(wide, target, transform)
+    values = label_values(wide, target)
+    keys = crystal_keys(crystals, usable[:n], values[:n])[of]
+    beside = frame
+    if columns is not None and pd.Series(keys).duplicated().any():
+        beside = unfolded(columns())[1]
+    ids = wide.structures.material_id
+    settled = settle(ids, wide.structures.hashes, usable, values, beside, target, rule, keys)
+    refused = [*unlabelled, *settled.refused]
+    if len(of) == n:
+        return replace(settled, refused=refused)
+    kept, labels = folded(of, n, settled.usable, settled.values)
+    return Settled(kept, labels, one_each(refused, ids[n:], ids[:n][kept]), settled.notes)
 
 
 def crystal_keys(

@@ -14,6 +14,7 @@ from atomsets_core.sources.columns import joined, read_columns, with_notes
 from atomsets_core.sources.files.formats import FORMATS, kind_and_stem
 from atomsets_core.sources.files.text_tables import FILE_COLUMNS, TextTable
 from atomsets_core.sources.identifiers import ID_NAMES, id_columns, identifier, key_of, spellings
+from atomsets_core.sources.repeats import differences, with_repeated
 from atomsets_core.structures import Refusal
 
 _KEY_NAMES = (*ID_NAMES, "name", "filename", *FILE_COLUMNS)
@@ -47,21 +48,28 @@ def join_labels(pulled: Pulled, files: Sequence[str], labels: TextTable, where: 
         raise SourceError(_nothing_joined(pulled, labels.frame, tried, tiers, where))
     refused_names = {name for refusal in pulled.refused for names in _names_of(refusal.material_id) for name in names}
     row_of: dict[int, int] = {}
+    later: dict[int, list[int]] = defaultdict(list)
     refused = [Refusal(f"{where}, row {row}", "pull", reason) for row, reason in labels.refused]
     for row, (name, found) in enumerate(zip(_names(labels.frame, key), matches[key], strict=True)):
         called = name or f"row {labels.rows[row]} of {where}"
         if len(found) == 1 and found[0] not in row_of:
             row_of[found[0]] = row
         elif len(found) == 1:
+            later[found[0]].append(row)
             differing = _differing(labels.frame.drop(columns=list(key)), row_of[found[0]], row)
-            refused.append(Refusal(called, "pull", f"{where} names it twice, the first label was kept{differing}"))
+            refused.append(Refusal(called, "pull", f"{where} names it again{differing}"))
         elif found:
             refused.append(Refusal(called, "pull", f"{where} has a label for it, but {len(found)} structures go by it"))
         elif refused_names.isdisjoint(_names_of(called)[0]):
             refused.append(Refusal(called, "pull", f"{where} has a label for it, but there's no structure file for it"))
     beside = labels.frame.drop(columns=list(key) if len(key) == 1 else [])
     read = read_columns(beside, labels.mark, labels.rows, labels.units)
-    rows = read.frame.reindex([row_of.get(i, -1) for i in range(len(files))]).reset_index(drop=True)
+    values = {
+        row_of[i]: [differences(read.frame.iloc[row_of[i]].to_dict(), read.frame.iloc[row].to_dict()) for row in rows]
+        for i, rows in later.items()
+    }
+    told = with_repeated(read.frame, values)
+    rows = told.reindex([row_of.get(i, -1) for i in range(len(files))]).reset_index(drop=True)
     notes = [f"{where}: {note}" for note in (*labels.notes, *read.notes)]
     return replace(
         pulled,

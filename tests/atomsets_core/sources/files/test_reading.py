@@ -513,7 +513,7 @@ def test_labels_by_any_usual_key_column(tmp_path, key):
     labels = write(tmp_path / "elsewhere.csv", f"comment,{key},y\n1,001,4.5\n2,mp-1,5.5\n2,mp-1,6.5\n")
     pulled = read_path(tmp_path / "x", labels=labels, id_column="mine" if key == "mine" else "material_id")
     assert dict(zip(ids(pulled), pulled.columns["y"], strict=True)) == {"001": 4.5, "mp-1/POSCAR": 5.5}
-    assert "names it twice" in reasons(pulled)["mp-1"]
+    assert "names it again" in reasons(pulled)["mp-1"]
 
 
 def test_a_label_that_fits_several_structures_goes_to_none(tmp_path):
