@@ -288,10 +288,14 @@ def numbers_of(frame: pd.DataFrame, name: str) -> tuple[npt.NDArray[np.float64],
     return values, reasons
 
 
+_STAND_INS = (99.0, 999.0, 9999.0, 99999.0, 999999.0, 9999999.0, 888.0, 8888.0, 1e10, 1e20, 1e30, 1e36)
+"""What programs and people write for a missing value, with either sign."""
+
+
 def marks_for_missing(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """(n,) which values are written for a missing one: nines alone (-999, 9999), far from all others of the column."""
+    """(n,) which values are written for a missing one: -999, 9999, 1e20 and the like, far from all others."""
     finite = np.isfinite(values)
-    nines = np.isin(np.abs(values), [99.0, 999.0, 9999.0, 99999.0, 999999.0, 9999999.0, -1e30]) & finite
+    nines = np.isin(np.abs(values), _STAND_INS) & finite
     others = values[finite & ~nines]
     if not nines.any() or len(others) < 5:
         return np.zeros(len(values), dtype=bool)
