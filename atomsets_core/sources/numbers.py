@@ -211,6 +211,8 @@ def _no_number(value: Any) -> str:
     shown = repr(text if len(text) <= 60 else text[:60])
     if isinstance(value, str) and _BOUND.match(_cleaned(value)):
         return f"is a bound, not a value: {shown}"
+    if text.startswith("="):
+        return f"is a formula of a spreadsheet without its value, save it there once: {shown}"
     return f"is not a number: {shown}"
 
 

@@ -40,8 +40,8 @@ def join_labels(pulled: Pulled, files: Sequence[str], labels: TextTable, where: 
     Raises:
         SourceError: no column can name structures, or no row names one.
     """
-    tried = _candidates(labels.frame, id_column, where)
     tiers = _name_tiers(pulled, files)
+    tried = _candidates(labels.frame, id_column, where, tiers)
     matches = {key: [_find(tiers, name) for name in _names(labels.frame, key)] for key in tried}
     key = max(tried, key=lambda key: sum(bool(found) for found in matches[key]))
     if len(labels.frame) and len(files) and not any(matches[key]):
@@ -79,7 +79,7 @@ def join_labels(pulled: Pulled, files: Sequence[str], labels: TextTable, where: 
     )
 
 
-def _candidates(table: pd.DataFrame, id_column: str, where: str) -> list[Key]:
+def _candidates(table: pd.DataFrame, id_column: str, where: str, tiers: Sequence[dict[str, list[int]]]) -> list[Key]:
     """The columns that may name structures, the one asked for first.
 
     Raises:
@@ -93,6 +93,7 @@ def _candidates(table: pd.DataFrame, id_column: str, where: str) -> list[Key]:
         raise SourceError(
             f"{where}: no column says which structure a label belongs to; call it one of "
             f"{', '.join(dict.fromkeys((id_column, *_KEY_NAMES)))}, or name it as id_column; found {', '.join(names)}"
+            f"{_best_other(table, (), tiers)}"
         )
     return list(found)
 
@@ -112,14 +113,19 @@ def _nothing_joined(
         for key in tried
     )
     called = ", ".join(repr(str(name)) for name in pulled.structures.material_id[:2])
-    others = [(str(name),) for name in table.columns if (str(name),) not in tried]
-    counts = {key: sum(bool(_find(tiers, name)) for name in _names(table, key)) for key in others}
-    best = max(counts, key=lambda key: counts[key], default=None)
-    hint = f"; column {best[0]!r} names {counts[best]} of them: give it as id_column" if best and counts[best] else ""
+    hint = _best_other(table, tried, tiers)
     return (
         f"{where}: none of its {len(table)} rows names a structure. Tried: {shown}. Structures are called {called}, "
         f"...{hint or '; name the column that holds these as id_column'}"
     )
+
+
+def _best_other(table: pd.DataFrame, tried: Sequence[Key], tiers: Sequence[dict[str, list[int]]]) -> str:
+    """The end of a sentence that says which other column does name structures; "" where none does."""
+    others = [(str(name),) for name in table.columns if (str(name),) not in tried]
+    counts = {key: sum(bool(_find(tiers, name)) for name in _names(table, key)) for key in others}
+    best = max(counts, key=lambda key: counts[key], default=None)
+    return f"; column {best[0]!r} names {counts[best]} of them: give it as id_column" if best and counts[best] else ""
 
 
 def _differing(table: pd.DataFrame, first: int, second: int) -> str:

@@ -40,7 +40,7 @@ from atomsets_core.sources.files.formats import (
 )
 from atomsets_core.sources.files.label_tables import join_labels
 from atomsets_core.sources.files.parallel import FILE, FanOut, parse_all
-from atomsets_core.sources.files.text_tables import FOUND_OUT, TableOptions, TextTable
+from atomsets_core.sources.files.text_tables import FOUND_OUT, OLD_BOOKS, TableOptions, TextTable
 from atomsets_core.sources.identifiers import DEFAULT
 from atomsets_core.storage import most_of_member, sha256_of
 from atomsets_core.structures import Refusal
@@ -109,6 +109,8 @@ def _read_place(
     if not place.is_file():
         raise SourceError(f"{place}: neither a file nor a folder")
     file = replace(file_on_disk(place, lone=True), table=table)
+    if not file.kind and place.suffix.lower() in OLD_BOOKS:
+        raise SourceError(f"{place}: of spreadsheets .xlsx are read: save it as .xlsx or .csv")
     if not file.kind:
         raise SourceError(f"{place}: unknown kind of file {place.suffix!r}; read are {KNOWN}")
     if file.kind != ZIP:
@@ -220,10 +222,15 @@ def read_labels(labels: str | Path, options: TableOptions) -> tuple[TextTable, s
         SourceError: it doesn't exist, or is no table.
     """
     place = Path(labels).expanduser()
-    if not place.is_file() or kind_and_stem(place.name)[0] not in TABLES:
+    file = replace(file_on_disk(place, lone=True), table=options) if place.is_file() else None
+    if file is None or file.kind not in TABLES:
         wrong = "isn't one" if place.exists() else "doesn't exist"
         raise SourceError(f"{labels}: labels are read from a CSV file or a spreadsheet, and this {wrong}")
-    return _label_table(replace(file_on_disk(place), table=options), str(labels)), place.name, sha256_of(place)
+    return (
+        _label_table(file, str(labels)),
+        place.name,
+        sha256_of(place),
+    )
 
 
 def _label_table(file: StructureFile, where: str) -> TextTable:
