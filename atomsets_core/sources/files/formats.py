@@ -379,8 +379,8 @@ def _json_items(document: Any, id_column: str) -> list[Item]:
         _is_structure(value) or (isinstance(value, dict) and "structure" in plain_record(value))
         for value in document.values()
     ):
-        if (records := unwrapped(document)) is not None:
-            return _json_items(records, id_column)
+        if (inside := unwrapped(document)) is not None:
+            return _json_items(inside, id_column)
         raise ValueError(
             f"no structures in it: the JSON holds {', '.join(sorted(map(str, document))[:5]) or 'nothing'}"
         )
@@ -507,7 +507,7 @@ FORMATS = (
     Format("POSCAR", (".vasp", ".poscar", ".contcar"), _poscar, prefixes=("POSCAR", "CONTCAR"), single=True),
     Format("XDATCAR", (), _xdatcar, prefixes=("XDATCAR",), single=True),
     Format("FHI-aims", (), _lone(read_aims), prefixes=("GEOMETRY.IN",), single=True),
-    Format("XSF", (".xsf",), _lone(read_xsf), single=True),
+    Format("XSF", (".xsf", ".axsf"), _lone(read_xsf), single=True),
     Format("CASTEP", (".cell",), _lone(read_castep_cell), single=True),
     Format("SHELX", (".res", ".ins"), _shelx, single=True),
     Format("phonopy", (), _lone(read_phonopy), prefixes=("PHONOPY",), single=True),
