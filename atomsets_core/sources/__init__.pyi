@@ -7,6 +7,7 @@ from .catalogue import OWN as OWN
 from .catalogue import Catalogue as Catalogue
 from .catalogue import read as read
 from .columns import RULES as RULES
+from .columns import find_column as find_column
 from .columns import sizes_differ as sizes_differ
 from .columns import unit_of as unit_of
 from .embedded import load_dielectric as load_dielectric
@@ -15,6 +16,7 @@ from .embedded import load_flla as load_flla
 from .files.parallel import FanOut as FanOut
 from .files.parallel import Processes as Processes
 from .files.parallel import WorkerLostError as WorkerLostError
+from .files.reading import read_labels as read_labels
 from .files.reading import read_path as read_path
 from .files.text_tables import TableOptions as TableOptions
 from .ledger import ledger_table as ledger_table
@@ -25,6 +27,7 @@ from .matbench import load_dataset as load_dataset
 from .materials_project.client import find_endpoint as find_endpoint
 from .materials_project.client import find_key as find_key
 from .materials_project.fields import is_field as is_field
+from .materials_project.labels import labelled_query as labelled_query
 from .materials_project.query import Bounds as Bounds
 from .materials_project.query import MaterialsQuery as MaterialsQuery
 from .pull import MATERIALS_PROJECT as MATERIALS_PROJECT

@@ -29,17 +29,21 @@ from atomsets_core.models import regressor_of
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import (
     MATERIALS_PROJECT,
+    MaterialsQuery,
     Pulled,
     SourceError,
     already_seen,
     deduplicate,
     filter_reasons,
+    find_column,
     find_endpoint,
     find_key,
     is_table,
     label_values,
+    labelled_query,
     pull,
     read_blocks,
+    read_labels,
     unread_filters,
     usable_labels,
 )
@@ -327,6 +331,15 @@ def _read(section: Training | Candidates) -> Shown | None:
     if source == MATERIALS_PROJECT:
         find_endpoint()
         find_key()
+        if section.labels:
+            query = labelled_query(
+                section.materials_query() or MaterialsQuery(),
+                section.labels,
+                section.id_column,
+                section.table_options(),
+            )
+            if isinstance(section, Training):
+                check_target(section, query)
         return None
     if "optimade:" in source:
         return None
@@ -343,6 +356,18 @@ def _read(section: Training | Candidates) -> Shown | None:
     options = {**section.pull_options(), "workers": len(os.sched_getaffinity(0)) if many else None}
     pulled = pull(source, labels=section.labels, id_column=section.id_column, **options)
     return Shown(pulled, pulled.n_seen, True)
+
+
+def check_target(section: Training, query: MaterialsQuery) -> None:
+    """Whether the table of labels, or the database, has the column that is learned.
+
+    Raises:
+        SourceError: neither has.
+    """
+    table, _, _ = read_labels(str(section.labels), section.table_options())
+    columns = [*table.frame.columns, *(column.name for column in query.columns())]
+    if find_column(columns, section.target) is None:
+        raise SourceError(f"no column {section.target!r} in {section.labels}; found {', '.join(table.frame.columns)}")
 
 
 def told(found: Estimate, duration: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import warnings
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from atomsets_core.sources.base import (
     Pulled,
@@ -41,7 +43,7 @@ from atomsets_core.sources.files.formats import (
 from atomsets_core.sources.files.label_tables import join_labels
 from atomsets_core.sources.files.parallel import FILE, FanOut, parse_all
 from atomsets_core.sources.files.text_tables import FOUND_OUT, OLD_BOOKS, TableOptions, TextTable
-from atomsets_core.sources.identifiers import DEFAULT
+from atomsets_core.sources.identifiers import DEFAULT, TOGETHER
 from atomsets_core.storage import most_of_member, sha256_of
 from atomsets_core.structures import Refusal
 
@@ -88,7 +90,14 @@ def read_path(
         SourceError: the path doesn't exist, is of an unknown kind or holds no entries at all, or all that it holds
             is one table that can't be read.
     """
+    if str(path).startswith("file://"):
+        path = unquote(urlsplit(str(path)).path)
     place = Path(path).expanduser()
+    if "://" in str(path) and not place.exists():
+        raise SourceError(
+            f"{path}: sources are files of this machine, mp, embedded:NAME or optimade:URL: download it first, and "
+            "give its path"
+        )
     if not place.exists():
         raise SourceError(f"{path}: there is no such file or folder; check the spelling")
     with warnings.catch_warnings():
@@ -184,6 +193,8 @@ def _sha256_of_all(files: list[StructureFile], digests: Mapping[Path, str]) -> s
 
 
 def _read_lone(file: StructureFile, place: Path, id_column: str, labels: str | Path | None) -> Pulled:
+    if labels is None and (wrong := _lacks(file, id_column)):
+        raise SourceError(f"{place}: {wrong}")
     try:
         try:
             found = read_file(file, id_column)
@@ -200,6 +211,25 @@ def _read_lone(file: StructureFile, place: Path, id_column: str, labels: str | P
     if labels is not None:
         pulled = _with_labels(pulled, [file.name] * len(pulled.structures), labels, id_column, file.table)
     return replace(pulled, provenance={"files": 1, "sha256": sha256_of(place), **pulled.provenance})
+
+
+_WITH_KEYS = ("pymatgen JSON", "JSON lines", "extended XYZ")
+"""Formats of which each record has its own keys."""
+
+
+def _lacks(file: StructureFile, id_column: str) -> str:
+    """A sentence where a key of identifiers was asked for that nothing in a file of records has; "" else."""
+    if id_column in ("", DEFAULT) or file.kind not in _WITH_KEYS:
+        return ""
+    try:
+        content = file.content()
+    except (OSError, ValueError):  # said where it is read
+        return ""
+    for name in map(str.strip, id_column.split(TOGETHER)):
+        key = name.rpartition(".")[2]
+        if key.encode() not in content and json.dumps(key).encode()[1:-1] not in content:
+            return f"no column {name!r} for the identifiers (id_column): no record has it"
+    return ""
 
 
 def _with_energies(pulled: Pulled, kinds: set[str]) -> Pulled:

@@ -625,3 +625,22 @@ def test_text_that_looks_numeric_here_and_there_stays_text(tmp_path):
     assert list(pulled.columns["spacegroup"]) == ["Fm-3m", "225", "Pm-3m"]
     assert pulled.columns["gap"].tolist() == pytest.approx([5, np.nan, 3], nan_ok=True)
     assert pulled.to_arrow()["flag"].to_pylist() == [True, None, False]
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x.csv", "https://example.org/a.cif", "hdfs://x/a.parquet"])
+def test_addresses_that_are_no_files_say_what_sources_are(address):
+    with pytest.raises(SourceError, match="download it first"):
+        read_path(address)
+
+
+def test_the_address_of_a_file_is_its_path(tmp_path):
+    (tmp_path / "a b.vasp").write_text("x\n4.2\n1 0 0\n0 1 0\n0 0 1\nMg O\n1 1\nDirect\n0 0 0\n.5 .5 .5\n")
+    assert len(read_path((tmp_path / "a b.vasp").as_uri()).structures) == 1
+
+
+def test_a_key_of_identifiers_that_no_record_has_is_an_error(tmp_path):
+    salt = Structure(Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3]).as_dict()
+    (tmp_path / "s.json").write_text(json.dumps([{"id": "a", "mine": "b", "structure": salt}]))
+    assert list(read_path(tmp_path / "s.json", id_column="mine").structures.material_id) == ["b"]
+    with pytest.raises(SourceError, match="no column 'yours' for the identifiers"):
+        read_path(tmp_path / "s.json", id_column="yours")
