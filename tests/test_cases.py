@@ -296,7 +296,8 @@ def test_two_labels_of_one_crystal(cases, tmp_path):
     assert "the median of each is learned" in said
     assert "repeats = mean, latest, drop, keep" in said
     assert "their identifiers (mp-..., oqmd-...)" in said
-    assert refused["reason"].str.contains("one of 2 labels of the same content").sum() == 30
+    # one crystal of the shared file has an identifier twice: that label counts too
+    assert refused["reason"].str.contains(r"one of [23] labels of the same content").sum() == 30
 
 
 def test_small_numbers_are_learned_as_well(cases, tmp_path):

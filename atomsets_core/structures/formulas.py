@@ -26,7 +26,7 @@ _DOTTED_WATER = re.compile(
 _WATER_APART = re.compile(rf"\s*[xX:–+-]\s*(?P<amount>{_AMOUNT})\s*(?P<water>{_WATER})\s*$")
 """Water behind another sign than a dot, with its amount: CuSO4 x 5H2O, CuSO4-5H2O."""
 
-_FRACTION = re.compile(r"(?<=[A-Za-z)\]])(\d+)/(\d+)(?![\d/])")
+_FRACTION = re.compile(r"(?<=[A-Za-z)\]])(\d{1,4})/([1-9]\d{0,3})(?![\d/])")
 _MARKUP = re.compile(r"</?su[bp]>")
 _SUBSCRIPT = re.compile(r"\$?_\{([\d.]+)\}\$?|\$_([\d.]+)\$|_([\d.]+)(?!\d)")
 
@@ -94,7 +94,7 @@ def parse_formula(text: str) -> Composition:
         plain = plain.replace(sign, fraction)
     plain = _without_markup(plain)
     plain = _WATER_APART.sub(lambda found: f"·{found['amount']}{found['water']}", plain)
-    plain = _FRACTION.sub(lambda found: f"{int(found[1]) / max(1, int(found[2])):.12g}", plain)
+    plain = _FRACTION.sub(lambda found: f"{int(found[1]) / int(found[2]):.12g}", plain)
     if _UNCERTAIN_WATER.search(plain):
         raise ValueError(f"not a chemical formula: {written[:80]!r} (how much water isn't stated)")
     try:

@@ -83,8 +83,11 @@ def _fill_down(rows: list[list[Any]], merged: Sequence[tuple[tuple[int, int], tu
 
 
 _FORMULA_OR_ERROR = re.compile(
-    r'<c\b[^>]*\br="(?P<place>[A-Z]{1,4}[0-9]{1,8})"(?P<rest>[^>]*)>(?P<inside>(?:(?!</c>).)*)</c>', re.DOTALL
+    r'<c\b(?P<before>[^<>]{0,200}?)\br="(?P<place>[A-Z]{1,4}[0-9]{1,8})"(?P<after>[^<>]{0,200})(?<!/)>'
+    r"(?P<inside>(?:(?!</?c\b).){0,20000})</c>",
+    re.DOTALL,
 )
+"""A cell that isn't empty; no cell reaches into the next, however damaged the part is."""
 
 
 def _without_value(content: bytes, sheet: str) -> list[tuple[int, int, str]]:
@@ -99,7 +102,7 @@ def _without_value(content: bytes, sheet: str) -> list[tuple[int, int, str]]:
     for cell in _FORMULA_OR_ERROR.finditer(text) if "<f" in text or 't="e"' in text else ():
         inside = cell["inside"]
         value = re.search(r"<v[^>]*>([^<]+)</v>", inside)
-        if 't="e"' in cell.group().partition(">")[0]:
+        if 't="e"' in cell["before"] + cell["after"]:
             shown = value[1] if value else "#ERROR!"
         elif "<f" in inside and value is None:
             formula = re.search(r"<f[^>]*>([^<]*)</f>", inside)

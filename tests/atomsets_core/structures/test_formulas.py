@@ -122,3 +122,10 @@ def test_signs_of_papers_and_suppliers(text: str, formula: str):
 def test_what_else_is_refused_says_why(text: str, why: str):
     with pytest.raises(ValueError, match=why):
         parse_formula(text)
+
+
+@pytest.mark.parametrize("text", ["Mg" + "9" * 400 + "/2O", "G1e999As", "MgO1e999", "CuSO4." + "9" * 400 + "H2O"])
+def test_amounts_beyond_all_numbers_are_refused(text: str):
+    found, refused = from_formulas([text, "NaCl"], ["a", "b"])
+    assert list(found.material_id) == ["b"]
+    assert [refusal.material_id for refusal in refused] == ["a"]
