@@ -169,6 +169,8 @@ def write_cases(place: Path) -> None:
         cell = json.dumps(structure.as_dict()).replace('"', '""')
         rows.append(f'c{i},"{cell}",{"0.01 eV" if i % 3 == 0 else 0.01}')
     (place / "filter/cand.csv").write_text("\n".join(rows) + "\n")
+    (place / "filter/filter.toml").write_text(FILTER)
+    (place / "one_formula.toml").write_text(ONE_FORMULA)
     for n in (3, 8):
         lines = [
             f"{formula},{300 + 100 * step},{0.2 + 0.02 * i + 0.05 * step:.3f}"
@@ -179,6 +181,34 @@ def write_cases(place: Path) -> None:
     (place / "repeats/new.csv").write_text("formula\nMgTe\nCaTe\nPbTe0.9Se0.1\n")
     lines = [f"{formula},{30 + 7 * i},{(30 + 7 * i) * 1e-9!r}" for i, formula in enumerate(COMPOUNDS)]
     (place / "small_numbers/small.csv").write_text("\n".join(["formula,K_TPa_inv,K_small", *lines]) + "\n")
+
+
+ONE_FORMULA = """\
+name = "allotropes"
+[training]
+source = "one_formula"
+target = "K"
+unit = "GPa"
+[candidates]
+source = "one_formula"
+exclude_seen = false
+[objective]
+shortlist = 5
+"""
+
+FILTER = """\
+name = "filter"
+[training]
+source = "embedded:elastic"
+target = "K_VRH"
+unit = "GPa"
+transform = "log10"
+[candidates]
+source = "cand.csv"
+exclude_seen = false
+[candidates.filters]
+e_hull = { max = 0.05 }
+"""
 
 
 def _write_folders(place: Path, known: dict[str, Structure], values: dict[str, float]) -> None:

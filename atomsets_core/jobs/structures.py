@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,12 @@ from atomsets_core.sources import (
     Lines,
     PulledFile,
     SourceError,
-    crystal_keys,
     filter_reasons,
-    label_values,
     seen_lines,
-    settle,
+    settled_labels,
     sizes_differ,
     unit_of,
     unread_filters,
-    usable_labels,
 )
 from atomsets_core.storage import Store, peak_mb, prediction_units, seal, with_units
 from atomsets_core.structures import COMPOSITIONS, STRUCTURES, Compositions, Refusal, Structures
@@ -240,17 +238,12 @@ def with_labels(
     """
     known = Catalogue.open(store, training.name)
     named = known.pulled([target], _name(training))
-    usable, unlabelled = usable_labels(named, target, transform)
-    values = label_values(named, target)
-    beside = named.columns
-    keys = crystal_keys(known, usable, values)
-    if pd.Series(keys).duplicated().any():  # what tells them apart may stand in any column
-        beside = known.columns([name for name in known.schema.names if name not in known.own])
-    settled = settle(known.material_id, known.hashes, usable, values, beside, target, repeats, keys)
+    # what tells labels of one material apart may stand in any column
+    beside = partial(known.columns, [name for name in known.schema.names if name not in known.own])
+    labels = settled_labels(named, target, transform, repeats, known, beside)
     of_cells = known.kind == STRUCTURES
     told = sizes_differ(training.provenance, [target], known.lines.n_atoms) if of_cells else []
-    notes = [*told, *settled.notes]
-    return known.take(settled.usable), settled.values[settled.usable], [*unlabelled, *settled.refused], notes
+    return known.take(labels.usable), labels.values[labels.usable], labels.refused, [*told, *labels.notes]
 
 
 def _name(file: PulledFile) -> str:

@@ -32,10 +32,9 @@ from atomsets_core.sources import (
     Catalogue,
     Pulled,
     SourceError,
-    crystal_keys,
     label_values,
     read,
-    settle,
+    settled_labels,
     sizes_differ,
     usable_classes,
     usable_labels,
@@ -75,18 +74,15 @@ def train_on(
         ValueError: too few values for the folds and intervals asked for.
     """
     names = (target,) if isinstance(target, str) else tuple(target)
-    usable, values, unlabelled = labels_of(pulled, names, model)
     sizes = pulled.structures.lines if isinstance(pulled.structures, Catalogue) else pulled.structures
     notes = sizes_differ(pulled.provenance, names, sizes.n_atoms)
     if len(names) == 1 and not isinstance(model, AtomSetsClassifier):
-        keys = crystal_keys(pulled.structures, usable, values)
-        settled = settle(
-            pulled.structures.material_id, pulled.structures.hashes, usable, values, pulled.columns, names[0], repeats,
-            keys,
-        )  # fmt: skip
-        usable, values = settled.usable, settled.values
-        unlabelled = [*unlabelled, *settled.refused]
+        scale = listed_transforms(model.transform, 1)[0].name
+        settled = settled_labels(pulled, names[0], scale, repeats, pulled.structures)
+        usable, values, unlabelled = settled.usable, settled.values, settled.refused
         notes += settled.notes
+    else:
+        usable, values, unlabelled = labels_of(pulled, names, model)
     structures, values = pulled.structures.take(np.flatnonzero(usable)), values[usable]
     if isinstance(structures, Catalogue) and (model.features == AUTO or len(structures) <= SHARD_SIZE):
         structures = structures.structures()

@@ -6,8 +6,9 @@ from .base import Watcher as Watcher
 from .catalogue import Catalogue as Catalogue
 from .catalogue import Lines as Lines
 from .catalogue import read as read
+from .classes import usable_classes as usable_classes
 from .columns import RULES as RULES
-from .columns import settle as settle
+from .columns import find_column as find_column
 from .columns import sizes_differ as sizes_differ
 from .columns import unit_of as unit_of
 from .embedded import load_dielectric as load_dielectric
@@ -16,6 +17,7 @@ from .embedded import load_flla as load_flla
 from .files.parallel import FanOut as FanOut
 from .files.parallel import Processes as Processes
 from .files.parallel import WorkerLostError as WorkerLostError
+from .files.reading import read_labels as read_labels
 from .files.reading import read_path as read_path
 from .files.text_tables import TableOptions as TableOptions
 from .generation import Generation as Generation
@@ -27,6 +29,7 @@ from .matbench import load_dataset as load_dataset
 from .materials_project.client import find_endpoint as find_endpoint
 from .materials_project.client import find_key as find_key
 from .materials_project.fields import is_field as is_field
+from .materials_project.labels import labelled_query as labelled_query
 from .materials_project.query import Bounds as Bounds
 from .materials_project.query import MaterialsQuery as MaterialsQuery
 from .pull import AS_THEY_COME as AS_THEY_COME
@@ -47,8 +50,8 @@ from .selection import deduplicate_file as deduplicate_file
 from .selection import filter_reasons as filter_reasons
 from .selection import label_values as label_values
 from .selection import seen_lines as seen_lines
+from .selection import settled_labels as settled_labels
 from .selection import unread_filters as unread_filters
-from .selection import usable_classes as usable_classes
 from .selection import usable_labels as usable_labels
 from .substitution import Options as Options
 from .substitution import composition_of as composition_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pymatgen.core import Structure
 
 from atomsets_core.sources.columns import read_columns
 from atomsets_core.sources.files.text_tables import FOUND_OUT, TableOptions
+from atomsets_core.sources.repeats import differences, duplicate_reason, with_repeated
 from atomsets_core.storage import file_content
 from atomsets_core.structures import STRUCTURE_COLUMNS, Refusal, Structures, from_arrow, from_pymatgen, validate
 
@@ -208,7 +210,11 @@ def pulled_from_arrow(table: pa.Table, provenance: dict[str, Any], id_column: st
 
 
 def without_duplicates(pulled: Pulled) -> Pulled:
-    """The first entry of each identifier; each later one becomes a refusal."""
+    """The first entry of each identifier; each later one becomes a refusal, with its values beside the first.
+
+    What a later entry of the same content holds otherwise stands in the column `repeated` of the first, see
+    `atomsets_core.sources.repeats`.
+    """
     first: dict[str, int] = {}
     repeated = []
     for row, name in enumerate(pulled.structures.material_id):
@@ -216,19 +222,19 @@ def without_duplicates(pulled: Pulled) -> Pulled:
             repeated.append(row)
     if not repeated:
         return pulled
-    refused = [
-        Refusal(
-            str(pulled.structures.material_id[row]),
-            "pull",
-            "duplicate id: an earlier entry has it too, and that one was kept",
-            str(pulled.structures.hashes[row]),
-        )
-        for row in repeated
-    ]
+    names, hashes = pulled.structures.material_id, pulled.structures.hashes
+    refused, later = [], defaultdict[int, list[Mapping[str, Any]]](list)
+    for row in repeated:
+        kept_row = first[names[row]]
+        same = bool(hashes[row] == hashes[kept_row])
+        own, other = (pulled.columns.iloc[place].to_dict() for place in (kept_row, row))
+        differing = differences(own, other) if same else {}
+        later[kept_row].append(differing)
+        refused.append(Refusal(str(names[row]), "pull", duplicate_reason(differing, same), str(hashes[row])))
     kept = np.setdiff1d(np.arange(len(pulled.structures)), repeated)
     return Pulled(
         pulled.structures.take(kept),
-        pulled.columns.iloc[kept].reset_index(drop=True),
+        with_repeated(pulled.columns, later).iloc[kept].reset_index(drop=True),
         [*pulled.refused, *refused],
         pulled.provenance,
     )

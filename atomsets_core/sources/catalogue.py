@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pymatgen.core import Element
 
 from atomsets_core.sources.base import Pulled
-from atomsets_core.sources.columns import UNREAD
+from atomsets_core.sources.columns import REPEATED, UNREAD
 from atomsets_core.storage import Digests, StorageError, Store, digests
 from atomsets_core.structures import (
     COMPOSITIONS,
@@ -194,7 +194,7 @@ class Catalogue:
             names: of columns.
             source: what a message calls the data.
         """
-        wanted = [*names, *([UNREAD] if UNREAD in self.schema.names else [])]
+        wanted = [*names, *(name for name in (UNREAD, REPEATED) if name in self.schema.names)]
         if not set(wanted) <= set(self.schema.names):
             wanted = [name for name in self.schema.names if name not in self.own]
         return Pulled(self.lines, self.columns(wanted), provenance={"name": source})

@@ -29,6 +29,9 @@ from atomsets_core.structures import Refusal
 UNREAD = "unread"
 """Column that says in JSON, for each row, which of its cells couldn't be read as numbers and why."""
 
+REPEATED = "repeated"
+"""Column that says in JSON what later rows of an identifier hold otherwise: a list of column -> value for each."""
+
 ERROR = "_error"
 """Behind the name of a column: the standard uncertainties that stood in its cells."""
 
@@ -151,7 +154,11 @@ def read_columns(
         values = frame[name]
         if name == UNREAD:
             continue
-        if pd.api.types.is_numeric_dtype(values) or pd.api.types.infer_dtype(values, skipna=True) == "boolean":
+        if (
+            name == REPEATED
+            or pd.api.types.is_numeric_dtype(values)
+            or pd.api.types.infer_dtype(values, skipna=True) == "boolean"
+        ):
             converted[name] = values
         elif (booleans := _booleans(values)) is not None:
             converted[name] = booleans
@@ -281,10 +288,14 @@ def numbers_of(frame: pd.DataFrame, name: str) -> tuple[npt.NDArray[np.float64],
     return values, reasons
 
 
+_STAND_INS = (99.0, 999.0, 9999.0, 99999.0, 999999.0, 9999999.0, 888.0, 8888.0, 1e10, 1e20, 1e30, 1e36)
+"""What programs and people write for a missing value, with either sign."""
+
+
 def marks_for_missing(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """(n,) which values are written for a missing one: nines alone (-999, 9999), far from all others of the column."""
+    """(n,) which values are written for a missing one: -999, 9999, 1e20 and the like, far from all others."""
     finite = np.isfinite(values)
-    nines = np.isin(np.abs(values), [99.0, 999.0, 9999.0, 99999.0, 999999.0, 9999999.0, -1e30]) & finite
+    nines = np.isin(np.abs(values), _STAND_INS) & finite
     others = values[finite & ~nines]
     if not nines.any() or len(others) < 5:
         return np.zeros(len(values), dtype=bool)
@@ -424,7 +435,7 @@ def _telling(groups: Sequence[npt.NDArray[np.int64]], columns: pd.DataFrame, tar
     some = groups[:200]
     found = []
     for name in columns.columns:
-        if name in (target, UNREAD, f"{target}{ERROR}"):
+        if name in (target, UNREAD, REPEATED, f"{target}{ERROR}"):
             continue
         values = columns[name].to_numpy(dtype=object)
         apart = [len({str(value) for value in values[rows]}) == len(rows) for rows in some]

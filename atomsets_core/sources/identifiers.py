@@ -16,8 +16,12 @@ DEFAULT = "material_id"
 """The column of identifiers where nobody says another."""
 
 ID_NAMES = ("material_id", "mp_id", "mpid", "mbid", "id", "jid", "matpes_id", "mat_id", "immutable_id", "entry_id",
-            "structure_id", "identifier", "cod_id", "icsd_id", "oqmd_id", "auid", "sid")  # fmt: skip
+            "structure_id", "identifier", "cod_id", "icsd_id", "oqmd_id", "auid", "sid", "task_id", "aflow_id",
+            "jarvis_id", "nomad_id", "uid", "uuid", "calc_id", "compound_id", "sample_id")  # fmt: skip
 """Columns of identifiers, however they are capitalised and joined (MaterialId, "Material ID"); the first counts."""
+
+PANDAS_INDEX = "__index_level_0__"
+"""What pandas calls an index without a name in Parquet: the identifiers, where no column is."""
 
 TOGETHER = ","
 """Between columns that are an identifier together: "split,id"."""
@@ -48,7 +52,9 @@ def id_columns(columns: Iterable[str], id_column: str = DEFAULT) -> tuple[str, .
     if len(asked) > 1 and set(asked) <= set(names):
         return asked
     known = sorted((_ID_KEYS[key_of(name)], place) for place, name in enumerate(names) if key_of(name) in _ID_KEYS)
-    return (names[known[0][1]],) if known else ()
+    if known:
+        return (names[known[0][1]],)
+    return (PANDAS_INDEX,) if PANDAS_INDEX in names else ()
 
 
 def lacking(columns: Iterable[str], id_column: str) -> str:

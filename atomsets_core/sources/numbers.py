@@ -51,8 +51,10 @@ _CELL = re.compile(
     rf"(?P<open>\()?(?P<number>{_NUMBER}){_EXPONENT.format('a')}"
     rf"(?:\s?\((?P<last>\d+(?:[.,]\d+)?)\))?"
     rf"(?:\s*(?:±|\+\s?/\s?-|\+-|\\pm)\s*(?P<error>{_NUMBER}){_EXPONENT.format('b')})?"
-    rf"(?P<close>\))?{_EXPONENT.format('c')}\s*(?P<unit>[^\d\s,.;()].*)?"
+    rf"(?P<close>\))?{_EXPONENT.format('c')}\s*(?:(?P<unit>[^\d\s,.;()\[\]].*)|[(\[](?P<bracketed>[^\d\s,.;()\[\]][^()\[\]]*)[)\]])?"
 )
+_WRAPPED = re.compile(r'="(?P<text>[^"]*)"|\$(?P<formula>[^$]*)\$')
+"""What keeps a spreadsheet from changing a cell, and LaTeX."""
 _BOUND = re.compile(r"(?:[<>≤≥≲≳]|&[lg]t;)=?\s*[+-]?[\d.,]")
 _FOOTNOTES = frozenset("abcdefABDE*")
 """Behind a number these are marks of footnotes far more often than units."""
@@ -165,7 +167,11 @@ def _plain(raw: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
 
 
 def _cleaned(text: str) -> str:
-    return _SPACES.sub(" ", text).strip().translate(_MINUS)
+    plain = _SPACES.sub(" ", text).strip().translate(_MINUS)
+    if plain[:1] == "–":  # a sign where it stands first, a range where it doesn't
+        plain = f"-{plain[1:]}"
+    wrapped = _WRAPPED.fullmatch(plain)
+    return wrapped["formula"] or wrapped["text"].strip() if wrapped else plain
 
 
 def _taken_apart(value: Any) -> _Cell | None:
@@ -184,10 +190,12 @@ def _taken_apart(value: Any) -> _Cell | None:
     if number[-1] in ",'’" or (found["apower"] and found["cpower"]):
         return None
     power, error_power, common = (_power(found, which) for which in "abc")
-    unit = (found["unit"] or "").strip()
+    unit = (found["unit"] or found["bracketed"] or "").strip()
     if unit in _FOOTNOTES or (unit and not re.search(r"[^\W\d_]|[%‰°]", unit)):
         return None
     error = found["last"] or (found["error"] or "").strip()
+    if unit == "%" and found["error"] and not found["open"]:  # 5.2 ± 3%: of the value, or in its unit
+        unit = error = ""
     return _Cell(text, number, power + common, unit, error, error_power + common, bool(found["last"]))
 
 
@@ -203,6 +211,8 @@ def _no_number(value: Any) -> str:
     shown = repr(text if len(text) <= 60 else text[:60])
     if isinstance(value, str) and _BOUND.match(_cleaned(value)):
         return f"is a bound, not a value: {shown}"
+    if text.startswith("="):
+        return f"is a formula of a spreadsheet without its value, save it there once: {shown}"
     return f"is not a number: {shown}"
 
 

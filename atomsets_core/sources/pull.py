@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, Watcher
 from atomsets_core.sources.catalogue import Catalogue, write_catalogue
+from atomsets_core.sources.columns import REPEATED
 from atomsets_core.sources.embedded import DATASETS, load_dataset
 from atomsets_core.sources.files.formats import PARQUET
 from atomsets_core.sources.files.formula_tables import read_compositions
@@ -30,6 +32,7 @@ from atomsets_core.sources.identifiers import id_columns, lacking, row_ids
 from atomsets_core.sources.materials_project.pull import pull_materials_project
 from atomsets_core.sources.materials_project.query import MaterialsQuery
 from atomsets_core.sources.optimade import pull_optimade
+from atomsets_core.sources.repeats import as_text, differences
 from atomsets_core.storage import Digests, Store, check_parquet, position, probe_file, sha256_of
 from atomsets_core.structures import (
     COMPOSITIONS,
@@ -305,10 +308,12 @@ def copy_table(store: Store, target: str, source: str, id_column: str, *, sound:
         raise SourceError(f"{source}: it holds no structures")
     mixed = "occupancy" in pq.read_schema(source).names
     refused: list[Refusal] = []
+    later: list[dict[str, Any]] = []
 
     def tables() -> Iterator[pa.Table]:
         for block in blocks:
             refused.extend(block.refused)
+            later.extend(block.later)
             structures, beside = block.structures, block.columns
             kept, overlapping = without_overlaps(structures) if sound else (np.arange(len(structures)), [])
             if overlapping:
@@ -320,10 +325,35 @@ def copy_table(store: Store, target: str, source: str, id_column: str, *, sound:
             yield table
 
     n = write_catalogue(store, target, tables())
+    if later:
+        _write_later(store, target, later)
     place = Path(source)
     provenance = {"name": place.name, "path": source, "files": 1, "sha256": sha256_of(place)}
     store.write_json(target.removesuffix(".parquet") + ".json", provenance)
     return PulledFile(target, n, refused, provenance, {})
+
+
+def _write_later(store: Store, target: str, later: Sequence[Mapping[str, Any]]) -> None:
+    """Write a file anew with what later rows of its identifiers hold otherwise, in the column `REPEATED`."""
+    by_name: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in later:
+        by_name[str(row["material_id"])].append(row)
+
+    def tables() -> Iterator[pa.Table]:
+        with store.open(target) as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(BLOCK):
+                table = pa.Table.from_batches([batch])
+                beside = table.drop_columns([name for name in STRUCTURE_COLUMNS if name in table.column_names])
+                cells = table[REPEATED].to_pylist() if REPEATED in table.column_names else [None] * len(table)
+                for place, name in enumerate(table["material_id"].to_pylist()):
+                    if name in by_name:
+                        first = beside.slice(place, 1).to_pylist()[0]
+                        same = [row for row in by_name[name] if row["structure_hash"] == first["structure_hash"]]
+                        cells[place] = as_text(differences(first, row) for row in same) or cells[place]
+                kept = table.drop_columns([REPEATED]) if REPEATED in table.column_names else table
+                yield kept.append_column(REPEATED, pa.array(cells, pa.string()))
+
+    write_catalogue(store, target, tables())
 
 
 @dataclass(frozen=True)
@@ -334,11 +364,13 @@ class Block:
         structures: those that could be read.
         refused: one row for each other one.
         columns: further columns of those that could be read; none unless they were asked for.
+        later: material_id, structure_hash and those columns of entries whose identifier came before.
     """
 
     structures: Structures
     refused: list[Refusal]
     columns: pa.Table = field(default_factory=lambda: pa.table({}))
+    later: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -432,8 +464,12 @@ def _table_blocks(file: pq.ParquetFile, id_column: str, size: int, with_columns:
             Refusal(str(name), "pull", "duplicate id: an earlier entry has it too, and that one was kept")
             for name in structures.material_id[~new]
         ]
-        beside = pa.Table.from_batches([batch.select(other)]).take(rows[new]) if other else pa.table({})
-        yield Block(structures.take(np.flatnonzero(new)), [*refused, *repeated], beside)
+        columns_of = pa.Table.from_batches([batch.select(other)]) if other else pa.table({})
+        beside = columns_of.take(rows[new]) if other else columns_of
+        later = columns_of.take(rows[~new]).to_pylist() if other else []
+        for row, again in zip(later, np.flatnonzero(~new), strict=False):
+            row |= {"material_id": str(structures.material_id[again]), "structure_hash": str(structures.hashes[again])}
+        yield Block(structures.take(np.flatnonzero(new)), [*refused, *repeated], beside, later)
 
 
 def _cut(structures: Structures, refused: list[Refusal], size: int) -> Iterator[Block]:

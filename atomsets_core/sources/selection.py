@@ -8,7 +8,7 @@ tolerances, takes for one: a distorted phase and the one it distorts, or one cry
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -20,7 +20,8 @@ from pymatgen.core import Element
 
 from atomsets_core.sources.base import Pulled, PulledFile, SourceError, without_duplicates
 from atomsets_core.sources.catalogue import Catalogue, Lines, rewrite
-from atomsets_core.sources.columns import UNREAD, apart, find_column, numbers_of
+from atomsets_core.sources.columns import REPEATED, UNREAD, Settled, apart, find_column, numbers_of, settle
+from atomsets_core.sources.repeats import folded, one_each, unfolded
 from atomsets_core.storage import HashIndex, Store
 from atomsets_core.structures import (
     COMPOSITIONS,
@@ -248,7 +249,7 @@ def _column(pulled: Pulled[Any], target: str) -> str:
     column = find_column(pulled.columns.columns, target)
     if column is None:
         numeric = list(pulled.columns.select_dtypes("number").columns)
-        others = [name for name in pulled.columns.columns if name not in numeric and name != UNREAD]
+        others = [name for name in pulled.columns.columns if name not in numeric and name not in (UNREAD, REPEATED)]
         beside = f"; others are {others}" if others else ""
         raise SourceError(
             f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; numeric are {numeric}{beside}"
@@ -256,42 +257,46 @@ def _column(pulled: Pulled[Any], target: str) -> str:
     return column
 
 
-def usable_classes(pulled: Pulled, target: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.object_], list[Refusal]]:
-    """Which rows have a class to learn from, the classes, and a refusal for each other row.
-
-    Whole numbers count as classes whether they are written 1 or 1.0.
+def settled_labels(
+    pulled: Pulled[Any],
+    target: str,
+    transform: str,
+    rule: str,
+    crystals: Any,
+    columns: Callable[[], pd.DataFrame] | None = None,
+) -> Settled:
+    """The label that each structure is learned with, those of later rows of its identifier included.
 
     Args:
-        pulled: n structures and their columns.
-        target: column of the classes.
-
-    Returns:
-        (n,) bool which can be used, (n,) the classes as int, bool or str, None where there is none, and the refusals.
+        pulled: n structures, or their lines, with the column of the labels.
+        target: that column.
+        transform: which labels are usable depends on it.
+        rule: what becomes of labels of one material that differ, see `settle`; by "keep" the first of an identifier
+            is learned.
+        crystals: the n structures, compositions or their catalogue, to find one crystal in other cells.
+        columns: gives n rows of all columns, which may say why labels differ; those of `pulled` by default.
 
     Raises:
-        SourceError: there is no such column, or not two classes in it.
+        SourceError: as `usable_labels`.
+        ValueError: an unknown rule or transform.
     """
-    column = find_column(pulled.columns.columns, target)
-    if column is None:
-        raise SourceError(
-            f"no column {target!r} in {pulled.provenance.get('name', 'the source')}; there are {list(pulled.columns)}"
-        )
-    raw = pulled.columns[column]
-    missing = raw.isna().to_numpy(dtype=bool)
-    values = np.array([None] * len(raw), dtype=object)
-    for row in np.flatnonzero(~missing):
-        value = raw.iloc[row]
-        value = value.item() if isinstance(value, np.generic) else value
-        values[row] = int(value) if isinstance(value, float) and value.is_integer() else value
-    if len({value for value in values if value is not None}) < 2:
-        raise SourceError(f"{target!r} does not hold two classes")
-    refused = [
-        Refusal(
-            str(pulled.structures.material_id[i]), "label", f"{target} is missing", str(pulled.structures.hashes[i])
-        )
-        for i in np.flatnonzero(missing)
-    ]
-    return ~missing, values, refused
+    of, frame = unfolded(pulled.columns)
+    n = len(pulled.columns)
+    lines = pulled.structures.lines if isinstance(pulled.structures, Catalogue) else pulled.structures
+    wide = Pulled(lines.take(of) if len(of) > n else lines, frame, [], pulled.provenance)
+    usable, unlabelled = usable_labels(wide, target, transform)
+    values = label_values(wide, target)
+    keys = crystal_keys(crystals, usable[:n], values[:n])[of]
+    beside = frame
+    if columns is not None and pd.Series(keys).duplicated().any():
+        beside = unfolded(columns())[1]
+    ids = wide.structures.material_id
+    settled = settle(ids, wide.structures.hashes, usable, values, beside, target, rule, keys)
+    refused = [*unlabelled, *settled.refused]
+    if len(of) == n:
+        return replace(settled, refused=refused)
+    kept, labels = folded(of, n, settled.usable, settled.values)
+    return Settled(kept, labels, one_each(refused, ids[n:], ids[:n][kept]), settled.notes)
 
 
 def crystal_keys(

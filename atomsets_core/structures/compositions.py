@@ -225,9 +225,11 @@ def amounts_of(item: Any) -> dict[int, float]:
     amounts: dict[int, float] = {}
     for specie, amount in item.items():
         element = getattr(specie, "element", specie)
+        if not np.isfinite(amount):  # first: pymatgen can't write it down
+            raise ValueError(f"the amount of {getattr(specie, 'symbol', str(specie))} is {amount}")
         if not isinstance(element, Element) or not 1 <= element.Z <= LARGEST_ATOMIC_NUMBER:
             raise ValueError(f"unknown element {getattr(specie, 'symbol', str(specie))!r} in {item.formula!r}")
-        if not (np.isfinite(amount) and amount > 0):
+        if not amount > 0:
             raise ValueError(f"the amount of {element.symbol} is {amount}")
         amounts[element.Z] = amounts.get(element.Z, 0.0) + float(amount)
     if not amounts:

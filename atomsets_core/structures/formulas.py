@@ -1,5 +1,7 @@
 """Formulas as chemists write them: hydrates, whatever dot stands in them, and what can't be told from a cell."""
 
+# ruff: noqa: RUF001  # characters that people write
+
 from __future__ import annotations
 
 import re
@@ -10,7 +12,7 @@ from pymatgen.core import Composition, Element
 
 from atomsets_core.structures.batch import LARGEST_ATOMIC_NUMBER
 
-_DOTS = "·•⋅∙・‧*"
+_DOTS = "·•⋅∙・‧⸱●∗＊×*"
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _FRACTIONS = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
 _AMOUNT = r"(?:\d+/\d+|\d+(?:\.\d+)?)"
@@ -20,6 +22,13 @@ _UNCERTAIN_WATER = re.compile(rf"[.{re.escape(_DOTS)}]\s*\(?\s*(?:[nxyzm]|\d+-\d
 _DOTTED_WATER = re.compile(
     rf"(?<![A-Za-z]0)\s*\.\s*(?P<amount>{_AMOUNT})?\s*(?P<water>{_WATER})(?=$|\s*[.{re.escape(_DOTS)}])"
 )
+
+_WATER_APART = re.compile(rf"\s*[xX:–+-]\s*(?P<amount>{_AMOUNT})\s*(?P<water>{_WATER})\s*$")
+"""Water behind another sign than a dot, with its amount: CuSO4 x 5H2O, CuSO4-5H2O."""
+
+_FRACTION = re.compile(r"(?<=[A-Za-z)\]])(\d{1,4})/([1-9]\d{0,3})(?![\d/])")
+_MARKUP = re.compile(r"</?su[bp]>")
+_SUBSCRIPT = re.compile(r"\$?_\{([\d.]+)\}\$?|\$_([\d.]+)\$|_([\d.]+)(?!\d)")
 
 ADDUCTS = ("NH3", "CO2", "HCl", "HF", "H2O2", "C2H5OH", "CH3OH", "H2SO4", "HNO3", "SO3", "SO2")
 """Molecules that stand behind a dot as water does; a point before them may as well be a decimal one."""
@@ -76,11 +85,16 @@ def parse_formula(text: str) -> Composition:
         raise ValueError(
             f"no formula: the cell reads {written!r}" + (f" (for the compound write {meant})" if meant else "")
         )
-    if written.isascii() and written.isalnum():  # most formulas; nothing in them can be read in two ways
+    if (
+        written.isascii() and written.isalnum() and "x" not in written
+    ):  # most formulas; nothing in them can be read in two ways
         return _composition(written, written)
     plain = written.translate(_SUBSCRIPTS)
     for sign, fraction in _FRACTIONS.items():
         plain = plain.replace(sign, fraction)
+    plain = _without_markup(plain)
+    plain = _WATER_APART.sub(lambda found: f"·{found['amount']}{found['water']}", plain)
+    plain = _FRACTION.sub(lambda found: f"{int(found[1]) / int(found[2]):.12g}", plain)
     if _UNCERTAIN_WATER.search(plain):
         raise ValueError(f"not a chemical formula: {written[:80]!r} (how much water isn't stated)")
     try:
@@ -95,6 +109,14 @@ def parse_formula(text: str) -> Composition:
     return total
 
 
+def _without_markup(text: str) -> str:
+    """Without the signs of LaTeX and HTML that set amounts lower: Ba_{0.5}TiO_3, Fe<sub>2</sub>O<sub>3</sub>."""
+    plain = _MARKUP.sub("", text) if "<sub>" in text else text
+    if "_{" in plain or "$_" in plain:
+        plain = _SUBSCRIPT.sub(lambda found: found[1] or found[2] or found[3], plain)
+    return plain
+
+
 def _composition(formula: str, written: str) -> Composition:
     try:
         return Composition(formula)
@@ -104,11 +126,17 @@ def _composition(formula: str, written: str) -> Composition:
 
 _HINTS = (
     (re.compile(r"\s[a-z]+$|\([a-z]+\)$|-[a-z]{3,}$"), "a name behind the formula: leave it out"),
-    (re.compile(r"(?:\^|\()\s*\d*[+-]|[A-Za-z\d)\]]\s*\d*[+]\s*$|\([+-]"), "a charge: write the atoms alone"),
+    (re.compile(r"^(?:[a-z]{1,5}|[α-ω]|\d[A-Z])-(?=[A-Z])"), "a name before the formula: leave it out"),
+    (
+        re.compile(r"(?:\^\{?|\()\s*\d*[+-]|[A-Za-z\d)\]]\s*\d*[+]\s*$|\([+-]|[⁺⁻]|\]\d*[+-]$|[a-z]\d*[+](?=[A-Z])"),
+        "a charge: write the atoms alone",
+    ),
     (re.compile(r"^[A-Z][a-z]?(?:-\d+(?:\.\d+)?[A-Z][a-z]?)+$"), "an alloy by weight: write atomic amounts"),
     (re.compile(r"\d+(?:[+±-]|[+±-][δxyz]|-d)(?:$|[A-Za-zδ(])"), "an amount that isn't stated: write a number for it"),
     (re.compile(r"\d,\d"), "write decimals with a point"),
     (re.compile(r"^\d+/\d+"), "write whole amounts, or decimals"),
+    (re.compile(r"^\^?\[?\d+[A-Z][a-z]?\]?(?:[A-Z\d]|$)"), "digits before an element: leave them out"),
+    (re.compile(r"\d-\d+(?:\.\d+)?[A-Z]|^\d*\.\d+[A-Z]"), "several compounds: write them as one formula"),
     (re.compile(r"[A-Za-z\d)]/[A-Z]"), "two compounds: give each a row"),
 )
 """What a text that is no formula has in it, and what to do about it, the first that fits."""
@@ -136,8 +164,14 @@ def _parts(text: str) -> list[tuple[Fraction, str]]:
         if part is None:
             raise ValueError("nothing stands beside a dot")
         _refuse_doubt(part["formula"])
-        found.append((Fraction(part["amount"]) if part["amount"] else Fraction(1), part["formula"].strip("[]")))
+        found.append((Fraction(part["amount"]) if part["amount"] else Fraction(1), _bare(part["formula"])))
     return found
+
+
+def _bare(formula: str) -> str:
+    """Without square brackets around all of it."""
+    around = formula.startswith("[") and formula.endswith("]") and formula.count("[") == 1
+    return formula[1:-1] if around else formula
 
 
 _DOUBTS = (

@@ -30,17 +30,21 @@ from atomsets_core.parents import load_parent
 from atomsets_core.sources import (
     AS_THEY_COME,
     MATERIALS_PROJECT,
+    MaterialsQuery,
     Pulled,
     SourceError,
     already_seen,
     deduplicate,
     filter_reasons,
+    find_column,
     find_endpoint,
     find_key,
     is_table,
     label_values,
+    labelled_query,
     pull,
     read_blocks,
+    read_labels,
     unread_filters,
     usable_labels,
 )
@@ -377,6 +381,15 @@ def _read(section: Training | Candidates) -> Shown | None:
     if source == MATERIALS_PROJECT:
         find_endpoint()
         find_key()
+        if section.labels:
+            query = labelled_query(
+                section.materials_query() or MaterialsQuery(),
+                section.labels,
+                section.id_column,
+                section.table_options(),
+            )
+            if isinstance(section, Training):
+                check_target(section, query)
         return None
     if "optimade:" in source:
         return None
@@ -395,6 +408,18 @@ def _read(section: Training | Candidates) -> Shown | None:
     if section.take == COMPOSITIONS:
         whole = replace(whole, structures=as_compositions(whole.structures))
     return Shown(whole, whole.n_seen, True)
+
+
+def check_target(section: Training, query: MaterialsQuery) -> None:
+    """Whether the table of labels, or the database, has the column that is learned.
+
+    Raises:
+        SourceError: neither has.
+    """
+    table, _, _ = read_labels(str(section.labels), section.table_options())
+    columns = [*table.frame.columns, *(column.name for column in query.columns())]
+    if find_column(columns, section.target) is None:
+        raise SourceError(f"no column {section.target!r} in {section.labels}; found {', '.join(table.frame.columns)}")
 
 
 def told(found: Estimate, duration: Any) -> list[str]:

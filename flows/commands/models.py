@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from atomsets_flows.commands.terminal import console, fail
+from atomsets_flows.commands.terminal import console, fail, store_at
 
 models_app = typer.Typer(help="Which models a campaign has and which one it predicts with.", no_args_is_help=True)
 
@@ -93,9 +93,9 @@ def _read(folder: str) -> Any:
 def _change(folder: str, as_json: bool, change: Any) -> None:
     """Change the registry while no run is at work; print who is champion now."""
     from atomsets_core.campaigns import REGISTRY, RegistryError, read_registry, write_registry
-    from atomsets_core.storage import StorageError, Store
+    from atomsets_core.storage import StorageError
 
-    store = Store(folder)
+    store = store_at(folder)
     try:
         if not store.exists(REGISTRY):
             fail(2, f"{folder}: no campaign with models")

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from atomsets_flows.commands.terminal import console, fail
+from atomsets_flows.commands.terminal import console, fail, store_at
 from atomsets_flows.runs import Status, read_status
 
 NEXT = {
@@ -39,9 +39,9 @@ def status(
       atomsets status campaigns/incompressible --json
     """
     from atomsets_core.campaigns import REPORT, SUMMARY
-    from atomsets_core.storage import StorageError, Store
+    from atomsets_core.storage import StorageError
 
-    store = Store(folder)
+    store = store_at(folder)
     try:
         found = read_status(store)
         if as_json:

@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from atomsets_core.storage import Store
     from atomsets_core.structures import Refusal
 
 console = Console(stderr=True)
@@ -112,6 +113,16 @@ def check_writable(target: str) -> None:
     store = Store(target)
     store.write(".writable", b"")
     store.remove(".writable")
+
+
+def store_at(address: str) -> Store:
+    """The store of an address, or the end of the command where there can't be one: a package or bucket is missing."""
+    from atomsets_core.storage import StorageError, Store
+
+    try:
+        return Store(address)
+    except StorageError as error:
+        fail(2, str(error))
 
 
 def fail(code: int, message: str) -> NoReturn:

@@ -93,8 +93,8 @@ def train(
         fail(2, f"--task {task}: there are {', '.join(TASKS)}")
     if (discovery or goal != "maximize") and (task != "regression" or len(target) > 1):
         fail(2, "--discovery is for regression on one target")
-    checkpoint = StoredCheckpoint(Store(folder), CHECKPOINT)
     try:
+        checkpoint = StoredCheckpoint(Store(folder), CHECKPOINT)
         model = TASKS[task](features, seed=seed, **_parameters(TASKS[task], set_ or []))
         if isinstance(model, AtomSetsRegressor):
             model.set_params(transform=transform)

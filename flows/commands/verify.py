@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from atomsets_flows.commands.terminal import Bars, console, fail, start_server
+from atomsets_flows.commands.terminal import Bars, console, fail, start_server, store_at
 
 if TYPE_CHECKING:
     from atomsets_core.campaigns import Verification
@@ -41,9 +41,9 @@ def verify(
       atomsets verify campaigns/incompressible
       atomsets verify campaigns/incompressible --repair
     """
-    from atomsets_core.storage import StorageError, Store
+    from atomsets_core.storage import StorageError
 
-    store = Store(campaign)
+    store = store_at(campaign)
     if store.is_local and not store.local(".").is_dir():
         fail(2, f"{campaign}: there is no such folder")
     try:

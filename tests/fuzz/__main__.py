@@ -196,7 +196,7 @@ def readers(place: Path) -> dict[str, tuple[Sequence[bytes], Read]]:
         "Parquet": ([table(), *parquet_files().values()], structures_of(place, ".parquet")),
         "CSV of files": ([b"id,file,gap\n1,a.cif,2.5\n2,a.cif,\n"], structures_of(place, ".csv")),
         "CSV of formulas": (CSV, formulas_of(place, ".csv")),
-        "spreadsheet": ([spreadsheet()], formulas_of(place, ".xlsx")),
+        "spreadsheet": ([spreadsheet(), spreadsheet(stored=False)], formulas_of(place, ".xlsx")),
         "gzip": ([gzip.compress(cif)], structures_of(place, ".cif.gz")),
         "zip": ([archive.getvalue()], structures_of(place, ".zip")),
         "ASE database": ([ase_database(place)], structures_of(place, ".db")),
@@ -225,16 +225,26 @@ CSV = (
 """Tables as people write them."""
 
 
-def spreadsheet() -> bytes:
-    """A spreadsheet of two rows."""
+def spreadsheet(stored: bool = True) -> bytes:
+    """A spreadsheet of two rows; else one with merged cells, an error, a formula without its value, uncompressed."""
     from openpyxl import Workbook
 
     book = Workbook()
     for row in (["formula", "gap", "n"], ["MgO", 7.8, 1], ["GaAs", "1.4(1)", None]):
         book.active.append(row)
     content = io.BytesIO()
+    if stored:
+        book.save(content)
+        return content.getvalue()
+    for row in ([None, "#DIV/0!", 2], ["ZnO", "=C4*2", 3]):
+        book.active.append(row)
+    book.active.merge_cells("A3:A4")
     book.save(content)
-    return content.getvalue()
+    plain = io.BytesIO()
+    with zipfile.ZipFile(content) as packed, zipfile.ZipFile(plain, "w") as unpacked:
+        for member in packed.namelist():
+            unpacked.writestr(member, packed.read(member))
+    return plain.getvalue()
 
 
 CAMPAIGN = b"""name = "x"

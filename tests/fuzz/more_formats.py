@@ -136,8 +136,21 @@ NOMAD = {
     },
 }
 
+_SALT = (
+    '{"lattice": {"matrix": [[4.0, 0, 0], [0, 4.0, 0], [0, 0, 4.0]]}, "sites": ['
+    '{"species": [{"element": "Na", "occu": 1}],'
+    ' "abc": [0, 0, 0]}, {"species": [{"element": "Cl", "occu": 1}], "abc": [0.5, 0.5, 0.5]}]}'
+)
+_JSON_LAYOUTS = [
+    f'{{"results": [{{"_id": {{"$oid": "5f"}}, "final_structure": {_SALT}, "gap": 1}}], "count": 1}}',
+    f'{{"structures": [{_SALT}, {_SALT}], "labels": {{"gaps": [1, 2.5]}}}}',
+    f'{{"mp-1": {{"mp-1-0": {{"structure": {_SALT}, "e": 1}}}}}}',
+    f'[{{"id": "a", "structure": {_SALT}, "K": 1}}, {{"id": "a", "structure": {_SALT}, "K": "2.5(1)"}}]',
+]
+
 MORE: dict[str, tuple[str, list[str]]] = {
     "CIF by symbol": ("x.cif", [CIF_BY_SYMBOL, CIF_BY_SYMBOL.replace("-F 4 2 3", 'R -3 2"').replace("'F m", "'R")]),
+    "JSON by other names": ("y.json", _JSON_LAYOUTS),
     "FHI-aims": ("geometry.in", [AIMS]),
     "XSF": ("x.xsf", [XSF]),
     "CASTEP": ("x.cell", [CASTEP, CASTEP.replace("FRAC", "ABS")]),

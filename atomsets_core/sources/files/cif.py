@@ -34,7 +34,13 @@ from atomsets_core.sources.files.cif_sites import (
     prepare_sites,
     with_shared_hydrogen,
 )
-from atomsets_core.sources.files.cif_symmetry import LISTED, operations_listed, read_without_operations
+from atomsets_core.sources.files.cif_symmetry import (
+    LISTED,
+    check_whole,
+    names_more_symmetry,
+    operations_listed,
+    read_without_operations,
+)
 from atomsets_core.sources.files.space_groups import keeps_metric
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
 
@@ -57,7 +63,7 @@ def read_cif(text: str, name: str, stem: str) -> list[Entry | Refusal]:
     Raises:
         ValueError: no block holds a structure.
     """
-    blocks = ["data_" + block for block in _BLOCK.split(text)[1:]]
+    blocks = ["data_" + block for block in _BLOCK.split(_with_usual_tags(text))[1:]]
     # blocks of journals and Rietveld programs that hold only text or patterns are no entries
     blocks = [block for block in blocks if "_cell_length_a" in block or "_atom_site_fract_x" in block]
     if not blocks:
@@ -74,6 +80,25 @@ def read_cif(text: str, name: str, stem: str) -> list[Entry | Refusal]:
             refused = name if len(blocks) == 1 else material_id
             found.append(Refusal(refused, "parse", reason_of(error, "not a usable CIF")))
     return found
+
+
+_DOTTED = re.compile(
+    r"^([ \t]*_(?:cell|atom_site|symmetry|symmetry_equiv|space_group|space_group_symop|chemical_formula))\.(?!aniso)",
+    re.MULTILINE | re.IGNORECASE,
+)
+_TAG = re.compile(
+    r"^[ \t]*_(?:cell_(?:length|angle|volume|formula)|atom_site_(?!aniso|moment|[bu]_|cartn))\w+",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def _with_usual_tags(text: str) -> str:
+    """Tags as pymatgen looks for them: CIF takes capitals for small letters, and later dictionaries write a dot."""
+    if "_cell_length_a" in text and "_atom_site_fract_x" in text:
+        return text
+    text = _DOTTED.sub(r"\1_", text)
+    text = _TAG.sub(lambda found: found.group().lower(), text)
+    return text.replace("_cell_formula_units_z", "_cell_formula_units_Z")
 
 
 def _database_codes(blocks: list[str]) -> list[str | None]:
@@ -97,7 +122,10 @@ def structure_from_block(block: str) -> Structure | Crystal:
 def _read_parsed(block: str) -> Structure | Crystal:
     parser, data = _parsed(block)
     if operations_listed(data):
-        return _structure_of(parser, data)
+        structure = _structure_of(parser, data)
+        if len(parser.symmetry_operations) == 1:
+            check_whole(data, structure)
+        return structure
     lattice = parser.get_lattice(data)  # type: ignore[arg-type]  # of the block it needs what it holds
     if lattice is None:
         raise ValueError("its cell can't be read")
@@ -246,6 +274,8 @@ def read_plain(block: str) -> Crystal | None:
         return None
     order, numbers = np.array(found).T
     if len(symmetry) > 1 and not keeps_metric(symmetry[:, :3, :3], cell):
+        return None
+    if len(symmetry) == 1 and names_more_symmetry(values):
         return None
     sites = _expand(_ideal(frac), symmetry)
     if sites is None:
@@ -429,7 +459,7 @@ def _as_stated(values: dict[str, str], numbers: npt.NDArray[np.int64]) -> bool:
     """Whether the sites have the formula of the file, where it states one."""
     stated = values.get("_chemical_formula_sum", "")
     if not stated:
-        return "_chemical_formula_sum" not in values and "_chemical_formula_structural" not in values
+        return not any(f"_chemical_formula_{kind}" in values for kind in ("sum", "structural", "moiety"))
     counts: dict[str, int] = {}
     for part in stated.split():
         match = _FORMULA_PART.fullmatch(part)

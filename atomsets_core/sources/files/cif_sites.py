@@ -31,6 +31,12 @@ _GROUPS_WITH_NUMBERS = ("H2O", "OH2", "NH4", "NH3", "NO3", "SO4", "PO4", "CO3", 
 _SYMBOL = re.compile(r"([A-Za-z]{1,2})(?:\((?:[IVXivx]+|[-+0-9]+)\)|[-+0-9._'*]*)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 
+_MOLECULES = ("CO", "NO", "HO", "PO", "CF", "NP")
+"""Groups of atoms that are an element too, in capitals; CU and SN are copper and tin."""
+
+_TWO_ELEMENTS = re.compile(r"([A-Z][a-z]?)\d*\s*[/,+|&-]\s*([A-Z][a-z]?)(?![a-z])")
+"""A label of a shared site: Si/Al, La-Sr, Nb,Zr."""
+
 _MISSING_FEW, _MISSING_H = 0.10, 0.05
 
 
@@ -61,6 +67,9 @@ def prepare_sites(data: Data, loop: Sequence[str]) -> None:
         raise ValueError("'_atom_site_label' is missing")
     if not isinstance(data["_atom_site_label"], list):
         return  # one site that isn't in a loop, which pymatgen refuses
+    if isinstance(data.get("_atom_site_attached_hydrogens"), list):
+        hydrogens = data["_atom_site_attached_hydrogens"]
+        data["_atom_site_attached_hydrogens"] = ["0" if text.strip() in UNKNOWN else text for text in hydrogens]
     _drop(data, loop, _dummies(data))
     _read_occupancies(data)
     _drop(data, loop, _empty(data))
@@ -69,13 +78,55 @@ def prepare_sites(data: Data, loop: Sequence[str]) -> None:
     if "_atom_site_type_symbol" in data:
         for symbol in data["_atom_site_type_symbol"]:
             _check_symbol(symbol)
+        data["_atom_site_type_symbol"] = [_in_capitals(symbol, data) for symbol in data["_atom_site_type_symbol"]]
+        _deuterium_as_hydrogen(data)
     else:
-        stated = stated_composition(data)
-        elements = {str(element) for element in stated} if stated is not None else None
+        elements = _stated_elements(data)
         data["_atom_site_type_symbol"] = [symbol_of_label(label, elements) for label in labels]
     for axis in "xyz":
         if any(value.strip().lower() in ("nan", *UNKNOWN) for value in data[f"_atom_site_fract_{axis}"]):
             raise ValueError("a site has no coordinates")
+
+
+def _stated_elements(data: Mapping[str, Any]) -> set[str] | None:
+    stated = stated_composition(data)
+    return {str(element) for element in stated} if stated is not None else None
+
+
+def _in_capitals(symbol: str, data: Mapping[str, Any]) -> str:
+    """A symbol whose second letter is a capital, as some programs write it, where it can mean one element only.
+
+    Raises:
+        ValueError: it may be two elements: CO is cobalt, or carbon and oxygen.
+    """
+    letters = symbol.strip()[:2]
+    if not re.fullmatch(r"[A-Z]{2}", letters) or letters in _WATER or not Element.is_valid_symbol(letters[0]):
+        return symbol
+    elements = _stated_elements(data)
+    one, apart = letters.capitalize(), set(letters)
+    if not Element.is_valid_symbol(one):
+        return symbol
+    if letters in _MOLECULES and (elements is None or one not in elements or apart <= elements):
+        raise ValueError(f"the symbol {symbol!r} may be {one} or {letters[0]} and {letters[1]}: write {one}")
+    return f"{one}{symbol.strip()[2:]}"
+
+
+def _deuterium_as_hydrogen(data: Data) -> None:
+    """Write H for D where both are listed: they are one element, and may share a place."""
+    symbols = data["_atom_site_type_symbol"]
+    heavy = [row for row, symbol in enumerate(symbols) if re.match(r"D(?![a-z])", symbol)]
+    if not heavy or not any(re.match(r"H(?![a-z])", symbol) for symbol in symbols):
+        return
+    places = list(zip(*(data[f"_atom_site_fract_{axis}"] for axis in "xyz"), strict=True))
+    labels = data["_atom_site_label"]
+    for row in heavy:  # one place has one label
+        shared = [other for other in range(len(symbols)) if other not in heavy and places[other] == places[row]]
+        labels[row] = labels[shared[0]] if shared else labels[row]
+    data["_atom_site_type_symbol"] = [
+        f"H{symbol[1:]}" if row in set(heavy) else symbol for row, symbol in enumerate(symbols)
+    ]
+    if (stated := stated_composition(data)) is not None:
+        data["_chemical_formula_sum"] = " ".join(f"{element}{amount:g}" for element, amount in stated.items())
 
 
 def _drop(data: Data, loop: Sequence[str], rows: set[int]) -> None:
@@ -139,6 +190,9 @@ def _check_alternatives(data: Mapping[str, Any]) -> None:
 
 def _check_symbol(symbol: str) -> None:
     """Raise ValueError for a symbol that pymatgen would cut: a vacancy "Va" to vanadium, "Si/Al" to silicon."""
+    capitals = symbol.strip().upper()
+    if capitals in _GROUPS or capitals.startswith(_GROUPS_WITH_NUMBERS):
+        raise ValueError(f"unknown element {symbol!r}: a group of atoms, each of which needs its own site")
     match = _SYMBOL.fullmatch(symbol.strip())
     if match and (Element.is_valid_symbol(match[1].capitalize()) or match[1].upper() in _WATER):
         return
@@ -161,6 +215,12 @@ def symbol_of_label(label: str, elements: set[str] | None) -> str:
     if not match:
         raise ValueError(f"the label {label!r} names no element, and there is no _atom_site_type_symbol")
     letters = match.group()
+    two = _TWO_ELEMENTS.match(label)
+    if two and all(Element.is_valid_symbol(name) for name in two.groups()):
+        raise ValueError(
+            f"the label {label!r} names two elements: each of a shared site needs a row, with its occupancy and "
+            "_atom_site_type_symbol"
+        )
     if letters.upper() in _GROUPS or label.upper().startswith(_GROUPS_WITH_NUMBERS):
         raise ValueError(f"the label {label!r} is a group of atoms: each needs its own site")
     if letters[:2].upper() in _WATER and (elements is None or _WATER[letters[:2].upper()] in elements):
@@ -224,6 +284,12 @@ def check_implicit_hydrogen(data: Mapping[str, Any]) -> None:
     for text in data.get("_atom_site_attached_hydrogens", []):
         if text.strip() not in ("0", *UNKNOWN):
             raise ValueError("hydrogen atoms are stated but have no positions")
+    if _stated_elements(data) is not None:
+        return  # the sum is compared with the sites
+    listed = any(re.match(r"[HD](?![a-z])", symbol) for symbol in data.get("_atom_site_type_symbol", []))
+    for tag in ("_chemical_formula_moiety", "_chemical_formula_structural"):
+        if not listed and re.search(r"(?<![A-Za-z])[HD](?![a-z])|(?<=[a-z])H(?![a-z])", str(data.get(tag, ""))):
+            raise ValueError(f"{tag} states hydrogen, and no hydrogen atom is listed")
 
 
 def formula_disagreement(structure: Structure, data: Mapping[str, Any]) -> str:

@@ -87,6 +87,64 @@ def operations_listed(data: Mapping[str, Any]) -> bool:
     return False
 
 
+def names_more_symmetry(values: Mapping[str, str]) -> bool:
+    """Whether single values of a block name another space group than P 1.
+
+    Args:
+        values: tag -> value.
+    """
+    for tag, value in values.items():
+        lowered = tag.lower()
+        if lowered.startswith(("_symmetry_", "_space_group_")):
+            text = _unquoted(value).replace(" ", "").lower()
+            if text in UNKNOWN:
+                continue
+            if _SYMBOL_TAG.fullmatch(lowered) or _HALL_TAG.fullmatch(lowered):
+                if text != "p1":
+                    return True
+            elif _NUMBER_TAG.fullmatch(lowered) and text != "1":
+                return True
+    return False
+
+
+FILLED = 0.5
+"""Angstrom within which an image of a site counts as listed: cells that were relaxed keep the name of their group."""
+
+
+def check_whole(data: Mapping[str, Any], structure: Structure) -> None:
+    """Whether all sites of the cell are listed where x, y, z is the only operation and another space group is named.
+
+    Such a file lists its whole cell, or the operations that make it of the listed sites got lost. In the first case
+    the operations of its group lead from listed sites to listed sites.
+
+    Args:
+        data: tags and values of the block.
+        structure: what is read of it.
+
+    Raises:
+        ValueError: no setting of the group that is named leads to listed sites alone.
+    """
+    try:
+        settings, name, _ = _named_settings(data)
+    except ValueError:
+        return
+    fitting = [one for one in settings if keeps_metric(one.operations.rotations, structure.lattice.matrix)]
+    if not fitting or any(len(one.operations.rotations) == 1 for one in fitting):
+        return
+    tree = cKDTree(_in_cell(structure.frac_coords), boxsize=1)
+    shortest = float(min(structure.lattice.abc))
+    for setting in _without_repeats(fitting):
+        operations = setting.operations
+        images = np.einsum("oij,nj->oni", operations.rotations, structure.frac_coords)
+        images = (images + operations.translations[:, None]).reshape(-1, 3)
+        if (tree.query(_in_cell(images))[0] * shortest < FILLED).all():
+            return
+    raise ValueError(
+        f"it names the space group {name} and lists x, y, z alone, but not all of the sites that this group makes: "
+        "list its operations, or name P 1"
+    )
+
+
 def read_without_operations(block: str, data: Mapping[str, Any], lattice: Lattice, read: Reader) -> Reading:
     """The one crystal that a block can mean.
 

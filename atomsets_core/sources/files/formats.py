@@ -49,10 +49,12 @@ from atomsets_core.sources.files.records import (
     other_structure,
     plain_record,
     poscar_from_text,
+    structure_key,
+    unwrapped,
     with_structure_columns,
 )
 from atomsets_core.sources.files.spreadsheets import read_spreadsheet
-from atomsets_core.sources.files.text_tables import FILE_COLUMNS, FORMULA_NAMES, TextTable, read_text_table
+from atomsets_core.sources.files.text_tables import FILE_COLUMNS, FORMULA_NAMES, PLAIN_TEXT, TextTable, read_text_table
 from atomsets_core.sources.identifiers import id_columns, identifier, key_of, lacking, row_ids, spelled, split_id
 from atomsets_core.storage import COMPRESSED, check_arrays, probe_content, probe_file, read_parquet
 from atomsets_core.structures import LARGEST_ATOMIC_NUMBER, Refusal
@@ -151,6 +153,8 @@ def head_of(path: Path) -> bytes:
 def file_on_disk(path: Path, name: str | None = None, *, lone: bool = False) -> StructureFile:
     """A file by its path, called `name` in messages."""
     kind, stem = kind_and_stem(name or path.name)
+    if lone and not kind and path.suffix.lower() in PLAIN_TEXT:
+        kind, stem = CSV.name, path.stem
     if not bears_sign(name or path.name, kind, lambda: head_of(path)):
         kind, stem = "", name or path.name
     return StructureFile(name or path.name, kind, stem, path, size=path.stat().st_size, lone=lone)
@@ -183,6 +187,8 @@ def structure_from(value: Any) -> Structure | Crystal:
     if isinstance(value, str):
         if (poscar := poscar_from_text(value)) is not None:
             return poscar
+        if "Full Formula (" in value:
+            raise ValueError("what print(structure) shows, which is rounded: write json.dumps(structure.as_dict())")
         found = read_cif(value, "", "")
         if len(found) != 1 or isinstance(found[0], Refusal):
             reason = found[0].reason if isinstance(found[0], Refusal) else f"{len(found)} structures, one is needed"
@@ -256,7 +262,8 @@ def _parquet(file: StructureFile, id_column: str) -> Pulled | Iterator[Entry | R
     except pa.ArrowException as error:
         raise ValueError(reason_of(error, "not a readable Parquet file")) from error
     table = with_structure_columns(table)
-    if "lattice" not in table.column_names and "structure" in table.column_names:
+    first = table.slice(0, 1).to_pylist()[0] if table.num_rows else {}
+    if "lattice" not in table.column_names and ("structure" in first or structure_key(first) is not None):
         rows = (row for batch in table.to_batches(1000) for row in batch.to_pylist())
         return read_items((_item(row, id_column) for row in rows), file.stem, table.num_rows)
     if file.lone and (wrong := lacking(table.column_names, id_column)):
@@ -372,6 +379,8 @@ def _json_items(document: Any, id_column: str) -> list[Item]:
         _is_structure(value) or (isinstance(value, dict) and "structure" in plain_record(value))
         for value in document.values()
     ):
+        if (inside := unwrapped(document)) is not None:
+            return _json_items(inside, id_column)
         raise ValueError(
             f"no structures in it: the JSON holds {', '.join(sorted(map(str, document))[:5]) or 'nothing'}"
         )
@@ -498,7 +507,7 @@ FORMATS = (
     Format("POSCAR", (".vasp", ".poscar", ".contcar"), _poscar, prefixes=("POSCAR", "CONTCAR"), single=True),
     Format("XDATCAR", (), _xdatcar, prefixes=("XDATCAR",), single=True),
     Format("FHI-aims", (), _lone(read_aims), prefixes=("GEOMETRY.IN",), single=True),
-    Format("XSF", (".xsf",), _lone(read_xsf), single=True),
+    Format("XSF", (".xsf", ".axsf"), _lone(read_xsf), single=True),
     Format("CASTEP", (".cell",), _lone(read_castep_cell), single=True),
     Format("SHELX", (".res", ".ins"), _shelx, single=True),
     Format("phonopy", (), _lone(read_phonopy), prefixes=("PHONOPY",), single=True),

@@ -14,6 +14,7 @@ from atomsets_core.sources.columns import joined, read_columns, with_notes
 from atomsets_core.sources.files.formats import FORMATS, kind_and_stem
 from atomsets_core.sources.files.text_tables import FILE_COLUMNS, TextTable
 from atomsets_core.sources.identifiers import ID_NAMES, id_columns, identifier, key_of, spellings
+from atomsets_core.sources.repeats import differences, with_repeated
 from atomsets_core.structures import Refusal
 
 _KEY_NAMES = (*ID_NAMES, "name", "filename", *FILE_COLUMNS)
@@ -39,29 +40,36 @@ def join_labels(pulled: Pulled, files: Sequence[str], labels: TextTable, where: 
     Raises:
         SourceError: no column can name structures, or no row names one.
     """
-    tried = _candidates(labels.frame, id_column, where)
     tiers = _name_tiers(pulled, files)
+    tried = _candidates(labels.frame, id_column, where, tiers)
     matches = {key: [_find(tiers, name) for name in _names(labels.frame, key)] for key in tried}
     key = max(tried, key=lambda key: sum(bool(found) for found in matches[key]))
     if len(labels.frame) and len(files) and not any(matches[key]):
         raise SourceError(_nothing_joined(pulled, labels.frame, tried, tiers, where))
     refused_names = {name for refusal in pulled.refused for names in _names_of(refusal.material_id) for name in names}
     row_of: dict[int, int] = {}
+    later: dict[int, list[int]] = defaultdict(list)
     refused = [Refusal(f"{where}, row {row}", "pull", reason) for row, reason in labels.refused]
     for row, (name, found) in enumerate(zip(_names(labels.frame, key), matches[key], strict=True)):
         called = name or f"row {labels.rows[row]} of {where}"
         if len(found) == 1 and found[0] not in row_of:
             row_of[found[0]] = row
         elif len(found) == 1:
+            later[found[0]].append(row)
             differing = _differing(labels.frame.drop(columns=list(key)), row_of[found[0]], row)
-            refused.append(Refusal(called, "pull", f"{where} names it twice, the first label was kept{differing}"))
+            refused.append(Refusal(called, "pull", f"{where} names it again{differing}"))
         elif found:
             refused.append(Refusal(called, "pull", f"{where} has a label for it, but {len(found)} structures go by it"))
         elif refused_names.isdisjoint(_names_of(called)[0]):
             refused.append(Refusal(called, "pull", f"{where} has a label for it, but there's no structure file for it"))
     beside = labels.frame.drop(columns=list(key) if len(key) == 1 else [])
     read = read_columns(beside, labels.mark, labels.rows, labels.units)
-    rows = read.frame.reindex([row_of.get(i, -1) for i in range(len(files))]).reset_index(drop=True)
+    values = {
+        row_of[i]: [differences(read.frame.iloc[row_of[i]].to_dict(), read.frame.iloc[row].to_dict()) for row in rows]
+        for i, rows in later.items()
+    }
+    told = with_repeated(read.frame, values)
+    rows = told.reindex([row_of.get(i, -1) for i in range(len(files))]).reset_index(drop=True)
     notes = [f"{where}: {note}" for note in (*labels.notes, *read.notes)]
     return replace(
         pulled,
@@ -71,7 +79,7 @@ def join_labels(pulled: Pulled, files: Sequence[str], labels: TextTable, where: 
     )
 
 
-def _candidates(table: pd.DataFrame, id_column: str, where: str) -> list[Key]:
+def _candidates(table: pd.DataFrame, id_column: str, where: str, tiers: Sequence[dict[str, list[int]]]) -> list[Key]:
     """The columns that may name structures, the one asked for first.
 
     Raises:
@@ -85,6 +93,7 @@ def _candidates(table: pd.DataFrame, id_column: str, where: str) -> list[Key]:
         raise SourceError(
             f"{where}: no column says which structure a label belongs to; call it one of "
             f"{', '.join(dict.fromkeys((id_column, *_KEY_NAMES)))}, or name it as id_column; found {', '.join(names)}"
+            f"{_best_other(table, (), tiers)}"
         )
     return list(found)
 
@@ -104,14 +113,19 @@ def _nothing_joined(
         for key in tried
     )
     called = ", ".join(repr(str(name)) for name in pulled.structures.material_id[:2])
-    others = [(str(name),) for name in table.columns if (str(name),) not in tried]
-    counts = {key: sum(bool(_find(tiers, name)) for name in _names(table, key)) for key in others}
-    best = max(counts, key=lambda key: counts[key], default=None)
-    hint = f"; column {best[0]!r} names {counts[best]} of them: give it as id_column" if best and counts[best] else ""
+    hint = _best_other(table, tried, tiers)
     return (
         f"{where}: none of its {len(table)} rows names a structure. Tried: {shown}. Structures are called {called}, "
         f"...{hint or '; name the column that holds these as id_column'}"
     )
+
+
+def _best_other(table: pd.DataFrame, tried: Sequence[Key], tiers: Sequence[dict[str, list[int]]]) -> str:
+    """The end of a sentence that says which other column does name structures; "" where none does."""
+    others = [(str(name),) for name in table.columns if (str(name),) not in tried]
+    counts = {key: sum(bool(_find(tiers, name)) for name in _names(table, key)) for key in others}
+    best = max(counts, key=lambda key: counts[key], default=None)
+    return f"; column {best[0]!r} names {counts[best]} of them: give it as id_column" if best and counts[best] else ""
 
 
 def _differing(table: pd.DataFrame, first: int, second: int) -> str:

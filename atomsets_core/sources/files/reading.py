@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import warnings
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from atomsets_core.sources.base import (
     Pulled,
@@ -40,8 +42,8 @@ from atomsets_core.sources.files.formats import (
 )
 from atomsets_core.sources.files.label_tables import join_labels
 from atomsets_core.sources.files.parallel import FILE, FanOut, parse_all
-from atomsets_core.sources.files.text_tables import FOUND_OUT, TableOptions, TextTable
-from atomsets_core.sources.identifiers import DEFAULT
+from atomsets_core.sources.files.text_tables import FOUND_OUT, OLD_BOOKS, TableOptions, TextTable
+from atomsets_core.sources.identifiers import DEFAULT, TOGETHER
 from atomsets_core.storage import most_of_member, sha256_of
 from atomsets_core.structures import Refusal
 
@@ -88,7 +90,14 @@ def read_path(
         SourceError: the path doesn't exist, is of an unknown kind or holds no entries at all, or all that it holds
             is one table that can't be read.
     """
+    if str(path).startswith("file://"):
+        path = unquote(urlsplit(str(path)).path)
     place = Path(path).expanduser()
+    if "://" in str(path) and not place.exists():
+        raise SourceError(
+            f"{path}: sources are files of this machine, mp, embedded:NAME or optimade:URL: download it first, and "
+            "give its path"
+        )
     if not place.exists():
         raise SourceError(f"{path}: there is no such file or folder; check the spelling")
     with warnings.catch_warnings():
@@ -109,6 +118,8 @@ def _read_place(
     if not place.is_file():
         raise SourceError(f"{place}: neither a file nor a folder")
     file = replace(file_on_disk(place, lone=True), table=table)
+    if not file.kind and place.suffix.lower() in OLD_BOOKS:
+        raise SourceError(f"{place}: of spreadsheets .xlsx are read: save it as .xlsx or .csv")
     if not file.kind:
         raise SourceError(f"{place}: unknown kind of file {place.suffix!r}; read are {KNOWN}")
     if file.kind != ZIP:
@@ -140,10 +151,11 @@ def _read_collection(
         raise SourceError(f"{place}: there are no structure files in it; read are {KNOWN}")
     parsed = parse_all(sources, id_column, fan_out)
     pulled = replace(parsed.pulled, refused=[*listing.refused, *parsed.pulled.refused])
-    pulled = without_duplicates(pulled)
-    names = list(pulled.columns[FILE])
     read_beside = read_columns(pulled.columns.drop(columns=FILE))
-    pulled = replace(pulled, columns=read_beside.frame, provenance=read_beside.told(pulled.provenance))
+    beside = read_beside.frame.assign(**{FILE: pulled.columns[FILE]})
+    pulled = without_duplicates(replace(pulled, columns=beside, provenance=read_beside.told(pulled.provenance)))
+    names = list(pulled.columns[FILE])
+    pulled = replace(pulled, columns=pulled.columns.drop(columns=FILE))
     pulled = _with_energies(pulled, {file.kind for file in sources})
     read = list(sources)
     provenance: dict[str, Any] = {"files": len(sources)}
@@ -181,6 +193,8 @@ def _sha256_of_all(files: list[StructureFile], digests: Mapping[Path, str]) -> s
 
 
 def _read_lone(file: StructureFile, place: Path, id_column: str, labels: str | Path | None) -> Pulled:
+    if labels is None and (wrong := _lacks(file, id_column)):
+        raise SourceError(f"{place}: {wrong}")
     try:
         try:
             found = read_file(file, id_column)
@@ -197,6 +211,25 @@ def _read_lone(file: StructureFile, place: Path, id_column: str, labels: str | P
     if labels is not None:
         pulled = _with_labels(pulled, [file.name] * len(pulled.structures), labels, id_column, file.table)
     return replace(pulled, provenance={"files": 1, "sha256": sha256_of(place), **pulled.provenance})
+
+
+_WITH_KEYS = ("pymatgen JSON", "JSON lines", "extended XYZ")
+"""Formats of which each record has its own keys."""
+
+
+def _lacks(file: StructureFile, id_column: str) -> str:
+    """A sentence where a key of identifiers was asked for that nothing in a file of records has; "" else."""
+    if id_column in ("", DEFAULT) or file.kind not in _WITH_KEYS:
+        return ""
+    try:
+        content = file.content()
+    except (OSError, ValueError):  # said where it is read
+        return ""
+    for name in map(str.strip, id_column.split(TOGETHER)):
+        key = name.rpartition(".")[2]
+        if key.encode() not in content and json.dumps(key).encode()[1:-1] not in content:
+            return f"no column {name!r} for the identifiers (id_column): no record has it"
+    return ""
 
 
 def _with_energies(pulled: Pulled, kinds: set[str]) -> Pulled:
@@ -219,10 +252,15 @@ def read_labels(labels: str | Path, options: TableOptions) -> tuple[TextTable, s
         SourceError: it doesn't exist, or is no table.
     """
     place = Path(labels).expanduser()
-    if not place.is_file() or kind_and_stem(place.name)[0] not in TABLES:
+    file = replace(file_on_disk(place, lone=True), table=options) if place.is_file() else None
+    if file is None or file.kind not in TABLES:
         wrong = "isn't one" if place.exists() else "doesn't exist"
         raise SourceError(f"{labels}: labels are read from a CSV file or a spreadsheet, and this {wrong}")
-    return _label_table(replace(file_on_disk(place), table=options), str(labels)), place.name, sha256_of(place)
+    return (
+        _label_table(file, str(labels)),
+        place.name,
+        sha256_of(place),
+    )
 
 
 def _label_table(file: StructureFile, where: str) -> TextTable:

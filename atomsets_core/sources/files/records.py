@@ -40,6 +40,67 @@ _JARVIS = ("lattice_mat", "coords", "elements")
 _NUMBERS = ("numbers", "atomic_numbers", "symbols", "species", "elements")
 
 
+STRUCTURE_KEYS = ("structure", "final_structure", "relaxed_structure", "structure_relaxed", "optimized_structure",
+                  "crystal_structure", "crystal", "cif", "cif_string", "cif_text", "cif_str", "poscar", "contcar",
+                  "initial_structure", "structure_initial")  # fmt: skip
+"""What a structure, or its text, is called in a record; the first counts, so that of a relaxation the end does."""
+
+
+def structure_key(record: Mapping[str, Any]) -> str | None:
+    """The key of a record that holds a structure or the text of one; None where none does."""
+    for key in STRUCTURE_KEYS:
+        value = record.get(key)
+        text = isinstance(value, str) and ("\n" in value.strip() or value.lstrip().startswith("{"))
+        if text or (isinstance(value, Mapping) and (_looks_like_structure(value) or is_other_structure(value))):
+            return key
+    return None
+
+
+def unwrapped(document: Mapping[str, Any]) -> list[Any] | dict[str, Any] | None:
+    """The records of a dict that holds them further inside; None where it holds none.
+
+    Read are a reply with one list of records, whatever it is called; lists of structures and of their labels beside
+    each other (MatGL); records by material and calculation (MPtrj); and texts of structures by name.
+
+    Args:
+        document: a JSON document that is no structure, record or table itself.
+    """
+    lists = {
+        key: values
+        for key, values in document.items()
+        if isinstance(values, list) and values and all(_is_record(value) for value in values[:3])
+    }
+    if len(lists) == 1:
+        (records,) = lists.values()
+        beside = _lists_beside(document, len(records))
+        if not beside or not all(_looks_like_structure(record) for record in records):
+            return records
+        return [{"structure": s, **{name: values[i] for name, values in beside.items()}} for i, s in enumerate(records)]
+    values = list(document.values())
+    if values and all(isinstance(value, str) and "\n" in value.strip() for value in values):
+        return {name: {"structure": text} for name, text in document.items()}
+    if values and all(isinstance(value, dict) and value and all(map(_is_record, value.values())) for value in values):
+        return {name: record for inside in values for name, record in inside.items()}
+    return None
+
+
+def _is_record(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return _looks_like_structure(value) or is_other_structure(value) or "structure" in plain_record(value)
+
+
+def _lists_beside(document: Mapping[str, Any], n: int) -> dict[str, list[Any]]:
+    """Lists of n plain values, also a level further down ("labels")."""
+    found: dict[str, list[Any]] = {}
+    for key, value in document.items():
+        inside = value.items() if isinstance(value, Mapping) else [(key, value)]
+        for name, values in inside:
+            if isinstance(values, list) and len(values) == n and all(map(np.isscalar, values)):
+                found[str(name)] = values
+    return found
+
+
 def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with its structure under "structure", and the numbers of nested dicts as columns of their own.
 
@@ -59,6 +120,10 @@ def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
             found["structure"] = {name: found.pop(name) for name in _OPTIMADE_MORE if name in found}
         elif "structure" not in found and (used := _ase_names(found)):
             found["structure"] = {name: found.pop(name) for name in used}
+    if isinstance(found.get("_id"), Mapping) and isinstance(found["_id"].get("$oid"), str):  # a dump of MongoDB
+        found["_id"] = found["_id"]["$oid"]
+    if "structure" not in found and (key := structure_key(found)) is not None:
+        found["structure"] = found.pop(key)
     if "structure" not in found:
         return dict(record)
     nested: dict[str, Any] = {}

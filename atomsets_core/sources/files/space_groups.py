@@ -212,7 +212,8 @@ def split_choice(text: str) -> tuple[str, str]:
 
 def _bare(text: str) -> str:
     """A symbol as a key: lower case, no spaces, underscores, markup, brackets of screw axes or numbers behind."""
-    text = re.sub(r"<[^>]*>|[\s_~$'\"]", "", text).replace("\u2212", "-").lower()
+    text = re.sub(r"\\(?:bar|overline)\s*\{?\s*(\d)\s*\}?", r"-\1", text)
+    text = re.sub(r"<[^>]*>|[\s_~$'\"{}]", "", text).replace("\u2212", "-").lower()
     text = re.sub(r"\((?:no\.?|#)?\d{2,3}\)$|no\.?\d{1,3}$", "", text)
     return re.sub(r"(?<=\d)\((\d)\)", r"\1", text)
 

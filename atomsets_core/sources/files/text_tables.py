@@ -33,6 +33,12 @@ FORMULA_NAMES = ("formula", "composition", "pretty_formula", "formula_pretty", "
 
 _KNOWN = {key_of(name) for name in (*ID_NAMES, *FORMULA_NAMES, *FILE_COLUMNS, "name", "filename", "mp")}
 
+PLAIN_TEXT = (".txt", ".dat", ".tab", ".asc")
+"""Names of tables that are asked for by themselves; in folders such files hold whatever people note."""
+
+OLD_BOOKS = (".xls", ".xlsb", ".ods", ".numbers")
+"""Spreadsheets that aren't read."""
+
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 """What may stand between columns, and what it is called."""
 
@@ -217,6 +223,7 @@ def table_of(
     """
     said = list(notes)
     filled = [row for row, record in enumerate(records) if any(cell.strip() for cell in record)]
+    filled = [row for row in filled if not _is_rule(records[row])]
     usual = _usual_width(records, filled)
     comments = {row for row in filled if _is_comment(records[row], usual)}
     rows = [row for row in filled if row not in comments]
@@ -245,6 +252,11 @@ def _usual_width(records: Sequence[Sequence[str]], rows: Sequence[int]) -> int:
     """Cells that most rows have."""
     widths = Counter(len(_cut(records[row])) for row in rows[:_SAMPLE])
     return max(widths.items(), key=lambda item: (item[1], item[0]))[0] if widths else 0
+
+
+def _is_rule(record: Sequence[str]) -> bool:
+    """Whether a row is a line under the header, as Markdown has it."""
+    return all(re.fullmatch(r"\s*:?[-=]{3,}:?\s*", cell) for cell in record if cell.strip())
 
 
 def _is_comment(record: Sequence[str], usual: int) -> bool:

@@ -22,7 +22,7 @@ from atomsets_core.structures import Refusal
 _OF_LABELS = ("labels", "labels_sha256", "notes")
 
 
-def query_of_labels(query: MaterialsQuery, labels: str, id_column: str, options: TableOptions) -> MaterialsQuery:
+def labelled_query(query: MaterialsQuery, labels: str, id_column: str, options: TableOptions) -> MaterialsQuery:
     """The query with the identifiers of a table, unless it names identifiers itself.
 
     Raises:
@@ -74,7 +74,7 @@ def pull_labelled(
         StorageError: the store can't be written.
     """
     options = options or TableOptions()
-    query = query_of_labels(query, labels, id_column, options)
+    query = labelled_query(query, labels, id_column, options)
     file = pull_materials_project(query, store, target, watch, pages)
     table, name, digest = read_labels(labels, options)
     columns = query.columns()

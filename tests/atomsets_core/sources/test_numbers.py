@@ -41,6 +41,14 @@ def column(*cells: object) -> pd.Series:
         ([" 5.2 ", "\t3\n"], "", [5.2, 3]),
         (["NaN", "5", None, "n/a", ""], "", [NAN, 5, NAN, NAN, NAN]),
         (["inf", "2", "-Infinity"], "", [np.inf, 2, -np.inf]),
+        (["5.2 GPa", "5.3 Gpa", "54 kbar", "5.5 gpa"], "", [5.2, 5.3, 5.4, 5.5]),
+        (["5.2 (eV)", "5.3 [eV]"], "", [5.2, 5.3]),
+        (["5.2 W/mK", "5.3 W/(m K)", "5.4 W m-1 K-1", "5.5 W·m⁻¹·K⁻¹"], "", [5.2, 5.3, 5.4, 5.5]),
+        (["5.2 ± 3%", "4.9"], "", [5.2, 4.9]),
+        (["(5.2 ± 0.3)%", "4.9 %"], "", [5.2, 4.9]),
+        ([r"$5.2 \pm 0.1$", "$-5.3$"], "", [5.2, -5.3]),
+        (['="5.2"', "5.3"], "", [5.2, 5.3]),
+        (["\u20135.6", "5.2"], "", [-5.6, 5.2]),
     ],
 )
 def test_a_column_that_agrees_is_read(cells: list, mark: str, values: list):
@@ -89,6 +97,21 @@ def test_uncertainties_are_kept_in_the_unit_of_the_value():
     np.testing.assert_allclose(read.errors, [0.002, NAN, 0.03, 0.1, 1.3])
     np.testing.assert_allclose(read.values, [2.319, 5, 1.5, 1.2, 5.2])
     assert read.unit == "eV"
+
+
+def test_a_percentage_behind_an_uncertainty_is_no_unit_of_the_value():
+    read = read_numbers(column("5.2 ± 3%", "4.9"))
+    assert read.unit == ""
+    assert read.errors is None  # of the value, or in its unit: nothing says which
+    assert read_numbers(column("(5.2 ± 0.3)%", "4.9 %")).unit == "%"
+
+
+@pytest.mark.parametrize("mark", [-999.0, 9999.0, 1e20, -1e30, 888.0])
+def test_what_programs_write_for_nothing_is_named(mark: float):
+    values = np.array([1.5, 2.0, 3.0, 4.0, 5.0, mark, mark])
+    assert marks_for_missing(values).tolist() == [False] * 5 + [True] * 2
+    near = np.array([700.0, 888.0, 999.0, 800.0, 950.0, 1000.0, 1200.0])
+    assert not marks_for_missing(near).any()
 
 
 def test_numbers_of_any_type_are_what_they_are():

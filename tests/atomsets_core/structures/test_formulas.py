@@ -83,3 +83,49 @@ def test_the_short_way_is_taken_by_plain_formulas_alone():
     assert plain_amounts("HOH") == {1: 2.0, 8: 1.0}
     for text in ("NaN", "None", "Fe0", "Qq2O", "co", "Fe0.5O", "Fe2O3·H2O", "(OH)2", "D2O", ""):
         assert plain_amounts(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("CuSO4 x 5H2O", "CuSO9H10"),
+        ("CuSO4x5H2O", "CuSO9H10"),
+        ("CuSO4 \u00d7 5 H2O", "CuSO9H10"),
+        ("CuSO4-5H2O", "CuSO9H10"),
+        ("CuSO4\u22175H2O", "CuSO9H10"),
+        ("[Cu(NH3)4]SO4.H2O", "CuN4H14SO5"),
+        ("Pb(Mg1/3Nb2/3)O3", "Pb3MgNb2O9"),
+        ("La2/3TiO3", "La2Ti3O9"),
+        ("Ba_{0.5}Sr_{0.5}TiO_3", "BaSrTi2O6"),
+        ("Ba$_{0.5}$Sr$_{0.5}$TiO$_3$", "BaSrTi2O6"),
+        ("Fe<sub>2</sub>O<sub>3</sub>", "Fe2O3"),
+    ],
+)
+def test_signs_of_papers_and_suppliers(text: str, formula: str):
+    found, meant = parse_formula(text).fractional_composition, Composition(formula).fractional_composition
+    assert found.as_dict() == pytest.approx(meant.as_dict(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("\u03b1-Fe2O3", "a name before the formula"),
+        ("2H-MoS2", "a name before the formula"),
+        ("Fe^{3+}", "a charge"),
+        ("Na\u207a", "a charge"),
+        ("[PF6]-", "a charge"),
+        ("7Li2O", "digits before an element"),
+        ("0.94Na0.5Bi0.5TiO3-0.06BaTiO3", "several compounds"),
+        ("NaCl_225", "not a chemical formula"),
+    ],
+)
+def test_what_else_is_refused_says_why(text: str, why: str):
+    with pytest.raises(ValueError, match=why):
+        parse_formula(text)
+
+
+@pytest.mark.parametrize("text", ["Mg" + "9" * 400 + "/2O", "G1e999As", "MgO1e999", "CuSO4." + "9" * 400 + "H2O"])
+def test_amounts_beyond_all_numbers_are_refused(text: str):
+    found, refused = from_formulas([text, "NaCl"], ["a", "b"])
+    assert list(found.material_id) == ["b"]
+    assert [refusal.material_id for refusal in refused] == ["a"]

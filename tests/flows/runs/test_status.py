@@ -170,3 +170,22 @@ def test_a_dry_run_looks_for_the_key_and_the_folder(tmp_path, monkeypatch):
     found = CliRunner().invoke(app, ["screen", "--dry-run", f"--out={tmp_path}/file/o"])
     assert found.exit_code == 2
     assert "can't be written" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("sample,K\nA1,3\n", "no column holds identifiers of the Materials Project"),
+        ("mp-id,hardness\nmp-22862,3\n", "no column 'K' in values.csv; found mp-id, hardness"),
+        (None, "this doesn't exist"),
+    ],
+)
+def test_a_dry_run_reads_the_labels_of_a_database(tmp_path, monkeypatch, table, said):
+    monkeypatch.setenv("MP_API_KEY", "k" * 32)
+    monkeypatch.chdir(tmp_path)
+    if table:
+        (tmp_path / "values.csv").write_text(table)
+    changes = ["source=mp", "labels=values.csv", "target=K"]
+    found = CliRunner().invoke(app, ["screen", "--dry-run", *(f"--set=training.{change}" for change in changes)])
+    assert found.exit_code == 2
+    assert said in " ".join(found.stderr.split())

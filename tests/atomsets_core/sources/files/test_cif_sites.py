@@ -153,3 +153,46 @@ def test_labels_that_name_an_element(label, elements, expected):
 def test_labels_that_do_not(label, elements, reason):
     with pytest.raises(ValueError, match=reason):
         symbol_of_label(label, elements)
+
+
+@pytest.mark.parametrize("label", ["La/Sr", "Si-Al", "Nb,Zr", "Fe1+Co1"])
+def test_a_label_of_two_elements_is_not_the_first(label):
+    said = contents(block("label fract_x fract_y fract_z", f"{label} 0 0 0", "Se1 .5 .5 .5"))
+    assert "names two elements" in said
+
+
+@pytest.mark.parametrize(
+    ("symbol", "formula", "outcome"),
+    [
+        ("CU", "", "Cu1 Se1"),
+        ("SN2+", "", "Sn1 Se1"),
+        ("CO", "Co Se", "Co1 Se1"),
+        ("CO", "", "may be Co or C and O"),
+        ("NH4", "", "a group of atoms"),
+        ("Wat", "", "a group of atoms"),
+    ],
+)
+def test_symbols_in_capitals_are_one_element_where_they_can_be_no_other(symbol, formula, outcome):
+    assert outcome in contents(block(PLAIN, f"M1 {symbol} 0 0 0", "Se1 Se .5 .5 .5", formula=formula))
+
+
+def test_hydrogen_and_deuterium_share_a_place_as_one_element():
+    rows = ("Li1 Li 0 0 0 1", "D1 D .5 .5 .5 .6", "H1 H .5 .5 .5 .4")
+    assert contents(block(SHARED, *rows, formula="Li D0.6 H0.4")) == "Li1 H1"
+    apart = ("Li1 Li 0 0 0 1", "D1 D .5 .5 .5 .5", "H1 H .5 .5 0 .25")
+    assert contents(block(SHARED, *apart, formula="Li D0.5 H0.25")) == "Li1 H0.75"
+
+
+def test_hydrogen_of_a_moiety_is_missed_where_there_is_no_sum():
+    rows = ("Mg1 Mg 0 0 0", "O1 O .5 .5 .5")
+    said = contents(block(PLAIN, *rows, more="_chemical_formula_moiety 'Mg, 2(H O)'"))
+    assert "states hydrogen, and no hydrogen atom is listed" in said
+    mercury = ("Hg1 Hg 0 0 0", "O1 O .5 .5 .5")
+    assert contents(block(PLAIN, *mercury, more="_chemical_formula_moiety 'Hg O'")) == "Hg1 O1"
+
+
+def test_tags_in_capitals_and_with_dots_are_the_same_tags():
+    text = block(PLAIN, "Mg1 Mg 0 0 0", "O1 O .5 .5 .5")
+    assert contents(text.replace("_cell_length_a", "_Cell_Length_A")) == "Mg1 O1"
+    dotted = text.replace("_cell_", "_cell.").replace("_atom_site_", "_atom_site.")
+    assert contents(dotted) == "Mg1 O1"

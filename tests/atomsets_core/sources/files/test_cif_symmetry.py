@@ -13,6 +13,8 @@ from atomsets_core.sources.files.space_groups import keeps_metric, settings
 from atomsets_core.structures import Refusal
 from atomsets_core.structures.graphs import neighbours
 
+CUBIC_42 = (4.2, 4.2, 4.2, 90, 90, 90)
+
 MONOCLINIC = range(3, 16)
 
 
@@ -341,3 +343,33 @@ def test_the_same_crystal_is_read_whatever_lists_it():
     assert isinstance(by_hall, Entry)
     hashes = pulled_from_entries([by_symbol, by_hall]).structures.hashes
     assert hashes[0] == hashes[1]
+
+
+IDENTITY = "\nloop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'\n"
+WHOLE = "Mg 0 0 0; Mg 0 .5 .5; Mg .5 0 .5; Mg .5 .5 0; O .5 .5 .5; O .5 0 0; O 0 .5 0; O 0 0 .5"
+
+
+@pytest.mark.parametrize(
+    ("cell", "sites", "contents"),
+    [
+        (CUBIC_42, "Mg 0 0 0; O .5 .5 .5", None),  # the operations got lost: a sixteenth of the density
+        (CUBIC_42, WHOLE, "Mg4 O4"),
+        (CUBIC_42, WHOLE.replace("O .5 .5 .5", "O .52 .5 .49"), "Mg4 O4"),  # relaxed since
+        (CUBIC_42, WHOLE.replace("Mg .5 .5 0", "Ca .5 .5 0"), "Ca1 Mg3 O4"),  # an order on the places of the group
+        ((2.97, 2.97, 2.97, 60, 60, 60), "Mg 0 0 0; O .5 .5 .5", "Mg1 O1"),  # the primitive cell of the group
+    ],
+)
+def test_a_group_with_only_the_identity_listed_is_whole_or_refused(cell, sites, contents):
+    structure, reason = read(block(cell, sites, symbol="F m -3 m") + IDENTITY)
+    if contents is None:
+        assert structure is None
+        assert "lists x, y, z alone, but not all of the sites" in reason
+    else:
+        assert structure is not None
+        assert structure.composition.formula == contents
+
+
+def test_a_symbol_in_latex_is_known():
+    structure, _ = read(block(CUBIC_42, "Mg 0 0 0; O .5 .5 .5", symbol=r"F m \bar{3} m"))
+    assert structure is not None
+    assert len(structure) == 8

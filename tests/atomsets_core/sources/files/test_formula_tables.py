@@ -76,3 +76,58 @@ def test_broken_and_empty_tables_are_named(tmp_path):
     empty.write_text("formula,y\n")
     with pytest.raises(SourceError, match="the table has no rows"):
         pull(str(empty), compositions=True)
+
+
+@pytest.mark.parametrize("header", ["Material", "Formel", "sample name"])
+def test_the_only_column_of_formulas_is_found_by_what_it_holds(tmp_path, header):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header},phase,gap\n" + "".join(f"{f},A,1\n" for f in ("MgO", "CaO", "NaCl", "Si")))
+    pulled = read_compositions(path)
+    assert pulled is not None
+    assert len(pulled.structures) == 4
+    assert f"the column {header} holds the formulas" in pulled.provenance["notes"]
+
+
+def test_a_column_of_names_is_no_column_of_formulas(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("Material,gap\nsteel,1\nbrass,2\nMgO,3\nA1,4\n")
+    assert read_compositions(path) is None
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.dat", "a.tab"])
+def test_a_table_by_another_name_that_is_asked_for(tmp_path, name):
+    (tmp_path / name).write_text("formula   gap\nMgO   7.5\nNaCl   8.5\n")
+    pulled = pull(str(tmp_path / name), compositions=True)
+    assert pulled.columns["gap"].tolist() == [7.5, 8.5]
+    assert list(pulled.structures.material_id) == ["a-0", "a-1"]
+
+
+def test_a_table_of_markdown(tmp_path):
+    (tmp_path / "a.csv").write_text("| formula | gap |\n|:---|---:|\n| MgO | 7.5 |\n| NaCl | 8.5 |\n")
+    pulled = pull(str(tmp_path / "a.csv"), compositions=True)
+    assert pulled.columns["gap"].tolist() == [7.5, 8.5]
+    assert not pulled.refused
+
+
+def test_spreadsheets_of_other_kinds_are_named(tmp_path):
+    (tmp_path / "a.ods").write_bytes(b"PK")
+    with pytest.raises(SourceError, match=r"save it as \.xlsx or \.csv"):
+        pull(str(tmp_path / "a.ods"), compositions=True)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "split", "table", "columns", "index"])
+@pytest.mark.parametrize("name", [None, "sample"])
+def test_the_index_of_pandas_is_the_identifier(tmp_path, form, name):
+    table = pd.DataFrame({"formula": ["MgO", "NaCl"], "gap": [7.8, 8.5]}, index=pd.Index(["a", "b"], name=name))
+    if name and form in ("csv", "parquet"):
+        table.index.name = "sample_id"
+    path = tmp_path / f"t.{form if form in ('csv', 'parquet') else 'json'}"
+    if form == "csv":
+        table.to_csv(path)
+    elif form == "parquet":
+        table.to_parquet(path)
+    else:
+        path.write_text(table.to_json(orient=form))
+    pulled = pull(str(path), compositions=True)
+    assert list(pulled.structures.material_id) == ["a", "b"]
+    assert list(pulled.columns) == ["formula", "gap"]

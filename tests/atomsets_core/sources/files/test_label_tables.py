@@ -125,4 +125,4 @@ def test_a_spreadsheet_holds_labels_too(folder: Path):
 
 def test_a_label_for_the_second_time_is_told_with_both_values(folder: Path):
     pulled = read_path(folder, labels=labels(folder, "id,K\nmp-10,1.5\nMP-10,2.5\n"))
-    assert "names it twice, the first label was kept: K 1.5 and 2.5" in pulled.refused[0].reason
+    assert "names it again: K 1.5 and 2.5" in pulled.refused[0].reason

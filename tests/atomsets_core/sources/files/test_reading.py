@@ -513,7 +513,7 @@ def test_labels_by_any_usual_key_column(tmp_path, key):
     labels = write(tmp_path / "elsewhere.csv", f"comment,{key},y\n1,001,4.5\n2,mp-1,5.5\n2,mp-1,6.5\n")
     pulled = read_path(tmp_path / "x", labels=labels, id_column="mine" if key == "mine" else "material_id")
     assert dict(zip(ids(pulled), pulled.columns["y"], strict=True)) == {"001": 4.5, "mp-1/POSCAR": 5.5}
-    assert "names it twice" in reasons(pulled)["mp-1"]
+    assert "names it again" in reasons(pulled)["mp-1"]
 
 
 def test_a_label_that_fits_several_structures_goes_to_none(tmp_path):
@@ -625,3 +625,22 @@ def test_text_that_looks_numeric_here_and_there_stays_text(tmp_path):
     assert list(pulled.columns["spacegroup"]) == ["Fm-3m", "225", "Pm-3m"]
     assert pulled.columns["gap"].tolist() == pytest.approx([5, np.nan, 3], nan_ok=True)
     assert pulled.to_arrow()["flag"].to_pylist() == [True, None, False]
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x.csv", "https://example.org/a.cif", "hdfs://x/a.parquet"])
+def test_addresses_that_are_no_files_say_what_sources_are(address):
+    with pytest.raises(SourceError, match="download it first"):
+        read_path(address)
+
+
+def test_the_address_of_a_file_is_its_path(tmp_path):
+    (tmp_path / "a b.vasp").write_text("x\n4.2\n1 0 0\n0 1 0\n0 0 1\nMg O\n1 1\nDirect\n0 0 0\n.5 .5 .5\n")
+    assert len(read_path((tmp_path / "a b.vasp").as_uri()).structures) == 1
+
+
+def test_a_key_of_identifiers_that_no_record_has_is_an_error(tmp_path):
+    salt = Structure(Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3]).as_dict()
+    (tmp_path / "s.json").write_text(json.dumps([{"id": "a", "mine": "b", "structure": salt}]))
+    assert list(read_path(tmp_path / "s.json", id_column="mine").structures.material_id) == ["b"]
+    with pytest.raises(SourceError, match="no column 'yours' for the identifiers"):
+        read_path(tmp_path / "s.json", id_column="yours")

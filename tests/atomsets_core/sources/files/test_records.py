@@ -8,6 +8,7 @@ import lzma
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -292,3 +293,60 @@ def test_an_archive_of_nomad_without_atoms_is_refused_by_its_identifier(tmp_path
     reasons = {refusal.material_id: refusal.reason for refusal in read_path(tmp_path / "x.json").refused}
     assert "NOMAD archive" in reasons["a"]
     assert "not periodic" in reasons["b"]
+
+
+def _as_json(tmp_path, document):
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps(document))
+    return read_path(path)
+
+
+@pytest.mark.parametrize("key", ["final_structure", "relaxed_structure", "cif", "poscar", "cif_string"])
+def test_structures_of_records_under_other_names(tmp_path, key):
+    value = SALT.to(fmt=key.removesuffix("_string")) if key in ("cif", "poscar", "cif_string") else SALT.as_dict()
+    other = (SALT * (2, 1, 1)).as_dict()
+    pulled = _as_json(tmp_path, [{"material_id": "a", key: value, "initial_structure": other, "gap": 8.5}])
+    assert list(pulled.structures.material_id) == ["a"]
+    assert pulled.structures.n_atoms.tolist() == [len(SALT)]  # the end of a relaxation, not its beginning
+    assert pulled.columns["gap"].tolist() == [8.5]
+
+
+@pytest.mark.parametrize("wrapper", ["results", "response", "materials", "docs"])
+def test_replies_of_servers_whatever_their_list_is_called(tmp_path, wrapper):
+    records = [{"material_id": "a", "structure": SALT.as_dict(), "gap": 8.5}]
+    pulled = _as_json(tmp_path, {wrapper: records, "count": 1, "next": None})
+    assert list(pulled.structures.material_id) == ["a"]
+    assert pulled.columns["gap"].tolist() == [8.5]
+
+
+def test_lists_of_structures_and_labels_beside_each_other(tmp_path):
+    pulled = _as_json(tmp_path, {"structures": [SALT.as_dict()] * 2, "labels": {"gaps": [8.5, 7.5], "short": [1]}})
+    assert pulled.columns["gaps"].tolist() == [8.5, 7.5]
+    assert "short" not in pulled.columns
+
+
+def test_records_by_material_and_calculation(tmp_path):
+    inside = {f"mp-1-0-{i}": {"structure": SALT.as_dict(), "energy_per_atom": -float(i)} for i in range(2)}
+    pulled = _as_json(tmp_path, {"mp-1": inside})
+    assert list(pulled.structures.material_id) == ["mp-1-0-0", "mp-1-0-1"]
+    assert pulled.columns["energy_per_atom"].tolist() == [0, -1]
+
+
+def test_texts_by_name_and_identifiers_of_mongodb(tmp_path):
+    pulled = _as_json(tmp_path, {"a": SALT.to(fmt="cif"), "b": SALT.to(fmt="poscar")})
+    assert list(pulled.structures.material_id) == ["a", "b"]
+    pulled = _as_json(tmp_path, [{"_id": {"$oid": "5f3e"}, "structure": SALT.as_dict()}])
+    assert list(pulled.structures.material_id) == ["5f3e"]
+
+
+def test_what_print_shows_is_named(tmp_path):
+    pulled = _as_json(tmp_path, [{"structure": str(SALT)}])
+    assert "what print(structure) shows" in pulled.refused[0].reason
+
+
+def test_the_index_of_a_parquet_file_of_structures(tmp_path):
+    table = pd.DataFrame({"structure": [json.dumps(SALT.as_dict())], "gap": [8.5]}, index=["a"])
+    table.to_parquet(tmp_path / "s.parquet")
+    pulled = read_path(tmp_path / "s.parquet")
+    assert list(pulled.structures.material_id) == ["a"]
+    assert list(pulled.columns) == ["gap"]

@@ -8,6 +8,7 @@ import io
 import openpyxl
 import pytest
 
+from atomsets_core.sources.columns import numbers_of, read_columns
 from atomsets_core.sources.files.spreadsheets import read_spreadsheet
 from atomsets_core.sources.files.text_tables import TableOptions, TextTable, read_text_table
 
@@ -171,3 +172,37 @@ def test_a_spreadsheet_that_would_fill_the_memory_is_refused():
         read_spreadsheet(b"\xd0\xcf\x11\xe0 an old one")
     with pytest.raises(ValueError, match="not a spreadsheet"):
         read_spreadsheet(b"formula,gap\n")
+
+
+def saved(made: openpyxl.Workbook) -> bytes:
+    out = io.BytesIO()
+    made.save(out)
+    return out.getvalue()
+
+
+def test_a_merged_cell_counts_for_each_of_its_rows():
+    made = openpyxl.Workbook()
+    sheet = made.active
+    for row in (["title", None, None], ["formula", "phase", "gap"], ["TiO2", "rutile", 3.0], [None, "anatase", 3.2],
+                ["MgO", "halite", 7.8]):  # fmt: skip
+        sheet.append(row)
+    sheet.merge_cells("A1:C1")
+    sheet.merge_cells("A3:A4")
+    table = read_spreadsheet(saved(made))
+    assert cells(table)["formula"] == ["TiO2", "TiO2", "MgO"]
+    assert any("1 cells of merged ones" in note for note in table.notes)
+
+
+def test_a_formula_without_a_saved_value_and_an_error_are_no_empty_cells():
+    made = openpyxl.Workbook()
+    made.active.append(["not", "this one"])
+    sheet = made.create_sheet("data & more")
+    for row in (["formula", "gap", "twice"], ["TiO2", 3.0, "=B2*2"], ["MgO", "#DIV/0!", 2.0]):
+        sheet.append(row)
+    sheet["D2"].font = sheet["E2"].font = openpyxl.styles.Font(bold=True)  # empty cells that are written down
+    table = read_spreadsheet(saved(made), TableOptions(sheet="data & more"))
+    assert cells(table) == {"formula": ["TiO2", "MgO"], "gap": ["3", "#DIV/0!"], "twice": ["=B2*2", "2"]}
+    read = read_columns(table.frame, rows=table.rows).frame
+    values, reasons = numbers_of(read, "twice")
+    assert values[1] == 2.0
+    assert "a formula of a spreadsheet without its value" in reasons[0]
