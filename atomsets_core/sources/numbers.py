@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -325,7 +326,7 @@ def _by_column(
         if value is None or scale is None:
             reasons[row] = _no_number(cell.text) + _doubt(cell, used, scale, unit, mixed)
             continue
-        values[row] = float(f"{value!r}e{cell.power}") * scale if cell.power else value * scale
+        values[row] = float(Decimal(repr(value)).scaleb(cell.power)) * scale if cell.power else value * scale
         if cell.error and (error := _error_of(cell, used, long_plain)) is not None:
             errors[row] = error * scale
         read.update(_ways(cell, scale, used))
@@ -385,9 +386,15 @@ def _error_of(cell: _Cell, mark: Mark, long_plain: bool) -> float | None:
     """The standard uncertainty, in the unit of the number; None where it can't be read."""
     if not cell.last_digits:
         error = _value_of(cell.error, mark, long_plain)
-        return None if error is None else abs(error) * 10.0 ** (cell.error_power or cell.power)
+        return None if error is None else _finite(repr(abs(error)), cell.error_power or cell.power)
     if re.search(r"[.,]", cell.error):
-        return float(cell.error.replace(",", ".")) * 10.0**cell.power
+        return _finite(cell.error.replace(",", "."), cell.power)
     decimal = "," if mark == "comma" else "."
     digits = len(cell.number.partition(decimal)[2].strip())
-    return float(f"{cell.error}e{cell.power - digits}")
+    return _finite(cell.error, cell.power - digits)
+
+
+def _finite(mantissa: str, power: int) -> float | None:
+    """Mantissa times 10 to a power; None beyond all numbers."""
+    value = float(Decimal(mantissa).scaleb(power))
+    return value if np.isfinite(value) else None

@@ -106,6 +106,12 @@ def test_a_percentage_behind_an_uncertainty_is_no_unit_of_the_value():
     assert read_numbers(column("(5.2 ± 0.3)%", "4.9 %")).unit == "%"
 
 
+def test_an_uncertainty_beyond_all_numbers_is_none():
+    read = read_numbers(column("5 ± 0.1e999", "6 ± 0.1", "5.4(1)", "0.00000012(3)e-3"))
+    np.testing.assert_allclose(read.values, [5, 6, 5.4, 1.2e-10])
+    np.testing.assert_allclose(read.errors, [NAN, 0.1, 0.1, 3e-11])
+
+
 @pytest.mark.parametrize("mark", [-999.0, 9999.0, 1e20, -1e30, 888.0])
 def test_what_programs_write_for_nothing_is_named(mark: float):
     values = np.array([1.5, 2.0, 3.0, 4.0, 5.0, mark, mark])
