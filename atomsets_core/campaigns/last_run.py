@@ -46,7 +46,10 @@ RANKED = (
     "in_domain",
     "shortlist",
 )
-"""Columns of a ranking that the next run needs; one of formulas has no n_atoms."""
+"""Columns of a ranking that the next run needs."""
+
+OF_CELLS = "n_atoms"
+"""The one of them that a ranking of formulas lacks."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,10 @@ def read_ranking(store: Store, name: str) -> pa.Table:
     Raises:
         StorageError: it doesn't exist or is damaged.
     """
-    table = store.read_table(name, columns=list(RANKED))
-    ranks = table["rank"].to_numpy()
+    ranks = store.read_table(name, columns=["rank"])["rank"].to_numpy()  # says what is wrong with a file
+    with store.open(name) as file:
+        there = pq.read_schema(file).names
+    table = store.read_table(name, columns=[column for column in RANKED if column in there or column != OF_CELLS])
     return table if (ranks[1:] > ranks[:-1]).all() else table.take(pc.sort_indices(table["rank"]))
 
 
