@@ -139,11 +139,12 @@ def select(
     exclude_seen: bool,
     repeats: str = "median",
     unit: str = "",
+    wanted: bool | float | str | None = None,
 ) -> Selection:
     """Say which labels and candidates are used; see `atomsets_core.jobs.structures`."""
     chosen = jobs.select(
         store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen, repeats,
-        unit,
+        unit, wanted,
     )  # fmt: skip
     get_run_logger().info(
         "%d labels to learn from, %d candidates to rank, %d filtered out",
