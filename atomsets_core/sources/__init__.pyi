@@ -6,11 +6,11 @@ from .base import Watcher as Watcher
 from .catalogue import OWN as OWN
 from .catalogue import Catalogue as Catalogue
 from .catalogue import read as read
-from .classes import CLASS_RULES as CLASS_RULES
-from .classes import check_both as check_both
-from .classes import class_labels as class_labels
-from .classes import class_name as class_name
-from .classes import settle_classes as settle_classes
+from .class_labels import CLASS_RULES as CLASS_RULES
+from .class_labels import check_both as check_both
+from .class_labels import class_labels as class_labels
+from .class_labels import class_name as class_name
+from .class_labels import settle_classes as settle_classes
 from .columns import RULES as RULES
 from .columns import settle as settle
 from .columns import sizes_differ as sizes_differ

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from atomsets_core.sources.base import Pulled, SourceError
-from atomsets_core.sources.classes import CLASS_RULES, check_both, class_labels, class_name, settle_classes
+from atomsets_core.sources.class_labels import CLASS_RULES, check_both, class_labels, class_name, settle_classes
 from atomsets_core.structures.compositions import from_formulas
 
 FORMULAS = ["NaCl", "KCl", "Fe", "Cu", "MgO", "Al2O3", "NiAl", "TiC"]
