@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from atomsets_core.models import FORMAT_VERSION, HEADS, AtomSetsClassifier, AtomSetsRegressor, HeadRegressor
+from atomsets_core.models import (
+    CLASS_HEADS,
+    FORMAT_VERSION,
+    HEADS,
+    AtomSetsClassifier,
+    AtomSetsRegressor,
+    ClassProbability,
+    HeadRegressor,
+)
 from atomsets_core.sources import load_elastic
 from atomsets_core.storage import Store
 
@@ -46,6 +54,15 @@ def models() -> dict[str, tuple[Any, Any, Any, Any]]:
             NEW_FORMULAS,
         )
         for head in HEADS
+    }
+    heads |= {
+        head_name(head).replace("head-", "class-"): (
+            ClassProbability("megnet:V0", head=head, **SMALL),
+            formulas[few],
+            (moduli[few, 0] > np.median(moduli[few, 0])).astype(float),
+            NEW_FORMULAS,
+        )
+        for head in CLASS_HEADS
     }
     balanced = AtomSetsClassifier("megnet:V0", class_weight="balanced", **SMALL)
     return {

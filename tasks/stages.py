@@ -143,11 +143,13 @@ def select(
     exclude_seen: bool,
     repeats: str = "median",
     unit: str = "",
+    wanted: bool | float | str | None = None,
+    spare: bool = False,
 ) -> Selection:
     """Say which labels and candidates are used; see `atomsets_core.jobs.structures`."""
     chosen = jobs.select(
         store, training, candidates, target, transform, bounds, exclude_elements, only_elements, exclude_seen, repeats,
-        unit,
+        unit, wanted, spare,
     )  # fmt: skip
     get_run_logger().info(
         "%d labels to learn from, %d candidates to rank, %d filtered out",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from atomsets_core.models import bias, mean_absolute_error
 
@@ -128,6 +128,49 @@ def scores(confronted: pa.Table, coverage: float, expected_error: float, on_scal
     }
 
 
+def class_scores(confronted: pa.Table, expected_error: float) -> dict[str, Any]:
+    """How confronted probabilities of a class fared.
+
+    Args:
+        confronted: columns `SCHEMA`; values are 1 for the class and 0 for others.
+        expected_error: log loss out of fold.
+
+    Returns:
+        JSON as of `scores`: n, inside and coverage (count and share of those that 0.5 told apart), log_loss,
+        log_loss_out_of_fold, bias (mean of probability minus value), coverage_p: chance of as large squared errors if
+        the probabilities were right (Spiegelhalter, Stat. Med. 5, 421 (1986)), drifted: whether that is small. What is
+        defined for numbers alone is left out: mae is None.
+    """
+    n = confronted.num_rows
+    if not n:
+        keys = ("coverage", "coverage_p", "mae", "log_loss", "bias", "drifted")
+        return {"n": 0, "inside": 0, **dict.fromkeys(keys), "log_loss_out_of_fold": expected_error}
+    value, said = (confronted[name].to_numpy().astype(np.float64) for name in ("value", "predicted"))
+    p = np.clip(said, 1e-7, 1.0 - 1e-7)
+    right = is_right(confronted)
+    # Under the probabilities sum (y - p) (1 - 2 p) has the mean 0 and this variance.
+    variance = float(np.sum((1.0 - 2.0 * p) ** 2 * p * (1.0 - p)))
+    z = float(np.sum((value - p) * (1.0 - 2.0 * p))) / np.sqrt(variance) if variance > 0 else 0.0
+    chance = float(norm.sf(z))
+    return {
+        "n": n,
+        "inside": int(right.sum()),
+        "coverage": float(right.mean()),
+        "coverage_p": chance,
+        "mae": None,
+        "log_loss": float(-np.mean(np.log(np.where(value > 0.5, p, 1.0 - p)))),
+        "bias": bias(value, said),
+        "drifted": bool(chance < LEVEL) if n >= FEW else None,
+        "log_loss_out_of_fold": expected_error,
+    }
+
+
+def is_right(confronted: pa.Table) -> npt.NDArray[np.bool_]:
+    """(n,) whether a probability was on the side of 0.5 where the value, 1 or 0, turned out to be."""
+    value, said = (confronted[name].to_numpy().astype(np.float64) for name in ("value", "predicted"))
+    return (said >= 0.5) == (value > 0.5)
+
+
 def is_inside(confronted: pa.Table) -> npt.NDArray[np.bool_]:
     """(n,) whether the value lies inside its interval."""
     value, lower, upper = (confronted[name].to_numpy() for name in ("value", "lower", "upper"))
@@ -139,14 +182,24 @@ def has_interval(confronted: pa.Table) -> npt.NDArray[np.bool_]:
     return np.asarray(~np.isnan(confronted["lower"].to_numpy().astype(np.float64)))
 
 
-def rows_of(confronted: pa.Table, on_scale: Any = np.asarray, most: int = 50) -> list[dict[str, Any]]:
-    """The first confronted predictions as JSON, with their error on the model's scale and whether it was right."""
+def rows_of(
+    confronted: pa.Table, on_scale: Any = np.asarray, most: int = 50, *, of_class: bool = False
+) -> list[dict[str, Any]]:
+    """The first confronted predictions as JSON, with their error on the model's scale and whether it was right.
+
+    Args:
+        confronted: columns `SCHEMA`.
+        on_scale: from the unit of the target to the scale of the model.
+        most: rows.
+        of_class: right is a probability on the side of 0.5 where the value is, and not an interval that holds it.
+    """
     some = confronted.slice(0, most)
     rows = some.to_pylist()
+    judged = (is_right(some), np.ones(len(rows), bool)) if of_class else (is_inside(some), has_interval(some))
     errors = on_scale(some["predicted"].to_numpy()) - on_scale(some["value"].to_numpy())
     return [
         {**row, "error": float(error), "inside": bool(inside) if told else None}
-        for row, error, inside, told in zip(rows, errors, is_inside(some), has_interval(some), strict=True)
+        for row, error, inside, told in zip(rows, errors, *judged, strict=True)
     ]
 
 

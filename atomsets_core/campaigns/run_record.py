@@ -92,8 +92,11 @@ def compare_runs(store: Store, standing: Standing | None, run: Run, labelled: pa
         learned = training_rows(store, standing.model)
         fresh = outcomes.confront(before, labelled, learned, already, run=run.number, model=standing.model, by=by)
     confronted = outcomes.append(already, fresh)
+    of_class = "class" in run.summary
     scored = {
-        name: outcomes.scores(part, model["coverage"], model["mae"], on_scale)
+        name: outcomes.class_scores(part, model["log_loss"])
+        if of_class
+        else outcomes.scores(part, model["coverage"], model["mae"], on_scale)
         for name, part in (("now", fresh), ("all", confronted))
     }
     record = {
@@ -105,6 +108,7 @@ def compare_runs(store: Store, standing: Standing | None, run: Run, labelled: pa
         "target": run.summary["target"],
         "unit": run.summary["unit"],
         "transform": transform,
+        **({"class": run.summary["class"]} if of_class else {}),
         "model": {"folder": run.model, "before": standing.model if standing else None},
         "duel": dict(run.duel) or None,
         "labels": label_changes(labelled, training_rows(store, run.model)),
@@ -114,7 +118,7 @@ def compare_runs(store: Store, standing: Standing | None, run: Run, labelled: pa
         "confronted": {
             **scored,
             "coverage_asked": model["coverage"],
-            "rows": outcomes.rows_of(fresh, on_scale),
+            "rows": outcomes.rows_of(fresh, on_scale, of_class=of_class),
         },
     }
     return Compared(record, line_of(record, now), confronted, changes.entered_top(before, now))

@@ -10,6 +10,8 @@ from .acquisition import diverse_shortlist as diverse_shortlist
 from .acquisition import find_acquisition as find_acquisition
 from .acquisition import takers as takers
 from .check import discovery_check as discovery_check
+from .choice import CLASS_KINDS as CLASS_KINDS
+from .choice import CLASS_PREFERRED as CLASS_PREFERRED
 from .choice import LINEAR as LINEAR
 from .choice import OWN as OWN
 from .choice import PREFERRED as PREFERRED
@@ -17,6 +19,10 @@ from .choice import campaign_heads as campaign_heads
 from .choice import choose as choose
 from .choice import recipes as recipes
 from .choice import verdict as verdict
+from .classes import ClassDesign as ClassDesign
+from .classes import design_of as design_of
+from .classes import learnable as learnable
+from .classes import scored_by as scored_by
 from .goals import AXES as AXES
 from .goals import COMBINATIONS as COMBINATIONS
 from .goals import LIMITS as LIMITS

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from atomsets_core.discovery.acquisition import KINDS
+from atomsets_core.discovery.acquisition import KINDS, MEAN, UCB
 from atomsets_core.discovery.heads import AtomSetsHead, Head
 from atomsets_core.discovery.simulate import preferred
-from atomsets_core.models import HEADS, AtomSetsRegressor, reach_beyond
+from atomsets_core.models import CLASS_HEADS, HEADS, AtomSetsRegressor, reach_beyond
 
 OWN = "AtomSets"
 LINEAR = "AtomSets, linear readout"
@@ -43,6 +43,27 @@ PREFERRED = (
 """All heads, the preferred first: the first is used where nothing is compared. The mixture comes second: where AtomSets
 is lost, it loses least; its intervals hold less often than those of AtomSets (docs/trust.md)."""
 
+CLASS_BY_COST = (
+    "logistic regression, composition",
+    "logistic regression",
+    "random forest, composition",
+    OWN,
+    MIXTURE,
+)
+"""The heads of classes in the order in which they are tried, as `BY_COST`."""
+
+CLASS_PREFERRED = (
+    OWN,
+    MIXTURE,
+    "logistic regression",
+    "logistic regression, composition",
+    "random forest, composition",
+)
+"""All heads of classes, the preferred first, as `PREFERRED`."""
+
+CLASS_KINDS = (MEAN.name, UCB.name)
+"""Acquisitions of a probability: the others ask what lies beyond the best known value, and 1 is known."""
+
 
 def recipes(parameters: Mapping[str, Any], heads: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """The models a campaign chooses between, the preferred first: name -> parameters of `models.regressor_of`.
@@ -54,21 +75,25 @@ def recipes(parameters: Mapping[str, Any], heads: Sequence[str] = ()) -> dict[st
     the training range that is a little worse, beyond it often better.
 
     Args:
-        parameters: of `AtomSetsRegressor`, as the campaign describes it.
+        parameters: of `AtomSetsRegressor`, as the campaign describes it, with task = "class" where labels are classes.
         heads: names of those that take part, the preferred first; all without.
 
     Raises:
         ValueError: there is no such head.
     """
-    every = {
-        OWN: dict(parameters),
-        LINEAR: {**parameters, "rho": []},
-        **{name: {**parameters, "head": name} for name in HEADS},
-    }
+    usual: tuple[str, ...] = PREFERRED
+    if parameters.get("task") == "class":
+        usual, every = CLASS_PREFERRED, {name: {**parameters, "head": name} for name in CLASS_HEADS}
+    else:
+        every = {
+            OWN: dict(parameters),
+            LINEAR: {**parameters, "rho": []},
+            **{name: {**parameters, "head": name} for name in HEADS},
+        }
     for name in heads:
         if name not in every:
-            raise ValueError(f"no head {name!r}; there are {', '.join(PREFERRED)}")
-    return {name: every[name] for name in heads or PREFERRED}
+            raise ValueError(f"no head {name!r}; there are {', '.join(usual)}")
+    return {name: every[name] for name in heads or usual}
 
 
 def campaign_heads(parameters: Mapping[str, Any], heads: Sequence[str] = ()) -> dict[str, Head]:
@@ -77,7 +102,8 @@ def campaign_heads(parameters: Mapping[str, Any], heads: Sequence[str] = ()) -> 
     They lend each other what they learned: a mean costs no more than its parts. See `recipes` for the arguments.
     """
     found, lent = recipes(parameters, heads), list[AtomSetsRegressor]()
-    return {name: AtomSetsHead(found[name], lent) for name in BY_COST if name in found}
+    order = CLASS_BY_COST if parameters.get("task") == "class" else BY_COST
+    return {name: AtomSetsHead(found[name], lent) for name in order if name in found}
 
 
 def choose(
@@ -103,7 +129,7 @@ def choose(
         return None
     tried = [name for name in heads if all(name in run["heads"] for run in runs)]
     table = _means(runs, tried, kinds)
-    head, kind = preferred(table, runs[0]["n_hidden"])
+    head, kind = preferred(table, _asked_for(runs))
     lost = defeat(runs, head, kind, kinds)
     return {
         "head": head,
@@ -113,6 +139,12 @@ def choose(
         "lost": lost,
         **verdict(runs, table[head][kind]),
     }
+
+
+def _asked_for(runs: Sequence[Mapping[str, Any]]) -> int:
+    """Hidden rows that all repeats together asked for: the same each time, or others where a class was hidden."""
+    n = int(runs[0]["n_hidden"])
+    return n * len({run["what"] for run in runs}) if "what" in runs[0] else n
 
 
 def beyond_range(runs: Sequence[Mapping[str, Any]], head: str, coverage: float) -> float | None:
@@ -166,7 +198,9 @@ def defeat(
         JSON: "to" and "r_precision" of the winner, "own" of AtomSets (with either readout, the better), "by" (the
         difference), "used" (whether the winner is the head that is used).
     """
-    every = [name for name in PREFERRED if all(name in run["heads"] for run in runs)]
+    every = [
+        name for name in dict.fromkeys((*PREFERRED, *CLASS_PREFERRED)) if all(name in run["heads"] for run in runs)
+    ]
     table = _means(runs, every, kinds)
     most = {name: max(found.values()) for name, found in table.items()}
     if head in table:
@@ -191,11 +225,12 @@ def defeat(
 def verdict(runs: Sequence[Mapping[str, Any]], r_precision: float) -> dict[str, Any]:
     """Whether an R-precision is better than chance.
 
-    Blind picking finds a hypergeometric number of the hidden. Repeats hide the same rows, so they are counted as one.
+    Blind picking finds a hypergeometric number of the hidden. Repeats that hide the same rows are counted as one; those
+    of a class hide others each time.
     """
     hidden, pool = runs[0]["n_hidden"], runs[0]["n_pool"]
     prevalence = hidden / pool
-    deviation = np.sqrt(prevalence * (1 - prevalence) / hidden * (pool - hidden) / max(pool - 1, 1))
+    deviation = np.sqrt(prevalence * (1 - prevalence) / _asked_for(runs) * (pool - hidden) / max(pool - 1, 1))
     chance = float(min(prevalence + 1.96 * deviation, 1.0))
     return {
         "r_precision": r_precision,

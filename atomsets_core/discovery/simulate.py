@@ -66,6 +66,19 @@ SCORES = (
     "width_unlike",
 )
 
+CLASS_SCORES = (
+    "r_precision",
+    "enrichment",
+    "area",
+    "roc_auc",
+    "brier",
+    "log_loss",
+    "calibration_error",
+    "probability_hidden",
+    "probability_others",
+)
+"""Those of a class, see `classes.scored_by`."""
+
 
 @dataclass(frozen=True)
 class Design:
@@ -189,8 +202,8 @@ def scored(
         head, kind = best_choice(inside)
         chosen = {"head": head, "acquisition": kind}
         heads = {CHOSEN: score(asked, estimates[head], kind), **heads}
-    heads["random"] = _ranking_scores(split.hidden, np.random.default_rng(seed).random(len(split.pool)))
-    heads["oracle"] = _ranking_scores(split.hidden, design.sign * y[split.pool])
+    heads["random"] = ranking_scores(split.hidden, np.random.default_rng(seed).random(len(split.pool)))
+    heads["oracle"] = ranking_scores(split.hidden, design.sign * y[split.pool])
     return {
         "seed": seed,
         **split.sizes,
@@ -323,10 +336,16 @@ def score(asked: Asked, found: Estimate, kind: str = MEAN.name) -> dict[str, Any
         }
     by_kind = {k: r_precision(hidden, asked.utility(found, k)) for k in KINDS}
     defined = {name: value if np.isfinite(value) else None for name, value in scores.items()}
-    return {**_ranking_scores(hidden, asked.utility(found, kind)), **defined, "acquisition": by_kind}
+    return {**ranking_scores(hidden, asked.utility(found, kind)), **defined, "acquisition": by_kind}
 
 
-def _ranking_scores(hidden: Mask, utility: FloatArray) -> dict[str, Any]:
+def ranking_scores(hidden: Mask, utility: FloatArray) -> dict[str, Any]:
+    """How well a pool is ranked: "n_hidden", "r_precision", "enrichment", "area" and "hits".
+
+    Args:
+        hidden: (n,) bool.
+        utility: (n,) that it is ranked by, higher is better.
+    """
     k = int(hidden.sum())
     area = area_under_hits(hidden, utility)
     return {
@@ -349,7 +368,7 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for head in names:
         scores = [run["heads"][head] for run in runs if head in run["heads"]]
         row: dict[str, Any] = {"head": head, "seeds": len(scores), "intervals": {}}
-        for name in SCORES:
+        for name in CLASS_SCORES if "what" in runs[0] else SCORES:
             values = [s[name] for s in scores if s.get(name) is not None]
             row[name] = float(np.mean(values)) if values else None
             low, high = bootstrap_interval(values)

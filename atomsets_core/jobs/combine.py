@@ -292,10 +292,11 @@ def _search(parts: Sequence[Part], goals: Sequence[Goal]) -> tuple[list[dict[str
     found: dict[str, tuple[npt.NDArray[np.object_], FloatArray, FloatArray, FloatArray]] = {}
     for part in parts:
         model = part.store.read_json(SUMMARY)["model"]["folder"]
-        kept = ["structure_hash", "value", "mean", "std_scale"]
+        kept = ["structure_hash", "value", "predicted", "std_scale"]
         frame = part.store.read_table(f"{model}/{OUT_OF_FOLD}", kept).to_pandas()
         hashes, value, centre, width = (frame[name].to_numpy() for name in kept)
-        found[part.name] = hashes.astype(object), np.asarray(part.scale.forward(value)), centre, np.nan_to_num(width)
+        value, centre = (np.asarray(part.scale.forward(numbers)) for numbers in (value, centre))
+        found[part.name] = hashes.astype(object), value, centre, np.nan_to_num(width)
     for name, column in columns.items():
         if column is not None:
             found[name] = column[0], column[1], column[1], np.zeros(len(column[1]))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from atomsets_core.campaigns import CHAMPION, OUT_OF_FOLD, on_folds
-from atomsets_core.discovery import AtomSetsHead, Design, Estimate, Holdout, Rows, ask, scored
+from atomsets_core.discovery import AtomSetsHead, Estimate, Holdout, Rows, ask, design_of, learnable, scored_by
 from atomsets_core.features import FeatureStore
 from atomsets_core.jobs.train import read_labelled
-from atomsets_core.models import FEWEST, load_regressor, rows_needed
+from atomsets_core.models import FEWEST, ClassProbability, load_regressor, rows_needed
 from atomsets_core.storage import Store
 from atomsets_core.transforms import transform_target
 
@@ -36,7 +36,8 @@ def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenge
     stored = features.find(table["structure_hash"].to_pylist())
     said = model.predict_left_out(stored, table["fold"].to_numpy())
     truth = transform_target(table["value"].to_numpy(), model.options_.transform)
-    found = on_folds(truth, said.mean, table["mean"].to_numpy(), table["formula"].to_pylist())
+    loss = "log_loss" if isinstance(model, ClassProbability) else "mae"
+    found = on_folds(truth, said.mean, table["mean"].to_numpy(), table["formula"].to_pylist(), loss=loss)
     store.write_json(name, {"champion": champion, "challenger": challenger, **found})
     return {"seconds": time.perf_counter() - started}
 
@@ -72,19 +73,20 @@ def simulate_champion(
     target = transform_target(values, parameters["transform"])
     known = store.read_table(f"{champion}/{OUT_OF_FOLD}", columns=["structure_hash", "value"])
     then = dict(zip(known["structure_hash"].to_pylist(), known["value"].to_pylist(), strict=True))
-    design = Design(options["goal"], options["quantile"], options["pool_share"])
+    design = design_of(options)
     split = design.holdout(target, rows.formula, seed)
     train = np.array([row for row in split.train if hashes[row] in then], dtype=np.int64)
-    if len(train) < max(FEWEST, rows_needed(parameters["coverage"]) + 1):
-        store.write_json(name, {"n_train": len(train), "seed": seed})
-        return {"seconds": time.perf_counter() - started}
     seen = target.copy()
     seen[train] = transform_target([then[hashes[row]] for row in train], parameters["transform"])
+    few = len(train) < max(FEWEST, rows_needed(parameters["coverage"]) + 1)
+    if few or (options["goal"] == "class" and not learnable(seen[train], rows.formula[train])):
+        store.write_json(name, {"n_train": len(train), "seed": seed})
+        return {"seconds": time.perf_counter() - started}
     found: Estimate = ask(
         AtomSetsHead(parameters), rows, seen, Holdout(train, split.pool, split.hidden, split.dropped), seed
     )
     answer = {"mean": found.mean.tolist(), "std": found.std.tolist()}
-    result = scored({CHAMPION: answer}, target, rows.formula, design, seed, kappa=options["kappa"])
+    result = scored_by(design, {CHAMPION: answer}, target, rows.formula, seed, options["kappa"])
     scores = {key: value for key, value in result["heads"][CHAMPION].items() if key != "hits"}
     store.write_json(name, {**scores, "n_hidden": result["n_hidden"], "n_train": len(train), "seed": seed})
     return {"seconds": time.perf_counter() - started}

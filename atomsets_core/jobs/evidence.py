@@ -16,13 +16,17 @@ import pyarrow.parquet as pq
 from atomsets_core.campaigns import EVIDENCE, MAP, OUT_OF_FOLD, RANKING
 from atomsets_core.features import FeatureStore
 from atomsets_core.models import (
+    NETWORKS,
     AtomSetsRegressor,
+    ClassProbability,
+    Contributions,
     HeadRegressor,
     contributions,
     load_regressor,
     read_config,
     sampled_rows,
 )
+from atomsets_core.parents import Features
 from atomsets_core.storage import Store, with_units
 from atomsets_core.structures import Compositions, Structures
 
@@ -78,8 +82,7 @@ def _candidates(
     if not len(shortlist):
         return []
     found = features.find(list(shortlist.hashes)).load()
-    # Of other heads nobody says what a site adds.
-    shares = None if isinstance(model, HeadRegressor) else contributions(model.network_, model.spec_, found)
+    shares = _shares(model, found)
     distance, rows = model.domain_.nearest(model.pooled(found), trained.num_rows)
     near = trained.take(pa.array(rows.reshape(-1))).to_pylist()
     k = rows.shape[1]
@@ -113,6 +116,21 @@ def _what_it_is(shortlist: Structures | Compositions, i: int) -> dict[str, Any]:
         "frac": np.round(shortlist.frac[rows], 6).tolist(),
         "occupancy": shortlist.shares[rows].tolist() if shortlist.disordered[i] else None,
     }
+
+
+def _shares(model: AtomSetsRegressor, found: Features) -> Contributions | None:
+    """What each site adds to the prediction, to the log odds of a class; of other heads than AtomSets nobody says."""
+    if not isinstance(model, HeadRegressor):
+        return contributions(model.network_, model.spec_, found)
+    if not isinstance(model, ClassProbability) or model.head != NETWORKS:
+        return None
+    told, calibrator = contributions(model.network_, model.spec_, found), model.calibrator_
+    shift = float(np.diff(calibrator.bias or (0.0, 0.0))[0])
+    return Contributions(
+        (told.base + shift) / calibrator.temperature,
+        told.sites / calibrator.temperature,
+        told.structure / calibrator.temperature,
+    )
 
 
 def _map(

@@ -14,8 +14,10 @@ import pandas as pd
 
 from atomsets_core.campaigns import CARD, FAILURES
 from atomsets_core.models import (
+    NETWORKS,
     AtomSetsClassifier,
     AtomSetsRegressor,
+    ClassProbability,
     HeadRegressor,
     Model,
     Trained,
@@ -25,6 +27,9 @@ from atomsets_core.parents import about_parent, carrier_versions
 from atomsets_core.sources import ledger_table
 from atomsets_core.storage import Store, csv_text
 from atomsets_core.transforms import listed_transforms
+
+HIDDEN_CLASS = ("r_precision", "enrichment", "roc_auc", "brier")
+"""Scores of a hidden class that a card shows."""
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "pymatgen")
 """Whose versions a card names, besides those that carry its parents' weights."""
@@ -88,6 +93,7 @@ def campaign_card(model: AtomSetsRegressor, values: npt.NDArray[np.float64], abo
         "training_rows_sha256": about["training_data_sha256"],
         "scores_out_of_fold": out_of_fold_scores(model, values) if model.oof_ is not None else {},
         "discovery": about.get("discovery"),
+        "class": about.get("class"),
         "overlap": _overlap(model),
         "versions": _versions(model),
     }
@@ -150,7 +156,8 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
     unused = about.get("entries_not_used")
     left_out = "" if unused is None else f"; {unused} entries could not be used ({FAILURES})"
     lines = [
-        f"# {', '.join(about['targets'])} ({unit or 'no unit'})",
+        f"# {', '.join(about['targets'])}"
+        + (f": probability of {about['class']}" if about.get("class") else f" ({unit or 'no unit'})"),
         "",
         f"{_what(model)} for {model.task} on `{model.spec_}` (parent digest "
         f"{model.digest_}), trained on {model.n_train_} structures{left_out}.",
@@ -187,7 +194,8 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
 
 def _what(model: Model) -> str:
     options = model.options_
-    if isinstance(model, HeadRegressor):
+    networks = isinstance(model, ClassProbability) and model.head == NETWORKS
+    if isinstance(model, HeadRegressor) and not networks:
         return f"The head {options.head}, fitted once without each of {model.groups_} folds,"
     return f"An ensemble of {options.members} AtomSets networks"
 
@@ -215,7 +223,7 @@ def parent_lines(digests: Mapping[str, str]) -> list[str]:
 
 
 def _limits(model: Model, about: Mapping[str, Any]) -> str:
-    what = "Probabilities" if isinstance(model, AtomSetsClassifier) else "Intervals"
+    what = "Probabilities" if isinstance(model, AtomSetsClassifier | ClassProbability) else "Intervals"
     text = f"{what} hold for structures like those it was trained on; `in_domain` says which are."
     if about.get("discovery"):
         return text
@@ -246,6 +254,17 @@ def _score_lines(model: Model, scores: Mapping[str, Any], unit: str) -> list[str
             f"- accuracy {scores['accuracy']:.1%}{area}",
             f"- log loss {scores['log_loss']:.4f}, expected calibration error {scores['calibration_error']:.3f}",
         ]
+    if isinstance(model, ClassProbability):
+        found = scores["confusion"]
+        area = "" if scores["roc_auc"] is None else f"ROC-AUC {scores['roc_auc']:.3f}, "
+        return [
+            f"- {area}balanced accuracy {scores['balanced_accuracy']:.1%}; {scores['share']:.1%} of the rows are of "
+            "the class",
+            f"- Brier score {scores['brier']:.4f}, log loss {scores['log_loss']:.4f}, expected calibration error "
+            f"{scores['calibration_error']:.3f}",
+            f"- at 0.5: {found['true_positive']} of the class found and {found['false_negative']} missed, "
+            f"{found['true_negative']} others told apart and {found['false_positive']} mistaken for it",
+        ]
     if "targets" in scores:
         return [
             f"- {name}: mean absolute error {s['mae_in_unit']:.4g} {unit}, R² {_shown(s['r2'], '.3f')}, "
@@ -268,6 +287,8 @@ def _shown(score: float | None, form: str) -> str:
 
 
 def _discovery_lines(found: Mapping[str, Any]) -> list[str]:
+    if "brier" in found["heads"][0]:
+        return _hidden_class_lines(found)
     lines = [
         f"## Beyond the training range: simulated discovery, mean of {found['seeds']} seeds",
         "",
@@ -279,5 +300,21 @@ def _discovery_lines(found: Mapping[str, Any]) -> list[str]:
     for row in found["heads"]:
         cells = [row[name] for name in ("r_precision", "enrichment", "mae_outside", "mae_inside")]
         texts = ["" if x is None else f"{x:.3f}" for x in cells]
+        lines.append(f"| {row['head']} | {' | '.join(texts)} |")
+    return lines
+
+
+def _hidden_class_lines(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"## In chemistry it has never seen: simulated discovery, mean of {found['seeds']} seeds",
+        "",
+        f"{found['n_hidden']} members of the class from one part of composition space hidden in a pool of "
+        f"{found['n_pool']}, each seed elsewhere, with nothing from there in the training.",
+        "",
+        "| model | found among the first | times random | ROC-AUC | Brier score |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["heads"]:
+        texts = ["" if row[name] is None else f"{row[name]:.3f}" for name in HIDDEN_CLASS]
         lines.append(f"| {row['head']} | {' | '.join(texts)} |")
     return lines

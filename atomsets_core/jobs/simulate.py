@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from atomsets_core.discovery import Design, Rows, answer, campaign_heads, scored
+from atomsets_core.discovery import Rows, answer, campaign_heads, design_of, scored_by
 from atomsets_core.features import FeatureStore
 from atomsets_core.jobs.train import read_labelled
 from atomsets_core.storage import Store, seal
@@ -30,8 +30,8 @@ def simulate_seed(
         store: of the campaign.
         features: of the labelled structures.
         parameters: of the campaign's model.
-        options: goal, quantile and pool_share of the `Design`, kappa of the acquisition ucb, heads (that take part, the
-            preferred first) and minutes (that this repeat may take).
+        options: goal, quantile and pool_share of the design (see `design_of`), kappa of the acquisition ucb, heads
+            (that take part, the preferred first) and minutes (that this repeat may take).
         seed: of the holdout and of the heads.
         name: of the file.
 
@@ -42,7 +42,7 @@ def simulate_seed(
     table, values = read_labelled(store)
     found = features.find(table["structure_hash"].to_pylist()).load()
     target = transform_target(values, parameters["transform"])
-    design = Design(options["goal"], options["quantile"], options["pool_share"])
+    design = design_of(options)
     rows = Rows(found)
     answers: dict[str, dict[str, Any]] = {}
     left_out = []
@@ -52,7 +52,7 @@ def simulate_seed(
             left_out.append(head)
         else:
             answers[head] = answer(unfitted, rows, target, design, seed)
-    scores = scored(answers, target, found.formula, design, seed, kappa=options["kappa"])
+    scores = scored_by(design, answers, target, found.formula, seed, options["kappa"])
     seconds = {head: part["seconds"] for head, part in answers.items()}
     store.write_json(name, {**scores, "seconds": seconds, "left_out": left_out})
     seal(store, name)

@@ -29,10 +29,15 @@ from atomsets_core.sources import (
     RULES,
     Catalogue,
     Lines,
+    Pulled,
     PulledFile,
     SourceError,
+    check_both,
+    class_labels,
+    crystal_keys,
     filter_reasons,
     seen_lines,
+    settle_classes,
     settled_labels,
     sizes_differ,
     unit_of,
@@ -61,6 +66,7 @@ class Selection:
         notes: what the user should know of the labels, in sentences.
         seen: candidates that are in the training data and pass every other filter: material_id, structure_hash, the
             label as `value`, and `reason`; empty where they are not looked for.
+        classes: class -> labelled rows, the wanted one first; empty where labels are numbers.
     """
 
     training: Catalogue
@@ -70,6 +76,26 @@ class Selection:
     refused: list[tuple[str, Refusal]]
     notes: list[str] = field(default_factory=list)
     seen: pd.DataFrame = field(default_factory=pd.DataFrame)
+    classes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The structures that are learned from.
+
+    Attributes:
+        structures: with a usable label.
+        values: (len(structures),) their labels; of classes 1 for the wanted one and 0 for the others.
+        refused: one row for each other entry.
+        notes: what the user should know of the labels, in sentences.
+        classes: class -> labelled rows, the wanted one first; empty where labels are numbers.
+    """
+
+    structures: Catalogue
+    values: npt.NDArray[np.float64]
+    refused: list[Refusal]
+    notes: list[str]
+    classes: dict[str, int] = field(default_factory=dict)
 
 
 def select(
@@ -84,6 +110,8 @@ def select(
     exclude_seen: bool,
     repeats: str = RULES[0],
     unit: str = "",
+    wanted: bool | float | str | None = None,
+    spare: bool = False,
 ) -> Selection:
     """Usable labels of the training data; candidates that pass the filters and are not in the training data.
 
@@ -99,15 +127,18 @@ def select(
         exclude_seen: leave out what is in the training data.
         repeats: what becomes of labels of one content that differ, see `settle`.
         unit: of the target, as the campaign has it.
+        wanted: the class whose rows are told from all others, where labels are classes.
+        spare: where nothing else is left, what is in the training data is ranked after all.
 
     Raises:
         SourceError: no label or no candidate is left, and the message counts the reasons; or a unit that the source of
             the labels contradicts.
     """
-    units = agreed_units(training.provenance, candidates.provenance, target, unit)
-    labelled, values, unlabelled, notes = with_labels(store, training, target, transform, repeats)
+    units = [] if wanted is not None else agreed_units(training.provenance, candidates.provenance, target, unit)
+    known = with_labels(store, training, target, transform, repeats, wanted)
+    labelled = known.structures
     offered = Catalogue.open(store, candidates.name)
-    notes += agreed_kinds(labelled.lines, offered.lines)
+    notes = [*units, *known.notes, *agreed_kinds(labelled.lines, offered.lines)]
     columns = [name for name in bounds if name not in ("n_atoms", "n_elements")]
     beside = offered.pulled(columns, _name(candidates))
     unread = unread_filters(beside, columns)
@@ -117,20 +148,23 @@ def select(
     if exclude_seen:
         passing = np.flatnonzero(reasons == "")
         reasons[passing], which = seen_lines(offered.take(passing), labelled)
-        seen = _seen(offered.take(passing[which >= 0]), reasons[passing[which >= 0]], values[which[which >= 0]])
+        seen = _seen(offered.take(passing[which >= 0]), reasons[passing[which >= 0]], known.values[which[which >= 0]])
+        if spare and not (reasons == "").any():
+            reasons[passing[which >= 0]] = ""
     kept = np.flatnonzero(reasons == "")
     filtered = Counter(str(reason) for reason in reasons if reason not in ("", FAILED))
     if not len(kept):
         raise none_left(candidates.n_seen, filtered, list(unread.values()))
     return Selection(
         training=labelled,
-        values=values,
+        values=known.values,
         candidates=offered.take(kept),
         filtered=dict(filtered.most_common()),
-        notes=[*units, *notes],
+        notes=notes,
         seen=seen,
+        classes=known.classes,
         refused=[
-            *(("training", refusal) for refusal in [*training.refused, *unlabelled]),
+            *(("training", refusal) for refusal in [*training.refused, *known.refused]),
             *(("candidates", refusal) for refusal in [*candidates.refused, *unread.values()]),
         ],
     )
@@ -222,28 +256,48 @@ def agreed_units(training: Mapping[str, Any], candidates: Mapping[str, Any], tar
 
 
 def with_labels(
-    store: Store, training: PulledFile, target: str, transform: str, repeats: str = RULES[0]
-) -> tuple[Catalogue, npt.NDArray[np.float64], list[Refusal], list[str]]:
-    """Structures with a usable label, their (n,) labels, a refusal for each other one, and notes.
+    store: Store,
+    training: PulledFile,
+    target: str,
+    transform: str,
+    repeats: str = RULES[0],
+    wanted: bool | float | str | None = None,
+) -> Labelled:
+    """The structures with a usable label.
 
     Args:
         store: of the campaign.
         training: what the source of the labels gave.
         target: column of the labels.
         transform: which labels are usable depends on it.
-        repeats: what becomes of labels of one content that differ, see `settle`.
+        repeats: what becomes of labels of one content that differ, see `settle` and `settle_classes`.
+        wanted: the class whose rows are told from all others, where labels are classes.
 
     Raises:
-        SourceError: no label is left.
+        SourceError: no label is left, or see `class_labels`.
     """
     known = Catalogue.open(store, training.name)
     named = known.pulled([target], _name(training))
+    if wanted is not None:
+        return _of_class(known, named, target, repeats, wanted)
     # what tells labels of one material apart may stand in any column
     beside = partial(known.columns, [name for name in known.schema.names if name not in known.own])
     labels = settled_labels(named, target, transform, repeats, known, beside)
     of_cells = known.kind == STRUCTURES
     told = sizes_differ(training.provenance, [target], known.lines.n_atoms) if of_cells else []
-    return known.take(labels.usable), labels.values[labels.usable], labels.refused, [*told, *labels.notes]
+    kept = known.take(labels.usable)
+    return Labelled(kept, labels.values[labels.usable], labels.refused, [*told, *labels.notes])
+
+
+def _of_class(known: Catalogue, named: Pulled[Any], target: str, repeats: str, wanted: bool | float | str) -> Labelled:
+    """The structures with a class, and whether it is the wanted one."""
+    found = class_labels(named, target, wanted)
+    keys = crystal_keys(known, found.usable, found.values)
+    settled = settle_classes(known.material_id, known.hashes, found.usable, found.values, target, repeats, keys)
+    refused, notes = [*found.refused, *settled.refused], [*found.notes, *settled.notes]
+    left, values = known.take(settled.usable), found.values[settled.usable]
+    check_both(left.material_id, left.lines.formulas, values, target, next(iter(found.counts)))
+    return Labelled(left, values, refused, notes, found.counts)
 
 
 def _name(file: PulledFile) -> str:

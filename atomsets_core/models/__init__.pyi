@@ -1,3 +1,4 @@
+from .attribution import Contributions as Contributions
 from .attribution import contributions as contributions
 from .auto import AutoAtomSets as AutoAtomSets
 from .baselines import composition_statistics as composition_statistics
@@ -44,6 +45,9 @@ from .networks.training import TrainingOptions as TrainingOptions
 from .networks.training import train as train
 from .networks.training_data import TrainingData as TrainingData
 from .networks.training_data import apply as apply
+from .probabilities import calibration_error as calibration_error
+from .probabilities import probability_scores as probability_scores
+from .probabilities import reliability as reliability
 from .recipe import BATCH_SIZE as BATCH_SIZE
 from .recipe import candidates_for as candidates_for
 from .recipe import gathered as gathered
@@ -57,6 +61,7 @@ from .trained import Model as Model
 from .trained import Trained as Trained
 from .trained import load_model as load_model
 from .trained import load_regressor as load_regressor
+from .trained import regressor_of as regressor_of
 from .transfer import Beyond as Beyond
 from .transfer import CandidateTrust as CandidateTrust
 from .transfer import believed as believed
@@ -75,5 +80,7 @@ from .vectors.gaussian import fit_gaussian_process as fit_gaussian_process
 from .vectors.gaussian import fit_ridge as fit_ridge
 from .vectors.inputs import pooled_features as pooled_features
 from .vectors.learners import HEADS as HEADS
+from .vectors.learners import NETWORKS as NETWORKS
+from .vectors.odds import CLASS_HEADS as CLASS_HEADS
+from .vectors.probability import ClassProbability as ClassProbability
 from .vectors.regressor import HeadRegressor as HeadRegressor
-from .vectors.regressor import regressor_of as regressor_of

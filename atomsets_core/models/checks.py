@@ -13,7 +13,9 @@ from atomsets_core.features import AnyFeatures
 from atomsets_core.models import metrics
 from atomsets_core.models.classifier import AtomSetsClassifier, class_scores
 from atomsets_core.models.folds import group_folds
+from atomsets_core.models.probabilities import probability_scores
 from atomsets_core.models.trained import Model
+from atomsets_core.models.vectors.probability import ClassProbability
 from atomsets_core.transforms import transform_targets
 
 
@@ -28,7 +30,7 @@ def out_of_fold_scores(model: Model, values: npt.NDArray[Any], targets: Sequence
     Returns:
         For regression mae, rmse, r2 (on the model's scale), mae_in_unit, coverage; with several targets these of each
         by name, under "targets"; None for one that isn't defined: r2 of equal labels, coverage where labels are too
-        few. For classification `class_scores`.
+        few. For classification `class_scores`, for the probability of a class `probability_scores`.
 
     Raises:
         ValueError: the model was trained without folds.
@@ -37,6 +39,8 @@ def out_of_fold_scores(model: Model, values: npt.NDArray[Any], targets: Sequence
         raise ValueError("a model trained without folds has no out-of-fold predictions")
     if isinstance(model, AtomSetsClassifier):
         return dict(model.scores_)
+    if isinstance(model, ClassProbability):
+        return probability_scores(values, model.oof_.value)
     out = model.oof_
     truth = transform_targets(values, model.options_.transform)
     columns = [

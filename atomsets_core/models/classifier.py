@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import compute_class_weight
 
 from atomsets_core.models.ensemble import AtomSetsEnsemble, out_of_fold
-from atomsets_core.models.folds import formula_groups, kept_together
+from atomsets_core.models.folds import kept_together, stratified_folds
 from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.training_data import apply
 from atomsets_core.models.probabilities import (
@@ -170,7 +169,7 @@ class AtomSetsClassifier(ClassifierMixin, AtomSetsEnsemble):
             raise ValueError(f"all labels are {self.classes_[0]!r}: two classes are needed at least")
         features = self._prepare(X, labels, len(labels))
         self.options_.loss = "logistic" if len(self.classes_) == 2 else "cross_entropy"
-        self.fold_ = _stratified_folds(label, features.formula, self.options_.folds, self.options_.seed)
+        self.fold_ = stratified_folds(label, features.formula, self.options_.folds, self.options_.seed)
         target = label[:, None] if len(self.classes_) == 2 else np.eye(len(self.classes_))[label]
         weights = row_weights(sample_weight, len(labels)) * self._class_weights(label)
         data = self._data(features)
@@ -298,21 +297,3 @@ def _labels(y: npt.ArrayLike) -> npt.NDArray[Any]:
 def _logits(raw: FloatArray) -> FloatArray:
     """(n, classes) from (n, outputs): one output is the log odds of the second of two classes."""
     return np.concatenate([np.zeros_like(raw), raw], axis=1) if raw.shape[1] == 1 else raw
-
-
-def _stratified_folds(label: IntArray, formulas: npt.NDArray[np.object_], folds: int, seed: int) -> IntArray:
-    """(n,) fold of each row, rows of one formula in one fold, classes shared evenly; -1 without."""
-    group = formula_groups(formulas)
-    folds = min(folds, int(group.max()) + 1)
-    fold = np.full(len(label), -1, dtype=np.int64)
-    if folds < 2:
-        return fold
-    rarest = min(len(np.unique(group[label == k])) for k in range(label.max() + 1))
-    if rarest < 2:
-        raise ValueError(
-            "a class has rows of one formula alone: without them it can't be learned; leave it out, or folds=0"
-        )
-    splitter = StratifiedGroupKFold(min(folds, rarest), shuffle=True, random_state=seed)
-    for k, (_, test) in enumerate(splitter.split(np.zeros(len(label)), label, group)):
-        fold[test] = k
-    return fold

@@ -52,6 +52,36 @@ def group_folds(formulas: npt.NDArray[np.object_], folds: int, seed: int) -> Int
     return of_group[group]
 
 
+def stratified_folds(label: IntArray, formulas: npt.NDArray[np.object_], folds: int, seed: int) -> IntArray:
+    """(n,) fold of each row, rows of one formula in one fold, classes shared evenly; -1 without.
+
+    Args:
+        label: (n,) number of each row's class, from 0.
+        formulas: (n,) reduced formulas.
+        folds: as many as there are formulas of the rarest class at most.
+        seed: of the order.
+
+    Raises:
+        ValueError: a class whose rows all have one formula.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # folds are asked for in commands that start without it
+
+    group = formula_groups(formulas)
+    folds = min(folds, int(group.max()) + 1)
+    fold = np.full(len(label), -1, dtype=np.int64)
+    if folds < 2:
+        return fold
+    rarest = min(len(np.unique(group[label == k])) for k in range(label.max() + 1))
+    if rarest < 2:
+        raise ValueError(
+            "a class has rows of one formula alone: without them it can't be learned; leave it out, or folds=0"
+        )
+    splitter = StratifiedGroupKFold(min(folds, rarest), shuffle=True, random_state=seed)
+    for k, (_, test) in enumerate(splitter.split(np.zeros(len(label)), label, group)):
+        fold[test] = k
+    return fold
+
+
 def held_out(formulas: npt.NDArray[np.object_], share: float, seed: int) -> npt.NDArray[np.bool_]:
     """(n,) bool: whole formulas at random, as long as their rows are fewer than the share."""
     return drawn(formulas, math.ceil(share * len(formulas)) - 1, np.random.default_rng(seed + 1))

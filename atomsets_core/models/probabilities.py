@@ -8,11 +8,13 @@ class, normalised, for some hundred rows a class or more.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+from scipy.stats import rankdata
 from sklearn.isotonic import IsotonicRegression
 
 FloatArray = npt.NDArray[np.float64]
@@ -113,3 +115,66 @@ def calibration_error(probability: FloatArray, label: npt.NDArray[np.int64], bin
     order = np.argsort(confidence, kind="stable")
     parts = np.array_split(order, min(bins, len(order)))
     return float(sum(len(p) * abs(right[p].mean() - confidence[p].mean()) for p in parts) / len(order))
+
+
+def probability_scores(label: FloatArray, probability: FloatArray) -> dict[str, Any]:
+    """How good probabilities of one class are.
+
+    Args:
+        label: (n,) 1 for rows of the class, 0 for the others.
+        probability: (n,) of the class.
+
+    Returns:
+        JSON: "share" (of the class), "roc_auc" (None where all labels are alike), "accuracy" and "balanced_accuracy" at
+        0.5, "brier" (mean squared error), "log_loss", "calibration_error" (see `calibration_error`), and "confusion" at
+        0.5: counts of "true_positive", "false_positive", "true_negative" and "false_negative".
+    """
+    truth, n = label > 0.5, len(label)
+    said, p = probability >= 0.5, np.clip(probability, 1e-7, 1.0 - 1e-7)
+    members = int(truth.sum())
+    others = n - members
+    found = {
+        "true_positive": int((said & truth).sum()),
+        "false_positive": int((said & ~truth).sum()),
+        "true_negative": int((~said & ~truth).sum()),
+        "false_negative": int((~said & truth).sum()),
+    }
+    area = None
+    if members and others:
+        # Mann and Whitney: the share of pairs in which the member has the higher probability.
+        area = (rankdata(probability)[truth].sum() - members * (members + 1) / 2) / (members * others)
+    rates = [found[name] / total for name, total in (("true_positive", members), ("true_negative", others)) if total]
+    return {
+        "share": members / n,
+        "roc_auc": None if area is None else float(area),
+        "accuracy": (found["true_positive"] + found["true_negative"]) / n,
+        "balanced_accuracy": float(np.mean(rates)),
+        "brier": float(np.mean((probability - label) ** 2)),
+        "log_loss": float(-np.mean(np.log(np.where(truth, p, 1.0 - p)))),
+        "calibration_error": calibration_error(np.stack([1.0 - probability, probability], axis=1), truth.astype(int)),
+        "confusion": found,
+    }
+
+
+def reliability(label: FloatArray, probability: FloatArray, bins: int = 10) -> dict[str, list[float]]:
+    """Rows of the class among those of each range of probabilities, of as many rows each.
+
+    Args:
+        label: (n,) 1 for rows of the class, 0 for the others.
+        probability: (n,) of the class.
+        bins: at most; fewer where they would hold less than ten rows.
+
+    Returns:
+        (bins,) each: "said" (mean probability), "found" (share of the class), "rows", and "low" and "high", between
+        which the share lies with 95 % (Wilson, J. Am. Stat. Assoc. 22, 209 (1927)).
+    """
+    order = np.argsort(probability, kind="stable")
+    out: dict[str, list[float]] = {name: [] for name in ("said", "found", "rows", "low", "high")}
+    for part in np.array_split(order, max(1, min(bins, len(order) // 10))):
+        n, share, z = len(part), float(label[part].mean()), 1.96
+        middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+        ends = min(share, middle - half), max(share, middle + half)
+        for name, value in zip(out, (float(probability[part].mean()), share, float(n), *ends), strict=True):
+            out[name].append(float(value))
+    return out

@@ -196,7 +196,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
             target = transform_targets(y, self.options_.transform)
         self.n_targets_: int | None = None if np.ndim(y) == 1 else target.shape[1]
         if fold is None:
-            self.fold_ = group_folds(features.formula, self.options_.folds, self.options_.seed)
+            self.fold_ = self._cut(features.formula, target)
         else:
             self.fold_ = given_folds(fold, len(target))
         if self.fold_.max() >= 0:
@@ -211,6 +211,10 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         if self.fold_.max() >= 0:
             self._calibrate(self._unseen(data, seen), target, distance)
         return self
+
+    def _cut(self, formulas: npt.NDArray[np.object_], target: FloatArray) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        """(n,) fold of each row, whatever its (n, targets) values."""
+        return group_folds(formulas, self.options_.folds, self.options_.seed)
 
     def _for_choice(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         target = transform_targets(y, self.transform)
@@ -294,7 +298,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
             y, fold = target[rows, column], self.fold_[rows]
             centre, limit = float(y.mean()), float(y.std())
             # A row that is far fades to what the members that judge it knew: the mean of the other folds.
-            mean[:, column] = faded(mean[:, column], remoteness, _means_of_others(target[:, column], self.fold_))
+            mean[:, column] = faded(mean[:, column], remoteness, means_of_others(target[:, column], self.fold_))
             known = (y - mean[rows, column], spread[rows, column])
             if len(y) < rows_needed(coverage):
                 calibrators.append(_without_intervals(known[0], coverage, centre, limit))
@@ -351,7 +355,7 @@ class AtomSetsRegressor(RegressorMixin, AtomSetsEnsemble):
         self.oof_ = None
 
 
-def _means_of_others(target: FloatArray, fold: npt.NDArray[np.int64]) -> FloatArray:
+def means_of_others(target: FloatArray, fold: npt.NDArray[np.int64]) -> FloatArray:
     """(n,) mean of the (n,) known targets outside each row's fold, of all where there are none outside."""
     known = np.isfinite(target)
     values = np.where(known, target, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from atomsets_core.features import AnyFeatures
 from atomsets_core.models.classifier import AtomSetsClassifier
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.models.saved_models import read_config
+from atomsets_core.models.vectors.probability import ClassProbability
 from atomsets_core.models.vectors.regressor import HeadRegressor
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.structures import Refusal
@@ -18,7 +20,7 @@ from atomsets_core.structures import Refusal
 Model = AtomSetsRegressor | AtomSetsClassifier
 
 KINDS: dict[str, type[AtomSetsRegressor] | type[AtomSetsClassifier]] = {
-    kind.__name__: kind for kind in (AtomSetsRegressor, AtomSetsClassifier, HeadRegressor)
+    kind.__name__: kind for kind in (AtomSetsRegressor, AtomSetsClassifier, HeadRegressor, ClassProbability)
 }
 
 TASKS: dict[str, type[AtomSetsRegressor] | type[AtomSetsClassifier]] = {
@@ -46,6 +48,17 @@ class Trained:
     values: npt.NDArray[Any]
     refused: list[Refusal]
     notes: list[str] = field(default_factory=list)
+
+
+def regressor_of(parameters: Mapping[str, Any]) -> AtomSetsRegressor:
+    """An unfitted model of numbers from its parameters.
+
+    `ClassProbability` where they say task = "class", `HeadRegressor` where they name a head, else `AtomSetsRegressor`.
+    """
+    options = dict(parameters)
+    if options.pop("task", "number") == "class":
+        return ClassProbability(**options)
+    return (HeadRegressor if "head" in options else AtomSetsRegressor)(**options)
 
 
 def load_regressor(store: Store, folder: str) -> AtomSetsRegressor:

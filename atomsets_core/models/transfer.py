@@ -214,7 +214,7 @@ class Beyond:
 def trust_in_candidates(
     store: Store, folder: str, held_out: str, features: FeatureStore, hashes: Sequence[str], transform: Transform
 ) -> CandidateTrust | None:
-    """How the intervals of a campaign's model fare on its candidates; None where it has none.
+    """How the intervals of a campaign's model fare on its candidates; None where it has none or it is of a class.
 
     Args:
         store: of the campaign.
@@ -224,7 +224,10 @@ def trust_in_candidates(
         hashes: (n,) structure hashes of the candidates that have features.
         transform: of the target.
     """
-    coverage = float(read_config(store, folder)["options"]["coverage"])
+    config = read_config(store, folder)
+    if "class" in config["state"]:  # a label is 0 or 1: no interval of a probability holds it
+        return None
+    coverage = float(config["options"]["coverage"])
     columns = ["structure_hash", "value", "mean", "std_scale", "upper"]
     known = store.read_table(f"{folder}/{held_out}", columns)
     value, mean, std, upper = (known[name].to_numpy().astype(np.float64) for name in columns[1:])

@@ -3,6 +3,13 @@ from .change_words import change_sentences as change_sentences
 from .change_words import markdown as markdown
 from .change_words import model_rows as model_rows
 from .change_words import models_table as models_table
+from .classes.words import CLASS_SHORT as CLASS_SHORT
+from .classes.words import class_hidden as class_hidden
+from .classes.words import class_scores as class_scores
+from .classes.words import discovery_header as discovery_header
+from .classes.words import discovery_rows as discovery_rows
+from .classes.words import discovery_sentences as discovery_sentences
+from .classes.words import probability_of as probability_of
 from .columns import artifact_rows as artifact_rows
 from .discovery import shown as shown
 from .discovery import write_discovery_report as write_discovery_report
@@ -19,8 +26,5 @@ from .joint.words import joint_sentences as joint_sentences
 from .joint.words import shortlist_cells as shortlist_cells
 from .page import write_report as write_report
 from .words import comparison_sentences as comparison_sentences
-from .words import discovery_header as discovery_header
-from .words import discovery_rows as discovery_rows
-from .words import discovery_sentences as discovery_sentences
 from .words import interval_sentences as interval_sentences
 from .words import scale_name as scale_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,8 @@ class Share:
     Attributes:
         symbol: of the element.
         n_sites: sites it has in the cell.
-        text: the share in words: a factor on a logarithmic scale, else a difference on the model's scale.
+        text: the share in words: a factor on a logarithmic scale and of the odds of a class, else a difference on the
+            model's scale.
         width: of its bar, percent of the largest on the card.
         raises: whether it raises the prediction.
     """
@@ -127,6 +129,8 @@ def shares(results: Results, about: Mapping[str, Any]) -> list[Share]:
 def _base(results: Results, value: float) -> str:
     """What the shares are counted from, such that with them it comes to the prediction."""
     scale = results.transform
+    if "class" in results.summary:
+        return f"probability {number(1.0 / (1.0 + math.exp(-value)), 2)}"
     if scale.logarithmic:
         return with_unit(number(scale.inverse(value)), results.unit)
     return with_unit(number(value), scale.of(results.unit))
@@ -134,6 +138,8 @@ def _base(results: Results, value: float) -> str:
 
 def _amount(results: Results, value: float) -> str:
     scale = results.transform
+    if "class" in results.summary:
+        return f"odds \N{MULTIPLICATION SIGN} {number(math.exp(value))}"
     if scale.logarithmic:
         return f"\N{MULTIPLICATION SIGN} {number(scale.inverse(value) / scale.inverse(0.0))}"
     return with_unit(f"{'+' if value >= 0 else ''}{number(value)}", scale.of(results.unit))

@@ -27,7 +27,8 @@ def headline(record: Mapping[str, Any]) -> str:
     ]
     known = record["confronted"]["now"]
     if known["n"]:
-        parts.append(f"{counted(known['n'], 'prediction')} met a value: {known['inside']:,} inside the interval")
+        how = "told apart by 0.5" if "class" in record else "inside the interval"
+        parts.append(f"{counted(known['n'], 'prediction')} met a value: {known['inside']:,} {how}")
     if model_changed(record):
         parts.append(f"model {short(record['model']['before'])} was replaced by {short(record['model']['folder'])}")
     return "; ".join(parts)
@@ -93,6 +94,8 @@ def confronted_findings(record: Mapping[str, Any]) -> list[str]:
     every = record["confronted"]["all"]
     if not every["n"]:
         return []
+    if "class" in record:
+        return [_confronted_classes(every)]
     scale = scale_name(record)
     said = (
         f"{counted(every['n'], 'prediction')} met a value so far: {percent(every['coverage'])} of the values lie "
@@ -108,6 +111,24 @@ def confronted_findings(record: Mapping[str, Any]) -> list[str]:
     elif every["drifted"] is None:
         said += " They are too few to judge by."
     return [said]
+
+
+def _confronted_classes(every: Mapping[str, Any]) -> str:
+    """How probabilities fared against classes that became known."""
+    said = (
+        f"{counted(every['n'], 'probability', 'probabilities')} met a class so far: 0.5 told "
+        f"{percent(every['coverage'])} apart; the log loss is {number(every['log_loss'])} (out of fold "
+        f"{number(every['log_loss_out_of_fold'])}), and the probabilities were "
+        f"{number(abs(every['bias']))} too {'high' if every['bias'] > 0 else 'low'} on average."
+    )
+    if every["drifted"]:
+        said += (
+            f" So large errors are no chance (p = {number(every['coverage_p'], 2)}): the model is surer than it may be "
+            "for what is measured now. Retrain it."
+        )
+    elif every["drifted"] is None:
+        said += " They are too few to judge by."
+    return said
 
 
 def _sentence(text: str) -> str:
@@ -145,10 +166,16 @@ def confronted_rows(record: Mapping[str, Any], most: int = SHOWN) -> list[Row]:
             number(row["predicted"]),
             f"{number(row['lower'])} to {number(row['upper'])}",
             number(row["value"]),
-            "no interval" if row["inside"] is None else "inside" if row["inside"] else "outside",
+            _judged(row["inside"], "class" in record),
         )
         for row in record["confronted"]["rows"][:most]
     ]
+
+
+def _judged(right: bool | None, of_class: bool) -> str:
+    if of_class:
+        return "yes" if right else "no"
+    return "no interval" if right is None else "inside" if right else "outside"
 
 
 def history_rows(history: Sequence[Mapping[str, Any]], most: int = RUNS) -> list[Row]:
@@ -216,13 +243,18 @@ def model_rows(registry: Registry, definition: str | None = None) -> list[Row]:
                 short(entry.folder),
                 entry.trained[:16].replace("T", " "),
                 f"{entry.n_train:,}",
-                number(entry.scores.get("mae")),
+                _error(entry.scores),
                 number(entry.scores.get("r2")),
                 percent(entry.scores.get("coverage")),
                 _came(entry.folder, events),
             )
         )
     return rows
+
+
+def _error(scores: Mapping[str, Any]) -> str:
+    """The out-of-fold error; of probabilities their log loss."""
+    return f"log loss {number(scores['log_loss'])}" if "log_loss" in scores else number(scores.get("mae"))
 
 
 def _came(folder: str, events: Sequence[Event]) -> str:

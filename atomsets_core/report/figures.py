@@ -11,6 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.stats import norm
 
+from atomsets_core.report.classes.figures import operating, probabilities, reliability
+from atomsets_core.report.classes.words import class_hidden
 from atomsets_core.report.plotting import (
     BLUE,
     FEW,
@@ -38,7 +40,8 @@ from atomsets_core.report.words import counted, material, number, percent, with_
 
 def figures(results: Results) -> list[Figure]:
     """Every figure the campaign has data for."""
-    made = [parity(results), calibration(results)]
+    of_class = "class" in results.summary
+    made = [reliability(results), operating(results)] if of_class else [parity(results), calibration(results)]
     if results.discoveries:
         made.append(discovery(results))
     if results.points is not None and results.plane is not None and len(results.points):
@@ -46,7 +49,7 @@ def figures(results: Results) -> list[Figure]:
     if results.has_hull:
         made.append(hull(results))
     if len(results.ranking):
-        made.append(distributions(results))
+        made.append((probabilities if of_class else distributions)(results))
     return made
 
 
@@ -229,12 +232,18 @@ def discovery(results: Results) -> Figure:
         )
     figure.add_vline(x=found["n_hidden"], line={"color": GREY, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="candidates looked at", range=[0, found["n_pool"]])
-    figure.update_yaxes(title="hidden best found", rangemode="tozero")
+    of_class = "class" in results.summary
+    figure.update_yaxes(title=f"hidden {'of the class' if of_class else 'best'} found", rangemode="tozero")
     figure.update_layout(hovermode="x unified")
     return Figure(
         "discovery",
         "Simulated discovery",
-        f"The {found['n_hidden']:,} best training values were hidden; the curves show how many of them are among the "
+        (
+            f"{class_hidden(results.summary)}; "
+            if of_class
+            else f"The {found['n_hidden']:,} best training values were hidden; "
+        )
+        + f"the curves show how many of them are among the "
         f"first candidates of each ranking, on average over {counted(len(runs), 'repeat')} "
         f"(band: their range). The steeper, the fewer calculations "
         f"are wasted. The R-precision is read at the dotted line.",

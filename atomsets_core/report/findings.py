@@ -145,7 +145,7 @@ def trust(results: Results) -> list[Finding]:
         _typical_error(results),
         _intervals(results),
         _beyond(results),
-        _choice(results),
+        which_model(results),
         _baselines(results),
         _shortlist(results),
         Finding("What the parent network has seen", results.summary["overlap"]),
@@ -259,7 +259,7 @@ def _beyond(results: Results) -> Finding:
     return Finding(title, text)
 
 
-def _choice(results: Results) -> Finding | None:
+def which_model(results: Results) -> Finding | None:
     """Which model and acquisition the simulated discovery chose, with the numbers it went by."""
     choice = results.summary["choice"]
     if "compared" not in choice:
@@ -271,7 +271,7 @@ def _choice(results: Results) -> Finding | None:
     ]
     text = (
         f"{choice['head']}, ranked by {find_acquisition(choice['acquisition']).words}, found "
-        f"{percent(choice['r_precision'])} of the hidden best"
+        f"{percent(choice['r_precision'])} of the hidden {'class' if 'class' in results.summary else 'best'}"
         f"{f' (at best: {listed(others)})' if others else ''}. So this campaign uses it. Of models that find as many "
         f"as the best, noise aside, the first in the order of preference is taken. Blind picking finds "
         f"{percent(choice['prevalence'])} on average and seldom more than {percent(choice['chance'])}."

@@ -7,6 +7,7 @@ from typing import Any
 
 from atomsets_core.discovery import find_acquisition
 from atomsets_core.parents import About, Reference, about_parent
+from atomsets_core.report.classes.words import class_hidden, counts_of, probability_of
 from atomsets_core.report.words import counted, listed, material, number, percent, with_unit
 from atomsets_core.transforms import find_transform
 
@@ -32,6 +33,8 @@ HEADS = {
     "sizes those of the highest marginal likelihood",
     "random forest": "a random forest of 100 trees on pooled features",
     "ridge, composition": "a ridge regression of statistics of the composition, its strength chosen by leave-one-out",
+    "logistic regression": "a ridge-penalised logistic regression of pooled features",
+    "logistic regression, composition": "a ridge-penalised logistic regression of statistics of the composition",
     "random forest, composition": "a random forest of 300 trees on statistics of the composition",
     "AtomSets + Gaussian process": "the mean of AtomSets networks and a Gaussian process of pooled features",
     "mixture": "the mean of AtomSets networks, a Gaussian process of pooled "
@@ -104,6 +107,8 @@ def filters(summary: Mapping[str, Any]) -> list[str]:
 def wanted(summary: Mapping[str, Any]) -> str:
     """The objective, e.g. "the highest K_VRH"."""
     objective, target = summary["settings"]["objective"], summary["target"]
+    if objective["goal"] == "class":
+        return f"the highest {probability_of(summary)}"
     if objective["goal"] == "target":
         return f"a {target} nearest to {with_unit(number(objective['value']), summary['unit'])}"
     if objective["goal"] == "window":
@@ -124,6 +129,7 @@ def acquisition(summary: Mapping[str, Any]) -> str:
         "target": f"minus the distance of {scale} to the wanted one",
         "window": f"minus the distance of {scale} to the window",
         "exceed": f"{scale} above the wanted value",
+        "class": f"the {probability_of(summary)}" if goal == "class" else "",
     }
     return find_acquisition(objective["acquisition"], objective["kappa"]).formula.format(
         utility=utility[goal],
@@ -140,9 +146,11 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     objective, check = settings["objective"], settings["discovery"]
     scale = find_transform(summary["transform"])
     quantity = summary["target"] + (f" in {summary['unit']}" if summary["unit"] else "")
+    of_class = objective["goal"] == "class"
+    learned = f"{summary['target']}: {counts_of(summary)}" if of_class else quantity
     rows = [
         ("Wanted", wanted(summary)),
-        ("Learned from", quantity if scale.plain else f"{quantity}, as {scale.called}"),
+        ("Learned from", learned if scale.plain else f"{quantity}, as {scale.called}"),
         ("Candidates", "; ".join(filters(summary)) or "all, without a filter"),
         ("Score", acquisition(summary)),
         (
@@ -160,8 +168,12 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             (
                 "Check",
-                f"hide the best {percent(check['quantile'])} of the training values among "
-                f"{percent(check['pool_share'])} of the others, {counted(check['seeds'], 'repeat')}",
+                (
+                    f"hide {percent(check['quantile'])} of the class, all from one part of composition space, "
+                    if of_class
+                    else f"hide the best {percent(check['quantile'])} of the training values "
+                )
+                + f"among {percent(check['pool_share'])} of the others, {counted(check['seeds'], 'repeat')}",
             )
         )
     return rows
@@ -169,6 +181,9 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _model(summary: Mapping[str, Any]) -> str:
     model, head = summary["settings"]["model"], HEADS.get(summary["choice"]["head"])
+    if "class" in summary:
+        what = head or f"{model['members']} AtomSets networks"
+        return f"{what[0].upper()}{what[1:]}, once without each of {model['folds']} parts of the training data"
     ends = f"of {model['folds']} parts of the training data; intervals for {percent(model['coverage'])} of the values"
     if head is None:
         return f"{model['members']} AtomSets networks; each leaves out one {ends}"
@@ -183,8 +198,8 @@ def _fitted(summary: Mapping[str, Any]) -> list[str]:
         f"The ensemble has {model['members']} networks with layers of {widths['phi']} units on each site, "
         f"{' and '.join(model['pooling'])} pooling, layers of {widths['rho']} units after it and {model['activation']} "
         f"activations, trained for {model['epochs']} epochs with AdamW (batch size {model['batch_size']}, learning "
-        f"rate {model['learning_rate']:g}, weight decay {model['weight_decay']:g}) on the {model['loss']} error; seed "
-        f"{model['seed']}."
+        f"rate {model['learning_rate']:g}, weight decay {model['weight_decay']:g}) on the "
+        f"{'log loss' if 'class' in summary else model['loss'] + ' error'}; seed {model['seed']}."
     )
     if head not in HEADS:
         return [networks, f"Each network leaves out one of {model['folds']} folds grouped by reduced formula."]
@@ -207,13 +222,15 @@ def paragraph(summary: Mapping[str, Any]) -> str:
         f"{made_by}, levels {', '.join(levels(summary))}, using "
         f"atomsets-screening {summary['versions'].get('atomsets-screening', '')}.",
         f"The models were trained on {training['learned_from']:,} values of {scale} from "
-        f"{source_name(summary, 'training')}.",
+        f"{source_name(summary, 'training')}{f', {counts_of(summary)}' if 'class' in summary else ''}.",
         f"The candidates came from {source_name(summary, 'candidates')}; {candidates['ranked']:,} of "
         f"{candidates['pulled']:,} were ranked"
         + (f" after {candidates['filtered']:,} were filtered out (kept: {'; '.join(conditions)})" if conditions else "")
         + f"; {candidates['failed']:,} could not be read or featurised.",
         *_fitted(summary),
-        f"Intervals are "
+        _of_probabilities(summary)
+        if "class" in summary
+        else f"Intervals are "
         f"conformal, from the out-of-fold residuals scaled by the spread of the ensemble, for "
         f"{percent(model['coverage'])} coverage "
         f"({percent(scores['coverage_out_of_fold'], 1)} out of fold). The out-of-fold mean absolute error is "
@@ -226,10 +243,28 @@ def paragraph(summary: Mapping[str, Any]) -> str:
     return " ".join(part for part in text if part)
 
 
+def _of_probabilities(summary: Mapping[str, Any]) -> str:
+    model, scores = summary["settings"]["model"], summary["model"]
+    return (
+        "Probabilities are calibrated on the log odds of rows that were left out (temperature and bias), and go to the "
+        "share of the class far from the training data; intervals are those of beta distributions with the deviation "
+        f"of a delete-a-group jackknife over the folds, for {percent(model['coverage'])}. Out of fold the ROC-AUC is "
+        f"{number(scores['roc_auc'])}, the balanced accuracy at 0.5 {percent(scores['balanced_accuracy'], 1)} and the "
+        f"Brier score {number(scores['brier'])}."
+    )
+
+
 def _check(summary: Mapping[str, Any]) -> str:
     found = summary["discovery"]
     if not found:
         return ""
+    if "class" in summary:
+        own, *others = found["heads"]
+        rivals = [f"{number(head['r_precision'])} for {head['head']}" for head in others if head["head"] != "oracle"]
+        return (
+            f"In a simulated discovery with {class_hidden(summary)}, the R-precision was {number(own['r_precision'])} "
+            f"on average, against {listed(rivals)}."
+        )
     own, *others = found["heads"]
     end = "highest" if summary["settings"]["objective"]["goal"] == "maximize" else "lowest"
     rivals = [f"{number(head['r_precision'])} for {head['head']}" for head in others if head["head"] != "oracle"]

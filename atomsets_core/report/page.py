@@ -14,6 +14,8 @@ from atomsets_core.campaigns import REPORT
 from atomsets_core.report import columns, findings, methods, periodic, words
 from atomsets_core.report.candidate_cards import cards
 from atomsets_core.report.changes import changes as changes_of
+from atomsets_core.report.classes import findings as class_findings
+from atomsets_core.report.classes import words as class_words
 from atomsets_core.report.downloads import downloads
 from atomsets_core.report.figures import figures
 from atomsets_core.report.markup import citation, formula, material
@@ -21,9 +23,6 @@ from atomsets_core.report.results import Results, read_results
 from atomsets_core.report.words import (
     NONE,
     comparison_sentences,
-    discovery_header,
-    discovery_rows,
-    discovery_sentences,
     minus,
     number,
     percent,
@@ -55,6 +54,20 @@ DISCOVERY_COLUMNS = (
     ("Spearman outside", "Rank correlation within the hidden best: 1 puts them in the right order, 0 in any."),
     ("intervals hold outside", "Share of the hidden best inside the intervals as trained, before they are made to fit "
      "the candidates; beside it how wide these are, as a median."),
+)  # fmt: skip
+
+CLASS_COLUMNS = (
+    ("model", "The first is the one this campaign uses. AtomSets is the model as described; logistic regression sees "
+     "the same features, pooled, or the formula alone, as the random forest does; the mixture averages the log odds of "
+     "AtomSets and both logistic regressions; random draws blindly; the oracle knows the answer."),
+    ("R-precision", "Share of the hidden members of the class among the first k picks, k being how many were hidden; "
+     "mean and standard error over the repeats."),
+    ("enrichment", "How many times more of them are among these k picks than blind picking finds on average."),
+    ("ROC-AUC", "How often a hidden member of the class has a higher probability than one that is not of it."),
+    ("Brier score", "Mean squared error of the probabilities of the pool."),
+    ("log loss", "Mean of minus the logarithm of the probability of what was true."),
+    ("calibration error", "Mean difference between probabilities and what was true, over bins of the pool, which holds "
+     "more of the class or less than the training data."),
 )  # fmt: skip
 
 
@@ -102,17 +115,21 @@ def _content(results: Results) -> dict[str, Any]:
     """What the template shows."""
     summary, shortlist = results.summary, results.shortlist
     inside, candidates = findings.best_inside(results), cards(results)
+    of_class = "class" in summary
+    said = class_findings if of_class else findings
     return {
         "summary": summary,
         "finished": date_text(summary["finished"]),
-        "unit": results.unit,
+        "unit": "" if of_class else results.unit,
+        "lead": f"{class_words.probability_of(summary)} " if of_class else "",
+        "known": (lambda value: class_words.known_class(summary, value)) if of_class else number,
         "goal": results.goal,
         "scale": scale_name(summary),
         "word": {dataset: words.material(summary, dataset) for dataset in ("training", "candidates")},
         "transform": results.transform,
-        "question": findings.question(results),
-        "tiles": findings.tiles(results),
-        "trust": findings.trust(results),
+        "question": said.question(results),
+        "tiles": said.tiles(results),
+        "trust": said.trust(results),
         "asked": methods.asked(summary),
         "sources": {name: (methods.source_name(summary, name), about) for name, about in summary["sources"].items()},
         "shortlist": columns.page_table(
@@ -146,10 +163,11 @@ def _discovery(results: Results) -> dict[str, Any] | None:
         return None
     found = summary["discovery"]
     return {
-        "header": discovery_header(summary),
-        "rows": discovery_rows(summary),
-        "columns": DISCOVERY_COLUMNS,
-        "sentences": discovery_sentences(summary),
+        "header": class_words.discovery_header(summary),
+        "rows": class_words.discovery_rows(summary),
+        "columns": CLASS_COLUMNS if "class" in summary else DISCOVERY_COLUMNS,
+        "hidden": class_words.class_hidden(summary) if "class" in summary else "",
+        "sentences": class_words.discovery_sentences(summary),
         "n_hidden": found["n_hidden"],
         "n_pool": found["n_pool"],
         "n_train": f"{min(found['n_train']):,} to {max(found['n_train']):,}",

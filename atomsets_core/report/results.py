@@ -93,7 +93,7 @@ class Results:
     def utility(self) -> FloatArray:
         """(n_ranked,) how well the prediction alone meets the objective, higher is better."""
         predicted = self.ranking["predicted"].to_numpy(dtype=np.float64)
-        if self.goal in ("maximize", "exceed"):
+        if self.goal in ("maximize", "exceed", "class"):
             return predicted
         if self.goal == "minimize":
             return -predicted

@@ -78,12 +78,14 @@ def comparison_sentences(summary: Mapping[str, Any]) -> list[str]:
         if lost["used"]:
             so = "so it is used here"
         elif summary["settings"]["discovery"]["choose"]:
-            so = f"a lead within the noise of {summary['discovery']['n_hidden']:,} hidden values, so {used} is used"
+            hidden = summary["discovery"]["n_hidden"] * len(summary["discovery"].get("what", [None]))
+            so = f"a lead within the noise of {hidden:,} hidden values, so {used} is used"
         else:
             so = f"but the campaign leaves no choice: {used} is used"
         found.append(
             f"AtomSets lost to {lost['to']} where the answer is known: it found {percent(lost['own'])} of the hidden "
-            f"best, {lost['to']} {percent(lost['r_precision'])}, {100 * lost['by']:.1f} points more; {so}."
+            f"{'class' if 'class' in summary else 'best'}, {lost['to']} {percent(lost['r_precision'])}, "
+            f"{100 * lost['by']:.1f} points more; {so}."
         )
     left_out = (summary["discovery"] or {}).get("left_out")
     if left_out:
@@ -134,8 +136,8 @@ def interval_sentences(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """Column names for `discovery_rows`, with the unit of the errors."""
+def number_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Column names for `number_rows`, with the unit of the errors."""
     from atomsets_core.discovery import COVERAGE  # numbers become words in commands that start without torch
 
     scale = scale_name(summary)
@@ -152,7 +154,7 @@ def discovery_header(summary: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def discovery_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def number_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The discovery table as text: head, R-precision, enrichment, errors, rank correlation, intervals."""
     rows: list[tuple[str, ...]] = []
     for row in summary["discovery"]["heads"]:
@@ -175,7 +177,7 @@ def discovery_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def discovery_sentences(summary: Mapping[str, Any]) -> list[str]:
+def number_sentences(summary: Mapping[str, Any]) -> list[str]:
     """What the intervals of the model that is used were worth in simulated discovery; none where it wasn't measured.
 
     They are its intervals as trained. What the ranking gives is wider, see `interval_sentences`.

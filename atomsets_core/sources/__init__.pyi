@@ -6,6 +6,11 @@ from .base import Watcher as Watcher
 from .catalogue import Catalogue as Catalogue
 from .catalogue import Lines as Lines
 from .catalogue import read as read
+from .class_labels import CLASS_RULES as CLASS_RULES
+from .class_labels import check_both as check_both
+from .class_labels import class_labels as class_labels
+from .class_labels import class_name as class_name
+from .class_labels import settle_classes as settle_classes
 from .classes import usable_classes as usable_classes
 from .columns import RULES as RULES
 from .columns import find_column as find_column

@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 
 from atomsets_core.campaigns import FEATURES, property_folder
-from atomsets_core.discovery import LINEAR, OWN, Design, Rows, answer, campaign_heads
+from atomsets_core.discovery import LINEAR, OWN, Rows, answer, campaign_heads, design_of
 from atomsets_core.features import FeatureStore
 from atomsets_core.jobs import COMPUTED, FAILED, agreed_kinds, agreed_units, kind_of, none_left
 from atomsets_core.models import regressor_of
@@ -34,6 +34,7 @@ from atomsets_core.sources import (
     Pulled,
     SourceError,
     already_seen,
+    class_labels,
     deduplicate,
     filter_reasons,
     find_column,
@@ -181,7 +182,7 @@ def estimate(
     at_once = min(workers, cores) if campaign.cluster.kind == "local" else workers
     cost = measure(campaign, training, values, candidates, features.levels, labelled or PIECE)
     seeds = 0 if campaign.objective.goal in ("target", "window") else campaign.discovery.seeds
-    heads = len({OWN, LINEAR}.intersection(campaign.discovery.heads))
+    heads = len({OWN, LINEAR}.intersection(campaign.heads))
     learning = max((cost.training + seeds * cost.discovery) / at_once, cost.training, cost.discovery if seeds else 0.0)
     featurize = None if missing is None else missing / cost.rate / at_once
     seconds = None
@@ -216,6 +217,8 @@ def _kinds(training: Shown | None, candidates: Shown | None) -> list[str]:
 
 
 def _units(campaign: Campaign, training: Shown | None, candidates: Shown | None) -> list[str]:
+    if campaign.wanted is not None:
+        return []
     labelled = training.pulled.provenance if training else {}
     offered = candidates.pulled.provenance if candidates else {}
     return agreed_units(labelled, offered, campaign.training.target, campaign.training.unit)
@@ -227,7 +230,14 @@ def check_labels(campaign: Campaign, training: Shown, candidates: Shown | None) 
     Raises:
         SourceError: what a run says of the target and its unit.
     """
-    section = campaign.training
+    section, wanted = campaign.training, campaign.wanted
+    if wanted is not None:
+        try:
+            return class_labels(training.pulled, section.target, wanted).values
+        except SourceError:
+            if training.whole:
+                raise
+            return np.full(len(training.pulled.structures), np.nan)
     _units(campaign, training, candidates)
     _kinds(training, candidates)
     values = label_values(training.pulled, section.target)
@@ -302,10 +312,16 @@ def measure(
     if training is None or values is None or not np.isfinite(values).any():
         known = pull("embedded:elastic")
         values, source = generator.lognormal(size=len(known.structures)), known.structures
+        if campaign.wanted is not None:
+            values = (values > 1.0).astype(np.float64)
     else:
         source = training.pulled.structures
     labelled = np.flatnonzero(np.isfinite(values))
-    chosen = np.sort(generator.permutation(labelled)[:PIECE])
+    if campaign.wanted is None:
+        chosen = np.sort(generator.permutation(labelled)[:PIECE])
+    else:  # of a rare class none might be among so few
+        kinds = [generator.permutation(labelled[values[labelled] == kind])[: PIECE // 2] for kind in (0.0, 1.0)]
+        chosen = np.sort(np.concatenate(kinds))
     parent = load_parent(campaign.features.parent)
     with _one_thread():
         parent.featurize(source.take(chosen[:8]), levels)  # compiles, loads
@@ -322,10 +338,7 @@ def measure(
             rate = (n_offered + rows) / (n_offered / slower + rows / rate)
         of_name = dict(zip(source.material_id, values, strict=True))
         labels = np.array([of_name[name] for name in found.material_id])
-        options = {
-            **campaign.model.model_dump(), "features": campaign.features.spec, "transform": campaign.training.transform
-        }  # fmt: skip
-        return _learning(campaign, options, found, labels, rows, rate)
+        return _learning(campaign, campaign.parameters, found, labels, rows, rate)
 
 
 def _learning(
@@ -347,8 +360,9 @@ def _learning(
     wanted, asked = campaign.discovery, campaign.objective.goal
     if not wanted.seeds or asked in ("target", "window"):
         return Cost(rate, network, 0.0, predict)
-    design = Design("minimize" if asked == "minimize" else "maximize", wanted.quantile, wanted.pool_share)
-    heads = campaign_heads({**options, "epochs": 1}, wanted.heads)
+    goal = asked if asked in ("minimize", "class") else "maximize"
+    design = design_of({"goal": goal, "quantile": wanted.quantile, "pool_share": wanted.pool_share})
+    heads = campaign_heads({**options, "epochs": 1}, campaign.heads)
     target, seen = transform_target(labels, campaign.training.transform), Rows(found)
     spent = 0.0
     try:

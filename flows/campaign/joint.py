@@ -15,12 +15,12 @@ from atomsets_core.discovery import AXES, COMBINATIONS, LIMITS, Goal
 from atomsets_flows.campaign.base import Section
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
+from atomsets_flows.campaign.model import Model
 from atomsets_flows.campaign.sections import (
     Campaign,
     Candidates,
     Discovery,
     FeatureOptions,
-    Model,
     Objective,
     Standing,
     Training,
@@ -52,10 +52,12 @@ class Wanted(Section):
         description="Name of a property, or of a column of the candidates; also density, n_atoms, n_elements."
     )
     goal: Literal[(*AXES, *LIMITS)] = Field(  # type: ignore[valid-type]
-        description="maximize, minimize, target (near a value): more is better. exceed, below, window: met or not, "
-        "with a probability."
+        description="maximize, minimize, target (near a value): more is better. exceed, below, window, class (be of "
+        "one): met or not, with a probability."
     )
-    value: float | None = Field(None, description="For target, exceed and below, in the unit of the property.")
+    value: float | bool | str | None = Field(
+        None, description="For target, exceed and below, in the unit of the property; for class, the class."
+    )
     low: float | None = Field(None, description="Lower end, for the goal window, in the unit of the property.")
     high: float | None = Field(None, description="Upper end, for the goal window, in the unit of the property.")
     weight: Annotated[float, Field(gt=0)] = Field(1.0, description="Where properties are added up, see combine.")
@@ -65,8 +67,10 @@ class Wanted(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Wanted:
-        if (self.goal in ("target", "exceed", "below")) != (self.value is not None):
-            raise ValueError("value goes with the goals target, exceed and below, and these need it")
+        if (self.goal in ("target", "exceed", "below", "class")) != (self.value is not None):
+            raise ValueError("value goes with the goals target, exceed, below and class, and these need it")
+        if self.goal != "class" and isinstance(self.value, bool | str):
+            raise ValueError(f"{self.value!r} is no number, which the goal {self.goal} needs")
         if self.goal == "window" and (self.low is None or self.high is None or self.low >= self.high):
             raise ValueError("the goal window needs low and high, low the smaller")
         if self.goal != "window" and (self.low is not None or self.high is not None):
@@ -82,13 +86,14 @@ class Wanted(Section):
 
     def as_goal(self) -> Goal:
         """The same for `atomsets_core.discovery`."""
-        return Goal(self.property, self.goal, self.value, self.low, self.high, self.weight, self.at_least)
+        value = None if self.goal == "class" or self.value is None else float(self.value)
+        return Goal(self.property, self.goal, value, self.low, self.high, self.weight, self.at_least)
 
     def as_objective(self) -> dict[str, Any]:
         """Options of the objective of the property's own campaign: its direction, and its end where it has one."""
         if self.goal == "window":
             return {"goal": "window", "low": self.low, "high": self.high}
-        if self.goal in ("target", "exceed"):
+        if self.goal in ("target", "exceed", "class"):
             return {"goal": self.goal, "value": self.value}
         return {"goal": "minimize" if self.goal in ("minimize", "below") else "maximize"}
 
@@ -150,6 +155,13 @@ class JointCampaign(Section):
             if twice := [name for name, n in asked.items() if n > 1]:
                 kind = "limits (a window has two ends)" if limit else "directions"
                 raise ValueError(f"{twice[0]} has two {kind}: one objective of that kind for each property")
+        tasks = {one.name: one.training.task for one in self.properties}
+        for one in self.objectives:
+            if (tasks.get(one.property, "number") == "class") != (one.goal == "class"):
+                raise ValueError(
+                    f"{one.property}: the goal class, with value = the wanted class, goes with a property of "
+                    f"training.task = 'class', and that with no other goal"
+                )
         unused = [name for name in names if name not in {one.property for one in self.objectives}]
         if unused:
             raise ValueError(f"no objective names the property {unused[0]}: say what is wanted of it, or leave it out")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from atomsets_core.discovery import ACQUISITIONS, KINDS, PREFERRED, UCB, takers
-from atomsets_core.models import ACTIVATIONS, POOLINGS
+from atomsets_core.discovery import ACQUISITIONS, CLASS_KINDS, KINDS, PREFERRED, UCB, takers
 from atomsets_core.parents import element_levels, is_parent, load_parent, parent_names, split_levels
 from atomsets_core.sources import (
     AS_THEY_COME,
@@ -26,8 +25,19 @@ from atomsets_core.sources import (
 from atomsets_core.structures import COMPOSITIONS
 from atomsets_core.transforms import NONE, TRANSFORMS, purposes
 from atomsets_flows.campaign.base import Range, Section
+from atomsets_flows.campaign.classes import (
+    HEADS,
+    PROBABILITY,
+    heads_of,
+    number_of,
+    refuse_acquisition,
+    refuse_mixture,
+    refuse_scale,
+    with_goal,
+)
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
+from atomsets_flows.campaign.model import Model
 
 DEFAULT, EMBEDDED = "incompressible", ("incompressible", "formulas")
 """The campaign that runs without a file, and all that come with the package."""
@@ -138,12 +148,21 @@ class Training(Tables):
     )
     id_column: str = Field("material_id", description=ID_COLUMN)
     target: str = Field(description="Column of the values.")
+    task: Literal["number", "class"] = Field(
+        "number", description="What the values are; of classes the probability of objective.value is predicted."
+    )
     unit: str = Field("", description="Unit of the values, shown wherever they are.")
     transform: Literal[tuple(TRANSFORMS)] = Field(NONE.name, description=f"{purposes()}.")  # type: ignore[valid-type]
     repeats: Literal[RULES] = Field(  # type: ignore[valid-type]
         RULES[0], description="What is learned of labels of one structure that differ."
     )
     take: Literal[AS_THEY_COME, COMPOSITIONS] = TAKE  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _class_fits(self) -> Training:
+        if self.task == "class":
+            refuse_scale(self.unit, self.transform, self.repeats)
+        return self
 
     @model_validator(mode="after")
     def _query_fits(self) -> Training:
@@ -162,7 +181,7 @@ class Training(Tables):
     def asked(self) -> dict[str, Any]:
         """The section as JSON; what was added to it later counts only where it is used."""
         fields = type(self).model_fields
-        added = (*Tables.model_fields, "repeats", "take")
+        added = (*Tables.model_fields, "repeats", "take", "task")
         unused = {name for name in added if getattr(self, name) == fields[name].default}
         return self.model_dump(mode="json", exclude=unused)
 
@@ -250,12 +269,14 @@ class Candidates(Tables):
 class Objective(Section):
     """What is wanted, and how candidates are scored."""
 
-    goal: Literal["maximize", "minimize", "target", "window", "exceed"] = Field(
+    goal: Literal["maximize", "minimize", "target", "window", "exceed", "class"] = Field(
         "maximize",
         description="What to do with the property; target: near a value; window: between two; exceed: above a value, "
-        "how far doesn't matter.",
+        "how far doesn't matter; class: be of one, the only goal of classes.",
     )
-    value: float | None = Field(None, description="For the goals target and exceed, in the unit of the property.")
+    value: float | bool | str | None = Field(
+        None, description="For the goals target and exceed, in the unit of the property; for the goal class, the class."
+    )
     low: float | None = Field(None, description="Lower end, for the goal window, in the unit of the property.")
     high: float | None = Field(None, description="Upper end, for the goal window, in the unit of the property.")
     acquisition: Literal[("auto", *KINDS)] = Field(  # type: ignore[valid-type]
@@ -275,6 +296,17 @@ class Objective(Section):
         "counts.",
     )
 
+    @field_validator("value")
+    @classmethod
+    def _number_or_class(cls, value: float | bool | str | None, info: ValidationInfo) -> float | bool | str | None:
+        found: float | bool | str | None = number_of(info.data.get("goal", ""), value)
+        return found
+
+    @property
+    def number(self) -> float | None:
+        """The value of the goals target and exceed; None for others."""
+        return None if self.goal == "class" or self.value is None else float(self.value)
+
     @property
     def window(self) -> tuple[float, float] | None:
         """Both ends of the goal window."""
@@ -282,8 +314,9 @@ class Objective(Section):
 
     @model_validator(mode="after")
     def _target_has_value(self) -> Objective:
-        if (self.goal in ("target", "exceed")) != (self.value is not None):
-            raise ValueError("value goes with the goals target and exceed, and these need it")
+        if (self.goal in ("target", "exceed", "class")) != (self.value is not None):
+            raise ValueError("value goes with the goals target, exceed and class, and these need it")
+        refuse_acquisition(self.goal, self.acquisition)
         if self.goal == "window" and (self.low is None or self.high is None or self.low >= self.high):
             raise ValueError("the goal window needs low and high, low the smaller")
         if self.goal != "window" and (self.low is not None or self.high is not None):
@@ -371,49 +404,6 @@ class FeatureOptions(Section):
             raise SourceError(f"features: {error}") from error
 
 
-class Model(Section):
-    """The ensemble of AtomSets networks."""
-
-    members: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Networks in the ensemble.")
-    folds: Annotated[int, Field(ge=2, le=20)] = Field(
-        5, description="Parts of the training data; each member leaves one out, which calibrates the intervals."
-    )
-    phi: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers on each site.")
-    rho: list[Annotated[int, Field(ge=1)]] = Field([128], description="Widths of the layers after pooling.")
-    pooling: list[Literal[POOLINGS]] = Field(["mean"], description="How sites are joined; several are concatenated.")  # type: ignore[valid-type]
-    alpha: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="Exponent of the site weights in mean and std; matters where sites have weights (occupancies)."
-    )
-    set2set_steps: Annotated[int, Field(ge=1)] = Field(3, description="Attention steps of the pooling set2set.")
-    set2set_hidden: Annotated[int, Field(ge=1)] = Field(16, description="Units of the pooling set2set.")
-    heads: Annotated[int, Field(ge=1)] = Field(4, description="Heads of the pooling attention.")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of the hidden units left out at random in training."
-    )
-    activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="Of every hidden layer.")  # type: ignore[valid-type]
-    epochs: Annotated[int, Field(ge=1)] = Field(60, description="Passes over the training data.")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="Structures a step; auto is 64, and more above 2,048 rows."
-    )
-    learning_rate: Annotated[float, Field(gt=0)] = Field(3e-3, description="At the top of the schedule.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Decoupled (AdamW).")
-    patience: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Epochs without improvement on a tenth of the rows, held back for it, before training stops."
-    )
-    mixed_precision: bool = Field(False, description="Products in bfloat16, for GPUs.")
-    loss: Literal["absolute", "squared"] = Field("absolute", description="On the standardised target.")
-    coverage: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.9, description="Share of values inside the intervals.")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of folds, initial weights and order.")
-
-    @model_validator(mode="after")
-    def _enough_members(self) -> Model:
-        if self.members < self.folds:
-            raise ValueError(
-                f"members = {self.members} is less than folds = {self.folds}: each fold needs one at least"
-            )
-        return self
-
-
 class Discovery(Section):
     """The check that hides the best training values and looks whether the model finds them."""
 
@@ -425,10 +415,10 @@ class Discovery(Section):
     choose: bool = Field(
         True, description="Let the check decide which of the heads is used; false: the first of them, as described."
     )
-    heads: list[Literal[PREFERRED]] = Field(  # type: ignore[valid-type]
+    heads: list[Literal[HEADS]] = Field(  # type: ignore[valid-type]
         list(PREFERRED),
         description="Models that are compared and may be used. The first is tried whatever it takes, and used where "
-        "nothing is compared.",
+        "nothing is compared. Of classes, those for them: all without.",
     )
     minutes: Annotated[float, Field(gt=0)] = Field(
         60.0,
@@ -476,7 +466,7 @@ class Campaign(Section):
             refuse_keys(raw, "campaign")
         except KeyGivenError as error:
             raise ValueError(str(error)) from None
-        return raw
+        return with_goal(raw)
 
     @property
     def of_formulas(self) -> bool:
@@ -494,3 +484,40 @@ class Campaign(Section):
         """
         features = self.features.settled(self.of_formulas)
         return self if features == self.features else self.model_copy(update={"features": features})
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Campaign:
+        refuse_mixture(self.training.task, self.objective.goal, self.heads)
+        return self
+
+    @property
+    def heads(self) -> list[str]:
+        """The heads that are compared, the preferred first: those named, of classes all of theirs where none are."""
+        named = self.discovery.heads
+        return list(heads_of(self.training.task)) if named == list(PREFERRED) else list(named)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Acquisitions that may be used, the preferred first."""
+        asked = self.objective.acquisition
+        if asked != "auto":
+            return (asked,)
+        return CLASS_KINDS if self.training.task == "class" else KINDS
+
+    @property
+    def wanted(self) -> bool | float | str | None:
+        """The class that is wanted; None where labels are numbers."""
+        return self.objective.value if self.objective.goal == "class" else None
+
+    @property
+    def unit(self) -> str:
+        """The unit of what is predicted."""
+        return PROBABILITY if self.training.task == "class" else self.training.unit
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of the model as the campaign describes it, see `models.regressor_of`."""
+        found = {
+            **self.model.model_dump(), "features": self.features.spec, "transform": self.training.transform
+        }  # fmt: skip
+        return found if self.training.task == "number" else {**found, "task": self.training.task}

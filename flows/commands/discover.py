@@ -83,7 +83,9 @@ def read(campaign: Path | None, target: str | None, changes: dict[str, Any], ove
     if campaign is not None:
         described = read_campaign(campaign)
         if described.objective.goal not in ("maximize", "minimize"):
-            raise CampaignError(f"{campaign}: a simulated discovery needs the goal maximize or minimize")
+            of_class = described.wanted is not None
+            instead = "; that of a class is part of `atomsets screen`" if of_class else ""
+            raise CampaignError(f"{campaign}: a simulated discovery needs the goal maximize or minimize{instead}")
         training = described.training
         raw |= {"name": described.name, "source": training.source, "labels": training.labels}
         raw |= {"id_column": training.id_column, "targets": [training.target], "unit": training.unit}

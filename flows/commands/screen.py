@@ -144,15 +144,24 @@ def show(summary: dict[str, Any], target: str) -> None:
         show_together(summary, target)
         return
     from atomsets_core.campaigns import RANKING_CSV, REPORT
-    from atomsets_core.report import NO_BETTER, discovery_rows, discovery_sentences, scale_name
+    from atomsets_core.report import (
+        CLASS_SHORT,
+        NO_BETTER,
+        class_hidden,
+        discovery_rows,
+        discovery_sentences,
+        scale_name,
+    )
     from atomsets_flows.runs import headlines
 
     for line in headlines(summary):
         console.print(escape(line), highlight=False, soft_wrap=True)
     if summary["discovery"]:
-        found = summary["discovery"]
+        found, of_class = summary["discovery"], "class" in summary
         console.print(
-            f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
+            f"simulated discovery: {class_hidden(summary)}"
+            if of_class
+            else f"simulated discovery: the {found['n_hidden']} best values hidden in a pool of {found['n_pool']}, "
             f"mean of {len(found['files'])} seeds; errors in {escape(scale_name(summary))}, out of and in the training "
             "range",
             highlight=False,
@@ -160,7 +169,8 @@ def show(summary: dict[str, Any], target: str) -> None:
         )
         # Short enough for a terminal of 80 columns; the report has them in full.
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for name in ("model", "R-prec.", "enrich.", "MAE out", "MAE in", "bias out", "Spearman"):
+        numbers = ("model", "R-prec.", "enrich.", "MAE out", "MAE in", "bias out", "Spearman")
+        for name in CLASS_SHORT if of_class else numbers:
             table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
         for row in discovery_rows(summary):
             table.add_row(row[0], row[1].partition(" ")[0], *row[2:7])

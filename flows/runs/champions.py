@@ -34,12 +34,13 @@ from atomsets_core.campaigns import (
 )
 from atomsets_core.campaigns import on_discovery as judge_discovery
 from atomsets_core.models import CONFIG, FORMAT_VERSION, RECIPE_VERSION, read_config
+from atomsets_core.sources import class_name
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.storage import sound as sealed_sound
 from atomsets_flows.campaign import Campaign
 from atomsets_flows.runs.learning import Learning
 from atomsets_flows.runs.progress import note
-from atomsets_flows.runs.summary import model_scores
+from atomsets_flows.runs.summary import scores_of
 from atomsets_tasks import duel_on_folds, simulate_champion
 
 AGAINST = "\n## Against the champion\n"
@@ -72,7 +73,8 @@ def definition(campaign: Campaign, parent_digest: str) -> str:
         {**training.asked(), "query": None if query is None else query.asked()},
         campaign.model.model_dump(mode="json"),
         campaign.discovery.model_dump(mode="json"),
-        {"goal": objective.goal, "acquisition": objective.acquisition, "kappa": objective.kappa},
+        {"goal": objective.goal, "acquisition": objective.acquisition, "kappa": objective.kappa}
+        | ({} if campaign.wanted is None else {"value": class_name(campaign.wanted)}),
     )
 
 
@@ -222,7 +224,7 @@ class Champions:
             choice=dict(choice),
             discoveries=list(learning.discoveries),
             scores={
-                **model_scores(table, self.campaign.training.transform),
+                **scores_of(self.campaign, table),
                 "coverage": config["state"]["coverage"][0],
             },
         )

@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 
 from atomsets_core.campaigns import OUT_OF_FOLD
+from atomsets_core.models import reliability
+from atomsets_core.report import probability_of
 from atomsets_core.storage import Store
 from atomsets_core.transforms import find_transform
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 64, 18, 14, 44
 BLUE, GREY, INK = "#2563eb", "#9ca3af", "#111827"
+POINT = 9
+"""Width of the points of a reliability figure."""
 POINTS = 1500
 """Drawn at most of the out-of-fold predictions, evenly spread over the rows."""
 
@@ -24,7 +28,9 @@ POINTS = 1500
 def of_run(store: Store, summary: Mapping[str, Any], chosen: pd.DataFrame) -> list[str]:
     """Markdown of the figures of a run: the shortlist with its intervals, and predicted against known values."""
     logarithmic = find_transform(summary["transform"]).logarithmic
+    of_class = "class" in summary
     name = f"{summary['target']}, {summary['unit']}" if summary["unit"] else summary["target"]
+    name = probability_of(summary) if of_class else name
     # Where there is no interval, its ends are the prediction.
     shown = chosen.head(25)
     ends = {end: shown[end].fillna(shown["predicted"]) for end in ("lower", "upper")}
@@ -33,11 +39,28 @@ def of_run(store: Store, summary: Mapping[str, Any], chosen: pd.DataFrame) -> li
     figures = []
     if rows:
         best = summary["model"]["value_min" if summary["settings"]["objective"]["goal"] == "minimize" else "value_max"]
-        figures.append(picture(shortlist(rows, name, logarithmic, best), "shortlist with intervals"))
+        dashed = "the best that was learned from"
+        if of_class:
+            best, dashed = summary["model"]["share"], "the share of the training data"
+        figures.append(picture(shortlist(rows, name, logarithmic, best, dashed), "shortlist with intervals"))
+    if of_class:
+        bins = reliability(known["value"].to_numpy(np.float64), known["predicted"].to_numpy(np.float64))
+        drawn_bins = (np.array(bins["said"]), np.array(bins["found"]))
+        axes = (f"{name}, out of fold", "share that is of it")
+        return [*figures, picture(parity(*drawn_bins, *axes, logarithmic, POINT), "reliability")]
     step = max(1, math.ceil(len(known) / POINTS))
     drawn = known.iloc[::step]
     figures.append(
-        picture(parity(drawn["value"].to_numpy(), drawn["predicted"].to_numpy(), name, logarithmic), "out-of-fold")
+        picture(
+            parity(
+                drawn["value"].to_numpy(),
+                drawn["predicted"].to_numpy(),
+                f"{name}: known",
+                "predicted out of fold",
+                logarithmic,
+            ),
+            "out-of-fold",
+        )
     )
     return figures
 
@@ -47,12 +70,18 @@ def picture(svg: str, alternative: str) -> str:
     return f"![{alternative}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
-def shortlist(rows: Sequence[Mapping[str, Any]], name: str, logarithmic: bool, best: float) -> str:
-    """One line for each candidate, best first: prediction and interval; the best value learned from is dashed."""
+def shortlist(
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    logarithmic: bool,
+    best: float,
+    dashed: str = "the best that was learned from",
+) -> str:
+    """One line for each candidate, best first: prediction and interval; what they are compared with is dashed."""
     height = TOP + BOTTOM + 18 * len(rows)
     ends = [float(row[key]) for row in rows for key in ("lower", "upper")]
     axis = _Axis([*ends, best], logarithmic, LEFT + 40, WIDTH - RIGHT)
-    parts = [axis.below(height - BOTTOM, TOP, f"{name}; dashed: the best that was learned from")]
+    parts = [axis.below(height - BOTTOM, TOP, f"{name}; dashed: {dashed}")]
     x = axis(best)
     parts.append(f'<path d="M{x:.1f} {TOP}V{height - BOTTOM}" stroke="{INK}" stroke-dasharray="4 3"/>')
     for place, row in enumerate(rows):
@@ -64,8 +93,8 @@ def shortlist(rows: Sequence[Mapping[str, Any]], name: str, logarithmic: bool, b
     return _svg(height, parts)
 
 
-def parity(truth: np.ndarray, predicted: np.ndarray, name: str, logarithmic: bool) -> str:
-    """A point for each value learned from: as it is, and as it was predicted by models that hadn't seen it."""
+def parity(truth: np.ndarray, predicted: np.ndarray, along: str, upward: str, logarithmic: bool, width: int = 4) -> str:
+    """A point for each value: as it is, and as it was predicted by models that hadn't seen it; named on the axes."""
     height = 420
     finite = np.isfinite(truth) & np.isfinite(predicted)
     truth, predicted = truth[finite], predicted[finite]
@@ -76,10 +105,10 @@ def parity(truth: np.ndarray, predicted: np.ndarray, name: str, logarithmic: boo
     return _svg(
         height,
         [
-            across.below(height - BOTTOM, TOP, f"{name}: known"),
-            up.beside(LEFT, right, "predicted out of fold"),
+            across.below(height - BOTTOM, TOP, along),
+            up.beside(LEFT, right, upward),
             f'<path d="M{LEFT} {height - BOTTOM}L{right} {TOP}" stroke="{GREY}" stroke-dasharray="4 3"/>',
-            f'<path d="{points}" stroke="{BLUE}" stroke-width="4" stroke-linecap="round" opacity=".4"/>',
+            f'<path d="{points}" stroke="{BLUE}" stroke-width="{width}" stroke-linecap="round" opacity=".4"/>',
         ],
         right + RIGHT,
     )

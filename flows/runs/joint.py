@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -95,6 +95,8 @@ class PropertyRun(CampaignRun):
         offered: the candidates.
     """
 
+    spares_known: ClassVar[bool] = True
+
     name: str = ""
     shared: Store | None = None
     offered: PulledFile | None = None
@@ -127,7 +129,7 @@ class PropertyRun(CampaignRun):
                 "reason": pa.array(seen["reason"], pa.string()),
             }
         )
-        self.store.write_table(KNOWN, with_units(table, {"value": self.campaign.training.unit}))
+        self.store.write_table(KNOWN, with_units(table, {"value": self.campaign.unit}))
         seal(self.store, KNOWN)
         return chosen
 
@@ -248,7 +250,7 @@ class JointRun:
             run.screen()
         self.done[name] = dict(run.done)
         self.failures += [f"{name}: {failure}" for failure in run.failures]
-        return Part(name, store, asked.training.unit, asked.training.transform)
+        return Part(name, store, asked.unit, asked.training.transform)
 
     def key(self, offered: PulledFile, parts: list[Part]) -> str:
         """Digest of everything that the joint ranking depends on."""

@@ -13,10 +13,11 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 from atomsets_core.campaigns import discovery_name, model_files, model_folder
-from atomsets_core.discovery import KINDS, UCB, Design, choose, recipes, summarize
+from atomsets_core.discovery import MEAN, UCB, choose, design_of, recipes, summarize
 from atomsets_core.features import FeatureStore
 from atomsets_core.jobs import read_labelled
 from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
+from atomsets_core.sources import class_name
 from atomsets_core.storage import Store, sound
 from atomsets_flows.campaign import Campaign
 from atomsets_flows.runs.progress import note
@@ -29,6 +30,7 @@ FEWEST_LEFT = 10
 """Labels that a simulated discovery learns from at least: below that, heads are compared by accident."""
 
 CARD_SCORES = ("head", "r_precision", "enrichment", "mae_outside", "mae_inside")
+CLASS_CARD_SCORES = ("head", "r_precision", "enrichment", "roc_auc", "brier")
 
 
 @dataclass
@@ -56,24 +58,19 @@ class Learning:
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of the model as the campaign describes it."""
-        campaign = self.campaign
-        return {
-            **campaign.model.model_dump(),
-            "features": campaign.features.spec,
-            "transform": campaign.training.transform,
-        }
+        return self.campaign.parameters
 
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:
         """The models that are compared, the preferred first."""
-        return recipes(self.parameters, self.campaign.discovery.heads)
+        return recipes(self.parameters, self.campaign.heads)
 
     @property
     def options(self) -> dict[str, Any]:
         """Options of the simulated discovery."""
         campaign = self.campaign
         return {
-            "goal": "minimize" if campaign.objective.goal == "minimize" else "maximize",
+            "goal": campaign.objective.goal if campaign.objective.goal in ("minimize", "class") else "maximize",
             "quantile": campaign.discovery.quantile,
             "pool_share": campaign.discovery.pool_share,
             "kappa": campaign.objective.kappa,
@@ -106,7 +103,7 @@ class Learning:
     def _too_few(self) -> str:
         """Why the labels are too few to hide some and learn from the others; empty where they aren't."""
         options, (table, values) = self.options, read_labelled(self.store)
-        design = Design(options["goal"], options["quantile"], options["pool_share"])
+        design = design_of(options)
         formula = np.array(table["formula"].to_pylist(), dtype=object)
         try:
             left = min(
@@ -126,11 +123,12 @@ class Learning:
         heads = list(self.recipes)
         if not self.campaign.discovery.choose:
             heads = heads[:1]
-        kinds = list(KINDS) if kind == "auto" else [kind]
+        kinds = list(self.campaign.kinds)
         runs = [self.store.read_json(name) for name in self.discoveries]
         found = choose(runs, heads, kinds, self.campaign.model.coverage)
         if found is None:
-            return {"head": heads[0], "acquisition": UCB.name if kind == "auto" else kind}
+            usual = (MEAN if self.campaign.wanted is not None else UCB).name
+            return {"head": heads[0], "acquisition": usual if kind == "auto" else kind}
         if not found["better_than_random"]:
             note(f"in the simulated discovery the ranking was no better than a blind choice ({found['head']})")
         left_out = [name for name in self.recipes if any(name in run["left_out"] for run in runs)]
@@ -161,17 +159,20 @@ class Learning:
         about: dict[str, Any] = {
             "campaign": campaign.name,
             "target": campaign.training.target,
-            "unit": campaign.training.unit,
+            "unit": campaign.unit,
             "training_source": campaign.training.source,
             "training_data_sha256": self.data,
         }
+        if campaign.wanted is not None:
+            about["class"] = class_name(campaign.wanted)
         if self.discoveries:
+            shown = CARD_SCORES if campaign.wanted is None else CLASS_CARD_SCORES
             runs = [self.store.read_json(name) for name in self.discoveries]
             about["discovery"] = {
                 "seeds": len(runs),
                 "n_hidden": runs[0]["n_hidden"],
                 "n_pool": runs[0]["n_pool"],
-                "heads": [{name: row[name] for name in CARD_SCORES} for row in summarize(runs)],
+                "heads": [{name: row[name] for name in shown} for row in summarize(runs)],
             }
         return about
 

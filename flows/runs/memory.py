@@ -140,7 +140,7 @@ class Memory:
             description=f"What changed in run {self.number} of {self.campaign.name}",
         )
         training, report = self.campaign.training, report_url(self.store)
-        entered_top_ten(self.campaign.name, found.top, target=training.target, unit=training.unit, report=report)
+        entered_top_ten(self.campaign.name, found.top, target=training.target, unit=self.campaign.unit, report=report)
         for text in change_sentences(found.record):
             get_run_logger().info(text)
 

@@ -49,12 +49,12 @@ def _retrain(run: CampaignRun) -> dict[str, Any]:
     started = time.perf_counter()
     training = run.campaign.training
     with connect(run.campaign.cluster.start, note):
-        labelled, values, _, notes = with_labels(
-            run.store, run.pull("training"), training.target, training.transform, training.repeats
+        labelled = with_labels(
+            run.store, run.pull("training"), training.target, training.transform, training.repeats, run.campaign.wanted
         )
-        for said in notes:
+        for said in labelled.notes:
             note(said)
-        _, learning, _ = run.featurize_training(labelled, values)
+        _, learning, _ = run.featurize_training(labelled.structures, labelled.values)
         champion, decided = run.champions.current, len(run.champions.registry.log)
         found: Mapping[str, Any] = {"challenger": None}
         if champion is None or not run.champions.is_sound(champion):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +45,7 @@ from atomsets_core.features import (
 )
 from atomsets_core.jobs import Ranking, Selection, Wish, write_evidence
 from atomsets_core.report import artifact_rows, write_report
-from atomsets_core.sources import Catalogue, PulledFile, ledger_table
+from atomsets_core.sources import Catalogue, PulledFile, check_both, class_name, ledger_table
 from atomsets_core.storage import (
     HashIndex,
     StorageError,
@@ -128,6 +128,9 @@ class CampaignRun:
         failures: work that failed, as opposed to entries that can't be used, a sentence each.
         whole: nothing failed that another try might mend.
     """
+
+    spares_known: ClassVar[bool] = False
+    """Whether candidates that are in the training data are ranked where nothing else is left."""
 
     campaign: Campaign
     store: Store
@@ -258,6 +261,8 @@ class CampaignRun:
             candidates.exclude_seen,
             training.repeats,
             training.unit,
+            self.campaign.wanted,
+            self.spares_known,
         )
         for said in chosen.notes:
             note(said)
@@ -276,6 +281,9 @@ class CampaignRun:
         located = self.featurize("training", labelled)
         kept = located.found
         training, values = labelled.lines.take(np.flatnonzero(kept)), values[kept]
+        if self.campaign.wanted is not None:  # those that the parent refused may have been all of a class
+            chosen = class_name(self.campaign.wanted)
+            check_both(training.material_id, training.formulas, values, self.campaign.training.target, chosen)
         # By content, not by the place in the source: the same rows in another order are the same folds, seeds and sums.
         order = np.lexsort((training.material_id.astype(str), values, training.hashes.astype(str)))
         training, values = training.take(order), values[order]
@@ -287,7 +295,7 @@ class CampaignRun:
                 "value": values,
             }
         )
-        unit, scale = self.campaign.training.unit, find_transform(self.campaign.training.transform)
+        unit, scale = self.campaign.unit, find_transform(self.campaign.training.transform)
         units = prediction_units(unit, scale=scale.applied_to(unit))
         self.store.write_table(LABELLED, with_units(table, units))
         seal(self.store, LABELLED)
@@ -355,22 +363,25 @@ class CampaignRun:
     def rank(self, chosen: Selection, predictions: Sequence[str], values: np.ndarray, model: InUse) -> Ranking:
         """Rank all candidates with a prediction."""
         objective, reach = self.campaign.objective, model.choice.get("beyond")
+        of_class = self.campaign.wanted is not None
+        # Of a class 1 is the best there is, and what is less probable than the class is frequent isn't wanted.
+        best, middle = (1.0, values.mean()) if of_class else (values.max(), np.median(values))
         wish = Wish(
-            goal=objective.goal,
-            value=objective.value,
+            goal="maximize" if of_class else objective.goal,
+            value=objective.number,
             window=objective.window,
             acquisition=model.choice["acquisition"],
             kappa=objective.kappa,
-            best=float(values.min() if objective.goal == "minimize" else values.max()),
+            best=float(values.min() if objective.goal == "minimize" else best),
             shortlist=objective.shortlist,
             diversity=objective.diversity,
-            median=float(np.median(values)),
+            median=float(middle),
             reach=float("nan") if reach is None else float(reach),
             outside=objective.outside,
         )
         training = self.campaign.training
         return rank(
-            self.store, predictions, chosen.candidates, wish, training.transform, training.unit, self.features,
+            self.store, predictions, chosen.candidates, wish, training.transform, self.campaign.unit, self.features,
             model.folder,
         )  # fmt: skip
 

@@ -20,14 +20,23 @@ from atomsets_core.campaigns import OUT_OF_FOLD, provenance_name
 from atomsets_core.discovery import recipes
 from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.jobs import LEFT_OUT, Ranking, Selection
-from atomsets_core.models import CONFIG, mean_absolute_error, r_squared, root_mean_squared_error, spearman
+from atomsets_core.models import (
+    CONFIG,
+    mean_absolute_error,
+    probability_scores,
+    r_squared,
+    root_mean_squared_error,
+    spearman,
+)
 from atomsets_core.parents import about_parent, carrier_versions
 from atomsets_core.report import (
+    class_scores,
     comparison_sentences,
     discovery_header,
     discovery_rows,
     discovery_sentences,
     interval_sentences,
+    probability_of,
     scale_name,
 )
 from atomsets_core.storage import Store, prediction_units
@@ -80,16 +89,17 @@ def summarize_run(
         "settings": settings(campaign, choice),
         "choice": dict(choice),
         "target": campaign.training.target,
-        "unit": campaign.training.unit,
+        "unit": campaign.unit,
         "transform": campaign.training.transform,
-        "units": units(campaign.training.unit, campaign.training.transform),
+        **class_told(campaign, chosen),
+        "units": units(campaign.unit, campaign.training.transform),
         "counts": count(done, chosen, ranking, refused, len(out_of_fold), labelled),
         "done": dict(done),
         "model": {
             "folder": model,
             "features": campaign.features.spec,
             "parent_digest": digest,
-            **model_scores(out_of_fold, campaign.training.transform),
+            **scores_of(campaign, out_of_fold),
             "coverage": campaign.model.coverage,
             "coverage_out_of_fold": config["state"]["coverage"][0],
             "domain_threshold": config["domain"]["threshold"],
@@ -99,6 +109,7 @@ def summarize_run(
             "files": list(discoveries),
             "n_hidden": runs[0]["n_hidden"],
             "n_pool": runs[0]["n_pool"],
+            **({"what": [run["what"] for run in runs]} if "what" in runs[0] else {}),
             "n_train": [run["n_train"] for run in runs],
             "minutes": campaign.discovery.minutes,
             "left_out": sorted({name for run in runs for name in run.get("left_out", [])}),
@@ -134,7 +145,8 @@ def settings(campaign: Campaign, choice: Mapping[str, Any]) -> dict[str, Any]:
     """The campaign's settings with the chosen model and acquisition in place of what was left open."""
     raw = campaign.model_dump(mode="json")
     raw["objective"]["acquisition"] = choice["acquisition"]
-    raw["model"]["rho"] = list(recipes(raw["model"], [choice["head"]])[choice["head"]]["rho"])
+    raw["model"]["rho"] = list(recipes(campaign.parameters, [choice["head"]])[choice["head"]]["rho"])
+    raw["discovery"]["heads"] = campaign.heads
     return raw
 
 
@@ -197,29 +209,57 @@ def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
     }
 
 
+def class_told(campaign: Campaign, chosen: Selection) -> dict[str, Any]:
+    """What summary.json says of classes: the "wanted" one, and the "counts" of labelled rows; nothing for numbers."""
+    if campaign.wanted is None:
+        return {}
+    return {"class": {"wanted": next(iter(chosen.classes)), "counts": dict(chosen.classes)}}
+
+
+def scores_of(campaign: Campaign, out_of_fold: pd.DataFrame) -> dict[str, Any]:
+    """Scores of the out-of-fold predictions of a campaign's model, see `model_scores` and `probability_scores`."""
+    if campaign.wanted is not None:
+        found = probability_scores(out_of_fold["value"].to_numpy(), out_of_fold["predicted"].to_numpy())
+        return {**found, "value_min": 0.0, "value_max": 1.0}
+    return model_scores(out_of_fold, campaign.training.transform)
+
+
 def headlines(summary: Mapping[str, Any]) -> list[str]:
     """What came out, in lines: what became of everything pulled, how good the model is, and to whom AtomSets lost."""
-    training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
-    covered = model["coverage_out_of_fold"]
-    inside = "too few labels to tell how many lie" if covered is None else f"{covered:.1%} of values"
+    training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
     later = "" if training["labelled"] == training["learned_from"] else f" ({training['labelled']} have a value by now)"
     return [
         f"learned from {training['learned_from']} of {training['pulled']} entries{later}; "
         f"pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
         f"+ {candidates['failed']} failed",
-        f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
-        f"{inside} inside their {model['coverage']:.0%} interval",
+        class_scores(summary) if "class" in summary else _errors(summary),
         *interval_sentences(summary),
         *comparison_sentences(summary),
     ]
 
 
+def _errors(summary: Mapping[str, Any]) -> str:
+    """How good the model is, out of fold."""
+    model, covered = summary["model"], summary["model"]["coverage_out_of_fold"]
+    inside = "too few labels to tell how many lie" if covered is None else f"{covered:.1%} of values"
+    return (
+        f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
+        f"{inside} inside their {model['coverage']:.0%} interval"
+    )
+
+
 def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
     """The summary artifact, with more paragraphs below what came out, e.g. figures."""
     objective = summary["settings"]["objective"]["goal"]
+    of_class = "class" in summary
+    asked = (
+        f"**{plain(probability_of(summary))}**"
+        if of_class
+        else (f"{objective} **{plain(summary['target'])}** ({plain(summary['unit'])})")
+    )
     lines = [
         f"# {plain(summary['campaign'])}",
-        f"{objective} **{plain(summary['target'])}** ({plain(summary['unit'])})",
+        asked,
         "",
         *(f"- {plain(line)}" for line in headlines(summary)),
         "",

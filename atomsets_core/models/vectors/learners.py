@@ -103,12 +103,12 @@ HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Name of a head -> the parts whose mean it is."""
 
 
-def find_head(name: str) -> tuple[str, ...]:
+def find_head(name: str, heads: Mapping[str, tuple[str, ...]] = HEADS) -> tuple[str, ...]:
     """The parts of a head.
 
     Raises:
         ValueError: there is none of this name.
     """
-    if name not in HEADS:
-        raise ValueError(f"no head {name!r}; there are {', '.join(HEADS)}")
-    return HEADS[name]
+    if name not in heads:
+        raise ValueError(f"no head {name!r}; there are {', '.join(heads)}")
+    return heads[name]

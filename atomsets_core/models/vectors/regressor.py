@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,15 @@ from atomsets_core.models.networks.checkpoints import Checkpoint, Progress
 from atomsets_core.models.networks.training_data import apply
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.models.vectors.inputs import COMPOSITION, FEATURES, Vectors, composition_vectors, pooled_features
-from atomsets_core.models.vectors.learners import LEARNERS, NETWORKS, RIDGE, Fitted, find_head
+from atomsets_core.models.vectors.learners import (
+    HEADS,
+    LEARNERS,
+    NETWORKS,
+    RIDGE,
+    Fitted,
+    Learner,
+    find_head,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,6 +46,9 @@ class HeadRegressor(AtomSetsRegressor):
         network_: the networks, for heads that hold some.
         oof_: and others are listed in `AtomSetsRegressor`.
     """
+
+    learners: ClassVar[Mapping[str, Learner]] = LEARNERS
+    every_head: ClassVar[Mapping[str, tuple[str, ...]]] = HEADS
 
     def __init__(self, features: str | None = None, *, head: str = RIDGE, **options: Any) -> None:
         super().__init__(features, **options)
@@ -73,7 +84,7 @@ class HeadRegressor(AtomSetsRegressor):
         Raises:
             ValueError: several targets, rows of different weights, an unknown head, or as `AtomSetsRegressor.fit`.
         """
-        find_head(self.head)
+        find_head(self.head, self.every_head)
         self._fitted = tuple(fitted)
         try:
             return super().fit(X, y, sample_weight, progress, checkpoint, fold)
@@ -81,8 +92,8 @@ class HeadRegressor(AtomSetsRegressor):
             del self._fitted
 
     def _data(self, features: AnyFeatures) -> Vectors:  # type: ignore[override]  # has what its users here need
-        parts = find_head(self.options_.head)
-        inputs = {LEARNERS[part].inputs for part in parts if part in LEARNERS}
+        parts = self._parts
+        inputs = {self.learners[part].inputs for part in parts if part in self.learners}
         sets = super()._data(features) if NETWORKS in parts else None
         return Vectors(
             pooled_features(self.spec_, features) if sets is None else sets.pooled(),
@@ -113,7 +124,7 @@ class HeadRegressor(AtomSetsRegressor):
         if (row_weights != row_weights[0]).any():
             raise ValueError(f"the head {self.head!r} takes rows of equal weight alone")
         folds = max(1, int(self.fold_.max()) + 1)
-        parts, self.losses_ = find_head(self.head), []
+        parts, self.losses_ = self._parts, []
         self.learners_: dict[str, tuple[Fitted, ...]] = {}
         if NETWORKS in parts:
             ready = next((model for model in self._fitted if self._holds_networks(model)), None)
@@ -122,12 +133,12 @@ class HeadRegressor(AtomSetsRegressor):
             elif data.sets is not None:
                 super()._learn(data.sets, y, groups, row_weights, progress, checkpoint)
         for part in parts:
-            if part in LEARNERS:
+            if part in self.learners:
                 self.learners_[part] = self._known(part) or self._fit_learners(part, data, y[:, 0], folds)
         return self.fold_[None, :] != (np.arange(2 * folds) % folds)[:, None]
 
     def _fit_learners(self, part: str, data: Vectors, y: FloatArray, folds: int) -> tuple[Fitted, ...]:
-        learner, fitted = LEARNERS[part], []
+        learner, fitted = self.learners[part], []
         x = data.of(learner.inputs)
         for k in range(folds):
             rows = self.fold_ != k
@@ -168,6 +179,10 @@ class HeadRegressor(AtomSetsRegressor):
         return _as_members(said)
 
     @property
+    def _parts(self) -> tuple[str, ...]:
+        return find_head(self.options_.head, self.every_head)
+
+    @property
     def _folds(self) -> int:
         return len(next(iter(self.learners_.values())))
 
@@ -183,7 +198,9 @@ class HeadRegressor(AtomSetsRegressor):
             fold: that was left out.
             networks: (members, n) what all networks say of them, where there are some.
         """
-        found = [learners[fold].predict(data.of(LEARNERS[part].inputs)) for part, learners in self.learners_.items()]
+        found = [
+            learners[fold].predict(data.of(self.learners[part].inputs)) for part, learners in self.learners_.items()
+        ]
         if networks is not None:
             members = networks[fold :: self._folds]
             spread = members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(members.shape[1])
@@ -194,7 +211,7 @@ class HeadRegressor(AtomSetsRegressor):
 
     def _check_weights(self, features: AnyFeatures) -> None:
         """Means and deviations over sites are the same thing for fractions; networks may pool otherwise."""
-        if NETWORKS in find_head(self.options_.head):
+        if NETWORKS in self._parts:
             super()._check_weights(features)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -206,7 +223,7 @@ class HeadRegressor(AtomSetsRegressor):
 
     def _restore(self, state: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super()._restore(state, {})
-        parts, folds = find_head(self.options_.head), int(state["groups"])
+        parts, folds = self._parts, int(state["groups"])
         if (NETWORKS in parts) != hasattr(self, "network_"):
             raise ValueError(f"the networks of the head {self.options_.head!r} are not what it holds")
         if folds < 1:
@@ -214,13 +231,13 @@ class HeadRegressor(AtomSetsRegressor):
         self.learners_ = {}
         widths = {FEATURES: len(self.domain_.mean), COMPOSITION: composition_statistics([]).shape[1]}
         for part in parts:
-            if part not in LEARNERS:
+            if part not in self.learners:
                 continue
             learners = []
             for fold in range(folds):
                 start = f"{part}.{fold}."
                 own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-                learners.append(LEARNERS[part].read(own, widths[LEARNERS[part].inputs]))
+                learners.append(self.learners[part].read(own, widths[self.learners[part].inputs]))
             self.learners_[part] = tuple(learners)
 
 
@@ -230,8 +247,3 @@ def _as_members(said: Sequence[tuple[FloatArray, FloatArray]]) -> FloatArray:
     # Of two values m - a and m + a the standard deviation, with one degree of freedom, is a times the root of two.
     apart = deviation / np.sqrt(2.0)
     return np.concatenate([mean - apart, mean + apart])[:, :, None]
-
-
-def regressor_of(parameters: Mapping[str, Any]) -> AtomSetsRegressor:
-    """An unfitted regressor from its parameters: `HeadRegressor` where they name a head, else `AtomSetsRegressor`."""
-    return (HeadRegressor if "head" in parameters else AtomSetsRegressor)(**parameters)

@@ -37,7 +37,7 @@ def wish(summary: Summary, asked: Mapping[str, Any]) -> str:
     if goal == "window":
         text = f"{name} between {asked['low']:g} and {with_unit(format(asked['high'], 'g'), unit)}"
     elif goal == "class":
-        text = f"{name} of the wanted class"
+        text = f"highest chance that {name} is {value}"
     else:
         word = {"exceed": "above", "below": "below", "target": "near"}[goal]
         text = f"{name} {word} {with_unit(format(value, 'g'), unit)}"
@@ -75,9 +75,11 @@ def joint_sentences(summary: Summary) -> list[str]:
     ]
     for name, about in summary["properties"].items():
         model = about["model"]
+        scores = f", out-of-fold R² {model['r2']:.3f}" if "r2" in model else ""
+        scores = f", out-of-fold ROC-AUC {model['roc_auc']:.3f}" if "roc_auc" in model else scores
         said.append(
             f"{name}: learned from {counted(about['training']['learned_from'], 'value')} with {about['choice']['head']}"
-            + (f", out-of-fold R² {model['r2']:.3f}" if "r2" in model else "")
+            + scores
         )
     if n := candidates["some_known"]:
         said.append(f"of {counted(n, 'ranked candidate')} some value is known and used instead of a prediction")

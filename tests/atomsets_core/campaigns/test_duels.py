@@ -154,3 +154,24 @@ def test_verdict_needs_both():
     worse = {**folds, "better": False}
     assert not duels.verdict(worse, won)["promote"]
     assert "the frozen folds and the simulated discovery" in duels.verdict(worse, lost)["why"]
+
+
+def test_probabilities_duel_by_their_log_loss():
+    random = np.random.default_rng(0)
+    p = random.random(400)
+    truth = (random.random(400) < p).astype(float)
+    groups = [f"F{k}" for k in range(400)]
+    surer = np.where(p > 0.5, 0.999, 0.001)
+    found = duels.on_folds(truth, surer, p, groups, loss="log_loss")
+    assert found["better"]
+    assert found["log_loss_challenger"] == pytest.approx(-np.mean(np.log(np.where(truth > 0.5, p, 1 - p))))
+    # A mean error would have it the other way: it rewards what is surer than it may be.
+    assert np.abs(surer - truth).mean() < np.abs(p - truth).mean()
+    runs = [{"acquisition": {"mean": 0.8}, "brier": brier} for brier in (0.2, 0.1)]
+    discovery = duels.on_discovery(runs[:1], runs[1:], {CHAMPION: "mean", CHALLENGER: "mean"}, 10)
+    assert discovery["better"]
+    told = duels.verdict(found, discovery)
+    assert told["promote"]
+    assert "it has a log loss of" in told["why"]
+    assert "of the hidden class" in told["why"]
+    assert "a Brier score of 0.1 against 0.2" in told["why"]

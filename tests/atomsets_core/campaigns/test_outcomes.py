@@ -83,3 +83,29 @@ def test_rows_say_whether_it_was_right():
     rows = outcomes.rows_of(confront(before, labels(a=110.0, b=200.0)), np.log10)
     assert [row["inside"] for row in rows] == [True, False]
     assert rows[1]["error"] == pytest.approx(-np.log10(2))
+
+
+def test_probabilities_are_judged_by_the_classes_that_came():
+    random = np.random.default_rng(1)
+    p = random.uniform(0.05, 0.95, 60)
+    before = ranking([f"m{i}" for i in range(60)], predicted=p)
+    true = {f"m{i}": float(random.random() < p[i]) for i in range(60)}
+    found = outcomes.class_scores(confront(before, labels(**true)), 0.4)
+    value = np.array(list(true.values()))
+    assert found["n"] == 60
+    assert found["inside"] == int(((p >= 0.5) == (value > 0.5)).sum())
+    assert found["log_loss"] == pytest.approx(-np.mean(np.log(np.where(value > 0.5, p, 1 - p))))
+    assert found["log_loss_out_of_fold"] == 0.4
+    assert found["drifted"] is False
+    turned = outcomes.class_scores(confront(before, labels(**{name: 1.0 - v for name, v in true.items()})), 0.4)
+    assert turned["drifted"] is True
+    assert turned["coverage_p"] < 1e-3
+    few = outcomes.class_scores(confront(before, labels(m0=1.0)), 0.4)
+    assert few["drifted"] is None
+    nothing = outcomes.class_scores(outcomes.none(), 0.4)
+    assert (nothing["n"], nothing["log_loss"]) == (0, None)
+
+
+def test_a_probability_is_right_on_the_side_of_a_half():
+    found = confront(ranking(list("ab"), predicted=np.array([0.7, 0.2])), labels(a=1.0, b=1.0))
+    assert [row["inside"] for row in outcomes.rows_of(found, of_class=True)] == [True, False]

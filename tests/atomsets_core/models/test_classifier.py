@@ -72,12 +72,12 @@ def test_out_of_fold_probabilities_know_nothing_of_their_labels(stiff):
     # The folds are stratified by class, and so move with the labels: keep them as they were.
     import atomsets_core.models.classifier as module
 
-    original = module._stratified_folds
-    module._stratified_folds = lambda *_: first.fold_
+    original = module.stratified_folds
+    module.stratified_folds = lambda *_: first.fold_
     try:
         other.fit(features, changed)
     finally:
-        module._stratified_folds = original
+        module.stratified_folds = original
     np.testing.assert_array_equal(other.oof_.probability[fold], first.oof_.probability[fold])
     assert not np.allclose(other.oof_.probability[~fold], first.oof_.probability[~fold])
 

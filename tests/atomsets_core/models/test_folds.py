@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GroupKFold
 
-from atomsets_core.models.classifier import _stratified_folds
-from atomsets_core.models.folds import drawn, formula_groups, group_folds, held_out
+from atomsets_core.models.folds import drawn, formula_groups, group_folds, held_out, stratified_folds
 from atomsets_core.models.megnet_regressor import _split
 
 FORMULAS = np.array([f"F{k}" for k in np.random.default_rng(7).integers(0, 60, 200)], dtype=object)
@@ -83,4 +82,4 @@ def test_a_seed_gives_what_it_always_gave():
     assert parts == {0.05: "d6c17733e310f62b", 0.1: "408a79201d4d0577", 0.5: "43a7e1522b5cf19e"}
     ends = {s: np.concatenate([np.concatenate(_split(FORMULAS, s, seed)) for seed in range(50)]) for s in (0.1, 0.9)}
     assert {s: digest(rows) for s, rows in ends.items()} == {0.1: "0ec07d591f9025f9", 0.9: "3578b670ec91a78c"}
-    assert digest(_stratified_folds(np.arange(200) % 2, FORMULAS, 5, 0)) == "04c90bfbf8264982"
+    assert digest(stratified_folds(np.arange(200) % 2, FORMULAS, 5, 0)) == "04c90bfbf8264982"

@@ -5,7 +5,13 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from atomsets_core.models.probabilities import calibration_error, crossed_probabilities, fit_probabilities
+from atomsets_core.models.probabilities import (
+    calibration_error,
+    crossed_probabilities,
+    fit_probabilities,
+    probability_scores,
+    reliability,
+)
 
 
 def draw(n, classes=3, seed=0):
@@ -90,3 +96,31 @@ def test_calibration_error_by_hand():
 def test_an_unknown_method_is_named():
     with pytest.raises(ValueError, match="no calibration 'beta'; there are temperature, isotonic, none"):
         fit_probabilities(*draw(10), "beta")
+
+
+def test_scores_of_probabilities_are_those_counted_by_hand():
+    label, said = np.array([1.0, 1, 0, 0, 0]), np.array([0.9, 0.4, 0.6, 0.2, 0.1])
+    found = probability_scores(label, said)
+    assert found["confusion"] == {"true_positive": 1, "false_positive": 1, "true_negative": 2, "false_negative": 1}
+    assert found["share"] == 0.4
+    assert found["accuracy"] == 0.6
+    assert found["balanced_accuracy"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert found["roc_auc"] == pytest.approx(5 / 6)
+    assert found["brier"] == pytest.approx((0.01 + 0.36 + 0.36 + 0.04 + 0.01) / 5)
+    assert found["log_loss"] == pytest.approx(-np.mean(np.log([0.9, 0.4, 0.4, 0.8, 0.9])))
+    assert probability_scores(np.ones(3), np.array([0.5, 0.5, 0.4]))["roc_auc"] is None
+
+
+def test_probabilities_that_hold_lie_on_the_line():
+    random = np.random.default_rng(0)
+    said = random.random(5000)
+    label = (random.random(5000) < said).astype(float)
+    found = {name: np.array(values) for name, values in reliability(label, said).items()}
+    assert found["rows"].sum() == 5000
+    assert np.abs(found["said"] - found["found"]).max() < 0.06
+    assert ((found["low"] <= found["found"]) & (found["found"] <= found["high"])).all()
+    # Of ten intervals of 95 % hardly one may miss.
+    assert ((found["low"] <= found["said"]) & (found["said"] <= found["high"])).sum() >= 8
+    sure = reliability(label, said**3)
+    assert np.mean(np.array(sure["said"]) < np.array(sure["low"])) > 0.5
+    assert len(reliability(label[:25], said[:25])["said"]) == 2

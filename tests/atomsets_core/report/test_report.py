@@ -27,7 +27,7 @@ from atomsets_core.report.page import write_report
 from atomsets_core.report.periodic import place, tables
 from atomsets_core.report.plotting import thin, ticks
 from atomsets_core.report.results import elements_in, read_results
-from atomsets_core.report.words import discovery_rows, discovery_sentences, factor, interval_sentences, number
+from atomsets_core.report.words import factor, interval_sentences, number, number_rows, number_sentences
 from atomsets_core.sources.ledger import LEDGER
 from atomsets_core.storage.store import StorageError, Store
 
@@ -609,7 +609,7 @@ def test_numbers_keep_their_significant_digits():
 def test_small_errors_are_not_rounded_away_in_the_discovery_table():
     head = {"head": "AtomSets", "r_precision": 0.9, "r_precision_se": None, "enrichment": 2.0}
     head |= {"mae_outside": 0.00042, "mae_inside": 0.012, "bias_outside": -0.0, "spearman_outside": None}
-    row = discovery_rows({"discovery": {"heads": [head]}})[0]
+    row = number_rows({"discovery": {"heads": [head]}})[0]
     assert row == ("AtomSets", "0.900", "2.00", "0.00042", "0.012", "-0.000", "", "", "")
 
 
@@ -617,18 +617,18 @@ def test_what_intervals_were_worth_beyond_the_range_and_the_domain_is_said():
     head = {"head": "AtomSets", "bias_outside": -0.08, "coverage_outside": 0.6, "coverage_inside": 0.9}
     head |= {"width_outside": 0.3, "width_inside": 0.2}
     summary = {"transform": "log10", "unit": "GPa", "choice": {"head": "AtomSets"}, "discovery": {"heads": [head]}}
-    assert discovery_sentences(summary) == [
+    assert number_sentences(summary) == [
         "Intervals of AtomSets as trained, meant to hold 90%, held 60% (median width 0.300 log10 GPa, bias "
         "\N{MINUS SIGN}0.0800 log10 GPa) of the hidden values beyond the training range, 90% of the others (median "
         "width 0.200 log10 GPa)."
     ]
     head |= {"unlike": 4.25, "coverage_unlike": 0.7, "bias_unlike": 0.03, "width_unlike": 0.4}
-    assert discovery_sentences(summary)[0].endswith(
+    assert number_sentences(summary)[0].endswith(
         " and 70% (median width 0.400 log10 GPa, bias 0.0300 log10 GPa) of those outside the domain, 4 structures on "
         "average."
     )
-    assert discovery_sentences({**summary, "choice": {"head": "ridge"}}) == []
-    assert discovery_sentences({**summary, "discovery": None}) == []
+    assert number_sentences({**summary, "choice": {"head": "ridge"}}) == []
+    assert number_sentences({**summary, "discovery": None}) == []
 
 
 def test_figures_stay_small_and_their_ticks_round():

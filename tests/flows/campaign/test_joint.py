@@ -67,7 +67,7 @@ def test_each_property_is_a_campaign_of_its_own(tmp_path):
         ('name = "G"', 'name = "score"', "can't be called score"),
         ('name = "G"', 'name = "a b"', "properties.1.name"),
         ('property = "G"', 'property = "K"', "no objective names the property G"),
-        ("value = 60", "", "value goes with the goals target, exceed and below"),
+        ("value = 60", "", "value goes with the goals target, exceed, below and class"),
         ('goal = "below"\nvalue = 60', 'goal = "minimize"', "has no end that can be met"),
         ('goal = "maximize"', 'goal = "exceed"\nvalue = 3\n[[objectives]]\nproperty = "K"\ngoal = "window"\nlow = 1\n'
          "high = 2", "K has two limits"),

@@ -62,14 +62,15 @@ def test_overrides_are_toml_or_text(file):
         (
             "training.zzz=3",
             "training.zzz: unknown key; known are separator, decimal, sheet, source, query, optimade, labels, "
-            "id_column, target, unit, transform, repeats, take",
+            "id_column, target, task, unit, transform, repeats, take",
         ),
         ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
         ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
         ("candidates.filters.x={}", "candidates.filters.x: give min, max or both"),
         (
             "objective.goal=up",
-            "objective.goal: Input should be 'maximize', 'minimize', 'target', 'window' or 'exceed' (it is 'up')",
+            "objective.goal: Input should be 'maximize', 'minimize', 'target', 'window', 'exceed' or 'class' "
+            "(it is 'up')",
         ),
         ("training.transform=ln", "training.transform: Input should be 'none' or 'log10' (it is 'ln')"),
         (
@@ -80,7 +81,7 @@ def test_overrides_are_toml_or_text(file):
             "objective={goal='target', value=1, acquisition='ei'}",
             "objective: the goal target takes the acquisition mean or ucb",
         ),
-        ("objective.goal=target", "objective: value goes with the goals target and exceed, and these need it"),
+        ("objective.goal=target", "objective: value goes with the goals target, exceed and class, and these need it"),
         ("model.epochs=ten", "model.epochs: Input should be a valid integer"),
         ("model.members=2", "model: members = 2 is less than folds = 5: each fold needs one at least"),
         ("features.parent=gpt", "features.parent: no parent 'gpt'; there are "),

@@ -10,9 +10,9 @@ from atomsets_core.features.making import featurize
 from atomsets_core.features.specification import as_batch
 from atomsets_core.models.regressor import AtomSetsRegressor
 from atomsets_core.models.saved_models import read_config
-from atomsets_core.models.trained import load_model, load_regressor
+from atomsets_core.models.trained import load_model, load_regressor, regressor_of
 from atomsets_core.models.vectors.learners import HEADS
-from atomsets_core.models.vectors.regressor import HeadRegressor, regressor_of
+from atomsets_core.models.vectors.regressor import HeadRegressor
 from atomsets_core.storage.store import StorageError, Store
 
 SMALL = {"features": "megnet:V0", "members": 4, "folds": 2, "epochs": 4, "phi": (8,), "rho": (8,), "device": "cpu"}
