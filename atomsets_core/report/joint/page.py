@@ -42,7 +42,7 @@ from atomsets_core.report.plotting import (
     thin,
     to_json,
 )
-from atomsets_core.report.words import number, percent, with_unit
+from atomsets_core.report.words import number, percent, scale_name, with_unit
 from atomsets_core.storage import Store, csv_text
 from atomsets_core.transforms import find_transform
 
@@ -94,7 +94,7 @@ def render(store: Store) -> str:
         asked=asked,
         units={name: unit_of(summary, name) for name in asked},
         value_text=value_text,
-        sentences=joint_sentences(summary)[1:],
+        sentences=[line for line in joint_sentences(summary)[1:] if line not in search_sentences(summary)],
         tiles=_tiles(summary),
         searches=search_rows(summary),
         search_sentences=search_sentences(summary),
@@ -122,8 +122,16 @@ def _tiles(summary: dict[str, Any]) -> list[dict[str, str]]:
     tiles = []
     for name, about in summary["properties"].items():
         model = about["model"]
-        if "mae" in model:
-            scale = find_transform(about["transform"]).applied_to(about["unit"])
+        if "roc_auc" in model:
+            tiles.append(
+                {
+                    "name": f"{name}: ROC-AUC out of fold",
+                    "value": f"{model['roc_auc']:.3f}",
+                    "note": f"{about['training']['learned_from']:,} labels",
+                }
+            )
+        elif "mae" in model:
+            scale = scale_name(about)
             tiles.append(
                 {
                     "name": f"{name}: error out of fold",

@@ -281,3 +281,36 @@ def test_from_the_command_line_with_damage_repaired(world, first, tmp_path):
     assert arrays.read_bytes() == before
     status = runner.invoke(app, ["status", str(world.out), "--once"])
     assert "left out because G is above 30 GPa" in " ".join(status.stderr.split())
+
+
+def test_a_class_is_a_limit_and_what_is_known_of_all_is_no_prediction(world, first, tmp_path):
+    """A property whose labels are classes, and one that is known of every candidate: the first is a probability."""
+    kept = world.table.take(pa.array(range(N_K))).select(["material_id", "lattice", "Z", "frac", "K_VRH"])
+    words = ["hard" if value > 120 else "soft" for value in kept["K_VRH"].to_pylist()]
+    pq.write_table(kept.drop_columns(["K_VRH"]).append_column("kind", pa.array(words)), tmp_path / "kind.parquet")
+    whole = world.table.select(["material_id", "lattice", "Z", "frac", "G_VRH"])
+    pq.write_table(whole.slice(60, END - 60), tmp_path / "whole.parquet")
+    raw = world.raw(
+        [
+            {"property": "kind", "goal": "class", "value": "hard", "at_least": 0.2},
+            {"property": "G", "goal": "maximize"},
+        ]
+    )
+    raw["properties"] = [
+        {"name": "kind", "training": {"source": str(tmp_path / "kind.parquet"), "target": "kind", "task": "class"}},
+        {"name": "G", "training": {"source": str(tmp_path / "whole.parquet"), "target": "G_VRH", "unit": "GPa"}},
+    ]
+    raw["discovery"] = {"seeds": 0}
+    state = screen_jointly(JointCampaign.model_validate(raw), str(tmp_path / "out"), return_state=True)
+    summary, ranking = state.result(), pd.read_parquet(tmp_path / "out" / "ranking.parquet")
+    assert state.name == "Completed"
+    assert ranking["G_known"].all()
+    assert ranking["kind_probability"].tolist() == ranking["kind"].tolist()
+    assert ranking["kind"].between(0.2, 1.0).all()
+    left_out = summary["counts"]["candidates"]["filtered_by_reason"]
+    assert left_out["kind is of the wanted class with less than 20%"] > 0
+    truth = dict(zip(world.table["material_id"].to_pylist(), world.table["G_VRH"].to_pylist(), strict=True))
+    assert ranking["G"].tolist() == pytest.approx([truth[name] for name in ranking["material_id"]])
+    best = ranking.sort_values("score", ascending=False)["G"] * 1.0
+    assert best.iloc[0] > ranking["G"].median()
+    assert "ROC-AUC" in (tmp_path / "out" / "report.html").read_text()

@@ -40,7 +40,7 @@ def test_an_example_is_a_campaign(name):
     assert len(campaign.objectives) > 1
 
 
-def test_a_dielectric_of_a_wide_gap_is_a_front(tmp_path, elastic, cluster):
+def test_a_dielectric_has_a_gap_or_is_left_out(tmp_path, elastic, cluster):
     raw = example("wide_gap_dielectric")
     known = load_dielectric()
     labelled = known.structures.take(np.arange(90)).to_arrow()
@@ -52,16 +52,19 @@ def test_a_dielectric_of_a_wide_gap_is_a_front(tmp_path, elastic, cluster):
     for one in raw["properties"]:
         one["training"]["source"] = str(tmp_path / "labelled.parquet")
     raw["candidates"]["source"] = str(tmp_path / "offered.parquet")
+    # The candidates here are metals: nearly all would be left out at 3 eV.
+    raw["objectives"][1] |= {"value": 2.3, "at_least": 0.5}
     asked = JointCampaign.model_validate({**raw, **SMALL, "cluster": cluster})
     summary = screen_jointly(asked, str(tmp_path / "out"))
     ranking = pd.read_parquet(tmp_path / "out" / "ranking.parquet")
-    assert summary["counts"]["candidates"]["ranked"] == len(ranking) > 40
+    counts = summary["counts"]["candidates"]
+    left_out = counts["filtered_by_reason"]["gap is above 2.3 eV with less than 50%"]
+    assert counts["ranked"] + left_out == 50
+    assert (ranking["gap_probability"] >= 0.5).all()
     assert summary["together"]["n"] == 90
     strategies = {row["strategy"] for row in summary["together"]["strategies"]}
-    assert strategies == {"hypervolume", "front", "weights", "n alone", "gap alone", "random"}
-    assert 0 < ranking["front"].sum() < len(ranking)
-    chosen = ranking[ranking["shortlist"]]
-    assert chosen["p_front"].mean() > ranking["p_front"].mean()
+    assert strategies == {"hypervolume", "weights", "n alone", "random"}
+    assert ranking["p_front"].isna().all(), "one direction has no front"
 
 
 def test_weak_labels_of_formulas_rank_crystals(tmp_path, elastic, cluster):
