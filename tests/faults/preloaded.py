@@ -11,7 +11,7 @@ import torch
 torch.set_num_threads(1)
 
 import distributed  # noqa: E402, F401
-import flows.screen  # noqa: E402, F401
+import atomsets_flows.runs.screen  # noqa: E402, F401
 import uvicorn  # noqa: E402, F401
 from prefect.server.api import server  # noqa: E402, F401
 
