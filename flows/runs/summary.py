@@ -22,18 +22,12 @@ from atomsets_core.discovery import summarize as summarize_discovery
 from atomsets_core.jobs import LEFT_OUT, Ranking, Selection
 from atomsets_core.models import CONFIG, mean_absolute_error, r_squared, root_mean_squared_error, spearman
 from atomsets_core.parents import about_parent, carrier_versions
-from atomsets_core.report import (
-    comparison_sentences,
-    discovery_header,
-    discovery_rows,
-    discovery_sentences,
-    interval_sentences,
-    scale_name,
-)
+from atomsets_core.report import discovery_header, discovery_rows, discovery_sentences
 from atomsets_core.storage import Store, prediction_units
 from atomsets_core.structures import Refusal
 from atomsets_core.transforms import find_transform, transform_target
 from atomsets_flows.campaign import Campaign
+from atomsets_flows.runs.headlines import headlines
 
 PACKAGES = (
     "atomsets-screening",
@@ -194,23 +188,6 @@ def model_scores(out_of_fold: pd.DataFrame, transform: str) -> dict[str, float]:
         "value_min": float(np.min(truth)),
         "value_max": float(np.max(truth)),
     }
-
-
-def headlines(summary: Mapping[str, Any]) -> list[str]:
-    """What came out, in lines: what became of everything pulled, how good the model is, and to whom AtomSets lost."""
-    training, candidates, model = summary["counts"]["training"], summary["counts"]["candidates"], summary["model"]
-    covered = model["coverage_out_of_fold"]
-    inside = "too few labels to tell how many lie" if covered is None else f"{covered:.1%} of values"
-    later = "" if training["labelled"] == training["learned_from"] else f" ({training['labelled']} have a value by now)"
-    return [
-        f"learned from {training['learned_from']} of {training['pulled']} entries{later}; "
-        f"pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
-        f"+ {candidates['failed']} failed",
-        f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
-        f"{inside} inside their {model['coverage']:.0%} interval",
-        *interval_sentences(summary),
-        *comparison_sentences(summary),
-    ]
 
 
 def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:

@@ -1,7 +1,7 @@
 """The processes of a campaign one by one, so that each can be killed: Prefect server, scheduler, worker, flow.
 
-They are forks of a process that has imported everything (see `preloaded`), so that a run takes seconds; what they do is
-what `prefect server start`, `dask scheduler`, `dask worker` and `atomsets screen` do, over TCP, on databases and
+They are forks of a process that has imported everything (see `tests/forks.py`), so that a run takes seconds; what they
+do is what `prefect server start`, `dask scheduler`, `dask worker` and `atomsets screen` do, over TCP, on databases and
 folders of their own.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import multiprocessing
 import os
 import random
 import socket
@@ -22,6 +21,8 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests.forks import check_preloaded, fork_server
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300.0
@@ -55,8 +56,7 @@ class Rig:
     flows: list[BaseProcess] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.faults.preloaded"])
+        self.context = fork_server()
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.address = f"tcp://127.0.0.1:{self.dask_port}"
 
@@ -166,6 +166,7 @@ def _logged(log: str, target: Callable[..., None], *args: Any) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     try:
+        check_preloaded()
         target(*args)
     except BaseException:
         traceback.print_exc()

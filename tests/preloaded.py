@@ -2,19 +2,25 @@
 
 import os
 
+# As on the workers, and before libraries look at it.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
-import torch
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # the first one imports a thousand modules
 
 import distributed  # noqa: E402, F401
-import atomsets_flows.runs.screen  # noqa: E402, F401
 import uvicorn  # noqa: E402, F401
 from prefect.server.api import server  # noqa: E402, F401
 
+from atomsets_core.discovery import choice  # noqa: E402, F401
+from atomsets_core.jobs import rank, simulate, structures, train  # noqa: E402, F401
 from atomsets_core.parents.registry import load_parent  # noqa: E402
+from atomsets_flows.runs import screen  # noqa: E402, F401
 
 load_parent("megnet")
