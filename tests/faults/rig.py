@@ -81,11 +81,11 @@ class Rig:
                 worker.kill()
                 worker.join()
             self.workers = []
-            self.scheduler = self._start("scheduler", _schedule, self.dask_port)
+            self.scheduler = self._start("scheduler", serve_scheduler, self.dask_port)
             until(lambda: _listening(self.dask_port), "the scheduler")
         self.workers = [worker for worker in self.workers if worker.is_alive()]
         while len(self.workers) < self.n_workers:
-            self.workers.append(self._start("worker", _work, self.address))
+            self.workers.append(self._start("worker", serve_worker, self.address))
 
     def flow(self, campaign: dict[str, Any], out: Path, jumps: int = 0) -> BaseProcess:
         """Start a run of a campaign on this cluster; its clock jumps where `jumps`, a seed, is not 0."""
@@ -115,7 +115,7 @@ class Rig:
 
     def _start(self, name: str, target: Callable[..., None], *args: Any) -> BaseProcess:
         with _paths():
-            process = self.context.Process(target=_logged, args=(str(self.place / f"{name}.log"), target, *args))
+            process = self.context.Process(target=logged, args=(str(self.place / f"{name}.log"), target, *args))
             process.start()
         return process
 
@@ -161,7 +161,7 @@ def _listening(port: int) -> bool:
     return False
 
 
-def _logged(log: str, target: Callable[..., None], *args: Any) -> None:
+def logged(log: str, target: Callable[..., None], *args: Any) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -186,7 +186,7 @@ def _serve(port: int, home: str) -> None:
         uvicorn.run(create_app(ephemeral=True), host="127.0.0.1", port=port, log_level="error", lifespan="on")
 
 
-def _schedule(port: int) -> None:
+def serve_scheduler(port: int) -> None:
     import dask
     from distributed import Scheduler
 
@@ -200,7 +200,7 @@ def _schedule(port: int) -> None:
     asyncio.run(serve())
 
 
-def _work(address: str) -> None:
+def serve_worker(address: str) -> None:
     from distributed import Worker
 
     async def serve() -> None:
