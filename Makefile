@@ -1,5 +1,5 @@
 # make screen  the embedded screening campaign, offline, into campaigns/incompressible
-# make test    lint, type check and every test
+# make test    lint, type check and every test; make pytest the tests alone
 # make lint    ruff and mypy alone
 # make faults  the fault suite at length: kills, damage, full disks; a table, and benchmarks/results/faults.json
 # make fuzz    damaged files for every reader; benchmarks/results/fuzz.json
@@ -12,13 +12,16 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: screen test lint docs clean faults fuzz sbom audit
+.PHONY: screen test pytest lint docs clean faults fuzz sbom audit
 
 screen: $(VENV)/.run
 	$(BIN)/atomsets screen
 
-test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+test: lint pytest
+
+# Bytecode is kept, whatever the environment says: hundreds of processes read the same modules.
+pytest: $(VENV)/.test
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -58,7 +61,8 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs,parents,embeddings,optimade,generate,slurm,kubernetes]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test,docs,parents,embeddings,optimade,generate,slurm,kubernetes]'
+	-@$(BIN)/python -m compileall -q -q -j 0 -x '/tests?/' $(VENV)/lib
 	@touch $@ $(VENV)/.run
 
 clean:

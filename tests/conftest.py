@@ -2,18 +2,58 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-# As on the workers; two threads on two busy cores wait for each other.
+# As on the workers; two threads on two busy cores wait for each other. The same for whatever the tests start.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before prefect is imported anywhere: no console noise, no analytics.
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+
+LONGEST = (
+    "deployments", "faults/test_faults.py", "flows/runs/test_screen.py", "test_examples.py", "flows/test_cli.py",
+    "flows/runs/test_featurize.py", "flows/runs/test_memory.py", "tasks/test_clusters_slurm.py", "test_wheel.py",
+    "faults/test_neighbours.py", "tasks/test_client_isolate.py", "flows/runs/test_object_store.py",
+    "flows/runs/test_discover.py", "atomsets_core/sources/files/test_parallel.py", "test_cases.py",
+    "flows/runs/test_benchmark.py", "tasks/test_fan_out.py", "test_docs.py", "flows/commands/test_pull.py",
+)  # fmt: skip
+"""What takes longest of tests/, the longest first; a folder stays together, for its tests share a server."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process is alone with it at the end; all else keeps its order."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(part_of(item.nodeid), len(order)))
+
+
+def part_of(nodeid: str) -> str:
+    """What goes to one process as a whole, below tests/: a file, or a folder that is in `LONGEST`."""
+    file = nodeid.split("::", 1)[0].removeprefix("tests/")
+    return next((name for name in LONGEST if file.startswith(f"{name}/")), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile` by `part_of`, in the order of the collection and not by the number of tests."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getvalue("dist") != "loadfile":
+        return None
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return part_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

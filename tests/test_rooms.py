@@ -236,3 +236,11 @@ def test_faces_and_the_command_line_import_nothing_heavy(code):
 
 def test_the_map_is_what_the_code_says():
     assert (ROOT / "docs" / "map.md").read_text() == house.map_page(), "run: python scripts/house.py --write-map"
+
+
+def test_what_takes_longest_is_there():
+    """A file that moved would run last, and one process would be alone with it."""
+    text = (ROOT / "tests" / "conftest.py").read_text()
+    assigned = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+    (found,) = [node.value for node in assigned if ast.unparse(node.targets[0]) == "LONGEST"]
+    assert [name for name in ast.literal_eval(found) if not (ROOT / "tests" / name).exists()] == []

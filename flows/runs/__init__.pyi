@@ -2,6 +2,7 @@ from .benchmark import benchmark as benchmark
 from .discover import Asked as Asked
 from .discover import discover as discover
 from .featurize import featurize as featurize
+from .headlines import headlines as headlines
 from .joint import screen_jointly as screen_jointly
 from .progress import listening as listening
 from .progress import without_server as without_server
@@ -10,4 +11,3 @@ from .retrain import retrain as retrain
 from .screen import screen as screen
 from .status import Status as Status
 from .status import read_status as read_status
-from .summary import headlines as headlines

@@ -29,20 +29,12 @@ from atomsets_core.models import (
     spearman,
 )
 from atomsets_core.parents import about_parent, carrier_versions
-from atomsets_core.report import (
-    class_scores,
-    comparison_sentences,
-    discovery_header,
-    discovery_rows,
-    discovery_sentences,
-    interval_sentences,
-    probability_of,
-    scale_name,
-)
+from atomsets_core.report import discovery_header, discovery_rows, discovery_sentences, probability_of
 from atomsets_core.storage import Store, prediction_units
 from atomsets_core.structures import Refusal
 from atomsets_core.transforms import find_transform, transform_target
 from atomsets_flows.campaign import Campaign
+from atomsets_flows.runs.headlines import headlines
 
 PACKAGES = (
     "atomsets-screening",
@@ -222,30 +214,6 @@ def scores_of(campaign: Campaign, out_of_fold: pd.DataFrame) -> dict[str, Any]:
         found = probability_scores(out_of_fold["value"].to_numpy(), out_of_fold["predicted"].to_numpy())
         return {**found, "value_min": 0.0, "value_max": 1.0}
     return model_scores(out_of_fold, campaign.training.transform)
-
-
-def headlines(summary: Mapping[str, Any]) -> list[str]:
-    """What came out, in lines: what became of everything pulled, how good the model is, and to whom AtomSets lost."""
-    training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
-    later = "" if training["labelled"] == training["learned_from"] else f" ({training['labelled']} have a value by now)"
-    return [
-        f"learned from {training['learned_from']} of {training['pulled']} entries{later}; "
-        f"pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
-        f"+ {candidates['failed']} failed",
-        class_scores(summary) if "class" in summary else _errors(summary),
-        *interval_sentences(summary),
-        *comparison_sentences(summary),
-    ]
-
-
-def _errors(summary: Mapping[str, Any]) -> str:
-    """How good the model is, out of fold."""
-    model, covered = summary["model"], summary["model"]["coverage_out_of_fold"]
-    inside = "too few labels to tell how many lie" if covered is None else f"{covered:.1%} of values"
-    return (
-        f"out-of-fold error {model['mae']:.4f} {scale_name(summary)}, R² {model['r2']:.3f}; "
-        f"{inside} inside their {model['coverage']:.0%} interval"
-    )
 
 
 def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:

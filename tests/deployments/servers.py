@@ -190,5 +190,5 @@ class Prefect:
 
     def close(self) -> None:
         for process in (self.worker, self.server):
-            if process is not None:
-                end(process)
+            if process is not None:  # a worker that is asked to takes half a minute to end
+                end(process, signal.SIGKILL)

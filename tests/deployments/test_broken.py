@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.deployments.servers import ROOT, end, free_port, until
+from tests.faults.rig import logged, serve_scheduler, serve_worker
+from tests.forks import fork_server
 from tests.materials_project_server.running import DATA
 
 CAMPAIGN = """
@@ -51,18 +53,17 @@ def inputs(tmp_path_factory):
 def dask(tmp_path, prefect_with_deployments):
     """A scheduler and two workers, processes that know of each other by its address alone; address and workers."""
     address = f"tcp://127.0.0.1:{free_port()}"
-    environment = prefect_with_deployments.environment(DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION="1.0")
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
-    log = (tmp_path / "dask.log").open("w")
-    options = {"env": environment, "cwd": tmp_path, "stdout": log, "stderr": log}
-    processes = [subprocess.Popen([*command, "--host", "127.0.0.1", "--port", address.rpartition(":")[2]], **options)]
-    processes += [subprocess.Popen([*worker, "--name", name], **options) for name in ("one", "two")]
+    log, context = str(tmp_path / "dask.log"), fork_server()
+    works = [(serve_scheduler, int(address.rpartition(":")[2])), (serve_worker, address), (serve_worker, address)]
+    processes = [context.Process(target=logged, args=(log, *work)) for work in works]
+    for process in processes:
+        process.start()
     try:
         yield address, processes[1:]
     finally:
         for process in processes:
-            end(process, signal.SIGKILL)
+            process.kill()
+            process.join()
 
 
 def start(prefect, inputs, address, out):
@@ -102,7 +103,7 @@ def test_a_dask_worker_is_killed(prefect_with_deployments, inputs, dask, tmp_pat
         until(lambda: len(shards(out)) >= 8 or process.poll() is not None, 400, "the first shards")
         assert process.poll() is None, process.communicate()[1]
         workers[0].kill()
-        workers[0].wait()
+        workers[0].join()
         at_the_kill = len(shards(out))
         summary, _ = finish(process)
     finally:
@@ -111,7 +112,7 @@ def test_a_dask_worker_is_killed(prefect_with_deployments, inputs, dask, tmp_pat
     assert at_the_kill < made, "it was killed too late to mean anything"
     assert summary["counts"]["candidates"]["failed"] == 0
     assert summary["counts"]["candidates"]["ranked"] + summary["counts"]["candidates"]["filtered"] == N_CANDIDATES
-    assert workers[1].poll() is None
+    assert workers[1].is_alive()
 
 
 def test_the_prefect_server_goes_away_and_comes_back(prefect_with_deployments, inputs, dask, tmp_path):

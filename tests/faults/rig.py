@@ -1,7 +1,7 @@
 """The processes of a campaign one by one, so that each can be killed: Prefect server, scheduler, worker, flow.
 
-They are forks of a process that has imported everything (see `preloaded`), so that a run takes seconds; what they do is
-what `prefect server start`, `dask scheduler`, `dask worker` and `atomsets screen` do, over TCP, on databases and
+They are forks of a process that has imported everything (see `tests/forks.py`), so that a run takes seconds; what they
+do is what `prefect server start`, `dask scheduler`, `dask worker` and `atomsets screen` do, over TCP, on databases and
 folders of their own.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import multiprocessing
 import os
 import random
 import socket
@@ -22,6 +21,8 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests.forks import check_preloaded, fork_server
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300.0
@@ -55,8 +56,7 @@ class Rig:
     flows: list[BaseProcess] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.faults.preloaded"])
+        self.context = fork_server()
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.address = f"tcp://127.0.0.1:{self.dask_port}"
 
@@ -81,11 +81,11 @@ class Rig:
                 worker.kill()
                 worker.join()
             self.workers = []
-            self.scheduler = self._start("scheduler", _schedule, self.dask_port)
+            self.scheduler = self._start("scheduler", serve_scheduler, self.dask_port)
             until(lambda: _listening(self.dask_port), "the scheduler")
         self.workers = [worker for worker in self.workers if worker.is_alive()]
         while len(self.workers) < self.n_workers:
-            self.workers.append(self._start("worker", _work, self.address))
+            self.workers.append(self._start("worker", serve_worker, self.address))
 
     def flow(self, campaign: dict[str, Any], out: Path, jumps: int = 0) -> BaseProcess:
         """Start a run of a campaign on this cluster; its clock jumps where `jumps`, a seed, is not 0."""
@@ -115,7 +115,7 @@ class Rig:
 
     def _start(self, name: str, target: Callable[..., None], *args: Any) -> BaseProcess:
         with _paths():
-            process = self.context.Process(target=_logged, args=(str(self.place / f"{name}.log"), target, *args))
+            process = self.context.Process(target=logged, args=(str(self.place / f"{name}.log"), target, *args))
             process.start()
         return process
 
@@ -161,11 +161,12 @@ def _listening(port: int) -> bool:
     return False
 
 
-def _logged(log: str, target: Callable[..., None], *args: Any) -> None:
+def logged(log: str, target: Callable[..., None], *args: Any) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     try:
+        check_preloaded()
         target(*args)
     except BaseException:
         traceback.print_exc()
@@ -185,7 +186,7 @@ def _serve(port: int, home: str) -> None:
         uvicorn.run(create_app(ephemeral=True), host="127.0.0.1", port=port, log_level="error", lifespan="on")
 
 
-def _schedule(port: int) -> None:
+def serve_scheduler(port: int) -> None:
     import dask
     from distributed import Scheduler
 
@@ -199,7 +200,7 @@ def _schedule(port: int) -> None:
     asyncio.run(serve())
 
 
-def _work(address: str) -> None:
+def serve_worker(address: str) -> None:
     from distributed import Worker
 
     async def serve() -> None:

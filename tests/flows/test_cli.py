@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from atomsets_flows.cli import app
 
 SMALL = [
-    "--set=features.shard_size=16",
+    "--set=features.shard_size=48",
     "--set=model.members=4",
     "--set=model.folds=2",
     "--set=model.epochs=2",
     "--set=discovery.seeds=1",
+    "--set=discovery.heads=['AtomSets','ridge']",
     "--set=candidates.filters.n_atoms={max=2}",
     "--set=cluster.workers=2",
 ]

@@ -13,6 +13,7 @@ from atomsets_core.storage.store import Store
 from atomsets_core.structures.batch import Structures
 from atomsets_tasks import client, clusters
 from atomsets_tasks.client import ShardJob, make_shard
+from tests.forks import forked_workers
 
 PARENT = '''
 import os, time
@@ -76,8 +77,8 @@ def job(tmp_path, numbers, limit):
 
 @pytest.mark.slow
 def test_three_kinds_of_poison(poisonable, tmp_path):
-    asked, structures = job(tmp_path, [13, 90, 91, 92], limit=16.0)
-    with client.connect(lambda: clusters.start_local(1, "auto")):
+    asked, structures = job(tmp_path, [13, 90, 91, 92], limit=8.0)
+    with forked_workers(), client.connect(lambda: clusters.start_local(1, "auto")):
         done = make_shard(asked)
         again = make_shard(asked)
     assert (done["rows"], done["refused"], done["sites"]) == (1, 3, 1)

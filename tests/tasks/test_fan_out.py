@@ -15,6 +15,7 @@ from atomsets_core.sources.files.parallel import Chunk, Parsed, WorkerLostError,
 from atomsets_core.sources.files.reading import read_path
 from atomsets_tasks import client
 from atomsets_tasks.clusters import SCHEDULER, start_local
+from tests.forks import forked_workers
 
 
 def parse_with_accidents(chunk: Chunk) -> Parsed:
@@ -33,6 +34,7 @@ def test_workers_of_a_cluster_parse_a_folder_and_survive_it(tmp_path: Path, elas
     monkeypatch.setattr(parallel, "FILES_PER_CHUNK", 8)
     here = read_path(tmp_path)
     with (
+        forked_workers(),
         mock.patch.dict(SCHEDULER, {"distributed.scheduler.allowed-failures": 0}),
         client.connect(lambda: start_local(2, "auto")),
     ):
@@ -51,7 +53,7 @@ def test_workers_of_a_cluster_parse_a_folder_and_survive_it(tmp_path: Path, elas
 
 
 def test_work_that_never_ends_is_given_up_and_the_cluster_goes_on():
-    with client.connect(lambda: start_local(1, "auto")):
+    with forked_workers(), client.connect(lambda: start_local(1, "auto")):
         first = client.run(os.getpid)
         with pytest.raises(WorkerLostError, match="took more than 3 s"):
             client.run(time.sleep, 900, limit=3)

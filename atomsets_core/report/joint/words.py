@@ -6,11 +6,12 @@ import html
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from atomsets_core.report.words import counted, listed, number, percent, with_unit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Summary = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ def value_text(row: Mapping[str, Any], name: str, unit: str) -> str:
     if row[f"{name}_known"]:
         return f"{value}, known"
     low, high = row[f"{name}_lower"], row[f"{name}_upper"]
-    return value if pd.isna(low) else f"{value} ({number(low)} to {number(high)})"
+    return value if low is None or math.isnan(low) else f"{value} ({number(low)} to {number(high)})"
 
 
 def asked_names(summary: Summary) -> list[str]:

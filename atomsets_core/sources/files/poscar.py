@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from pymatgen.core import Structure
-from pymatgen.io.vasp import Poscar
 
 from atomsets_core.sources.base import Entry, reason_of
 from atomsets_core.structures import Refusal
@@ -24,6 +23,8 @@ def read_poscar(text: str) -> Structure:
     Raises:
         ValueError: it can't be read, or names no elements.
     """
+    from pymatgen.io.vasp import Poscar  # brings scipy.signal and half of pymatgen: a second, for this format alone
+
     try:
         _check_counts(text)
         poscar = Poscar.from_str(_with_plain_scale(text), read_velocities=False)

@@ -11,6 +11,8 @@ from atomsets_core.storage.store import StorageError
 from atomsets_flows.commands.benchmark import tell
 from atomsets_flows.runs.benchmark import benchmark
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 @pytest.fixture(scope="module")
 def run(shared, tmp_path_factory):

@@ -22,6 +22,8 @@ from atomsets_flows.campaign.base import CampaignError
 from atomsets_flows.commands.discover import read
 from atomsets_flows.runs.discover import Asked, discover, prepare
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 HEADS = ["ridge, all features", "Gaussian process, megnet", "ridge, composition"]
 SMALL = {
     "rows": 90,

@@ -26,6 +26,8 @@ from atomsets_flows.runs.retrain import retrain
 from atomsets_flows.runs.screen import screen
 from atomsets_flows.runs.states import APPOINTED, KEPT, NOTHING_NEW, PROMOTED, WITH_FAILURES
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 N_LABELLED, SHARD = 60, 16
 
 

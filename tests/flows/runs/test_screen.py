@@ -20,6 +20,8 @@ from atomsets_core.storage.store import StorageError, Store
 from atomsets_flows.campaign.sections import Campaign
 from atomsets_flows.runs.screen import screen
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 N_TRAIN, N_CANDIDATES = 90, 50
 
 

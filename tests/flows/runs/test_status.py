@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +71,28 @@ def test_the_command_says_what_to_do_next(tmp_path):
     assert "run the same command again" in CliRunner().invoke(app, ["status", str(tmp_path)]).stderr
     told = CliRunner().invoke(app, ["status", str(tmp_path), "--json"]).stdout
     assert json.loads(told)["state"] == "failed"
+
+
+def test_a_campaign_is_told_without_what_computes(tmp_path):
+    """Which takes seconds to import; a campaign of some size is asked often."""
+    store = Store(tmp_path)
+    Record(store).finish("done")
+    entries = {"labelled": 10, "learned_from": 10, "pulled": 10, "ranked": 5, "filtered": 4, "failed": 1}
+    store.write_json("summary.json", {
+        "unit": "K", "transform": "none", "counts": {"training": entries, "candidates": entries},
+        "model": {"mae": 1.0, "r2": 0.5, "coverage_out_of_fold": 0.9, "coverage": 0.9},
+        "settings": {"discovery": {"choose": True}}, "choice": {"head": "ridge"}, "discovery": None,
+    })  # fmt: skip
+    heavy = ("torch", "pymatgen", "prefect", "distributed", "sklearn", "pandas", "numba", "scipy")
+    code = f"""
+import sys
+from atomsets_flows.cli import app
+app(["status", {str(tmp_path)!r}], standalone_mode=False)
+print([name for name in {heavy!r} if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+    assert "out-of-fold error 1.0000 K" in found.stderr
 
 
 def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path, elastic, monkeypatch):

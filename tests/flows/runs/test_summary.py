@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from atomsets_flows.runs.summary import headlines, markdown, plain
+from atomsets_flows.runs.headlines import headlines
+from atomsets_flows.runs.summary import markdown, plain
 
 
 @pytest.mark.parametrize(
