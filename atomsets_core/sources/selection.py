@@ -280,7 +280,8 @@ def settled_labels(
         SourceError: as `usable_labels`.
         ValueError: an unknown rule or transform.
     """
-    of, frame = unfolded(pulled.columns)
+    alone = REPEATED not in pulled.columns.columns
+    of, frame = (np.arange(len(pulled.columns)), pulled.columns) if alone else unfolded(pulled.columns)
     n = len(pulled.columns)
     lines = pulled.structures.lines if isinstance(pulled.structures, Catalogue) else pulled.structures
     wide = Pulled(lines.take(of) if len(of) > n else lines, frame, [], pulled.provenance)

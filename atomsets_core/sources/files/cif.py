@@ -244,6 +244,12 @@ _MOST_SITES = 20_000
 Table = dict[str, list[str]]
 
 
+def _says_p1(values: Mapping[str, str]) -> bool:
+    """Whether all that a block says of symmetry is P 1 and number 1, as most writers of files without symmetry do."""
+    said = [value for tag, value in values.items() if tag.lower().startswith(("_symmetry_", "_space_group_"))]
+    return all("".join(value.split()).strip("'\"").lower() in ("p1", "1") for value in said)
+
+
 def read_plain(block: str) -> Crystal | None:
     """The structure of one data block, or None where the block isn't plain."""
     lowered = block.lower()
@@ -275,7 +281,7 @@ def read_plain(block: str) -> Crystal | None:
     order, numbers = np.array(found).T
     if len(symmetry) > 1 and not keeps_metric(symmetry[:, :3, :3], cell):
         return None
-    if len(symmetry) == 1 and names_more_symmetry(values):
+    if len(symmetry) == 1 and not _says_p1(values) and names_more_symmetry(values):
         return None
     sites = _expand(_ideal(frac), symmetry)
     if sites is None:

@@ -90,7 +90,8 @@ def test_each_rule_counts_all_labels_of_an_identifier(kind: str, tmp_path: Path)
 def test_a_campaign_counts_them_too(kind: str, tmp_path: Path):
     store = Store(tmp_path / "out")
     file = pull_into(store, "structures/training.parquet", **written(kind, tmp_path))
-    training, values, refused, notes = with_labels(store, file, "K", "none")
+    found = with_labels(store, file, "K", "none")
+    training, values, refused, notes = found.structures, found.values, found.refused, found.notes
     assert dict(zip(training.material_id, values.tolist(), strict=True)) == pytest.approx(LEARNED["median"])
     assert not refused
     assert "the column functional (PBE, SCAN, LDA)" in notes[0]
