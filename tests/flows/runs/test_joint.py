@@ -1,6 +1,7 @@
 """A campaign of three properties on a real Prefect server and Dask cluster: known values, limits, repeats, damage."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from atomsets_core.sources.catalogue import Catalogue
 from atomsets_core.storage.store import Store
 from atomsets_flows.campaign.joint import JointCampaign
 from atomsets_flows.cli import app
+from atomsets_flows.runs import joint
 from atomsets_flows.runs.joint import screen_jointly
 from atomsets_flows.runs.states import NOTHING_NEW
 
@@ -314,3 +316,23 @@ def test_a_class_is_a_limit_and_what_is_known_of_all_is_no_prediction(world, fir
     best = ranking.sort_values("score", ascending=False)["G"] * 1.0
     assert best.iloc[0] > ranking["G"].median()
     assert "ROC-AUC" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_stopped_before_the_joint_ranking_it_goes_on_there(world, first, tmp_path, monkeypatch):
+    out = tmp_path / "stopped"
+    shutil.copytree(world.out, out)
+    world.write("G", range(20, 20 + N_G), "G_VRH", change=300.0)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(joint, "combine", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                world.screen(out=out, standing={"new_labels": "replace"})
+        state, summary = world.screen(out=out, standing={"new_labels": "replace"})
+    finally:
+        world.write("G", range(20, 20 + N_G), "G_VRH")
+    assert state.name == "Completed"
+    assert [done.get("models_trained", 0) for done in summary["done"].values()] == [0, 0]
+    assert verify(Store(out)).whole
+    known = pd.read_parquet(out / "properties" / "G" / "structures" / "known.parquet")
+    assert summary["properties"]["G"]["training"]["labelled"] == N_G
+    assert len(known) >= 10
