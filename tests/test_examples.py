@@ -50,5 +50,5 @@ def test_the_page_of_examples_names_every_one():
     text = (ROOT / "docs" / "examples.md").read_text()
     named = set(re.findall(r"`(\w+\.(?:py|ipynb))`", text))
     assert named == {path.name for path in [*SCRIPTS, *NOTEBOOKS]}
-    assert len(SCRIPTS) == 6
+    assert len(SCRIPTS) == 7
     assert len(NOTEBOOKS) == 2

@@ -71,7 +71,7 @@ cli.main()
 def test_an_unknown_data_set_ends_with_2(tmp_path):
     result = invoke("--out", str(tmp_path), "--set", "training.source=embedded:gold")
     assert result.exit_code == 2
-    assert "no embedded data set 'gold'; there are elastic, dielectric, flla" in result.stderr
+    assert "no embedded data set 'gold'; there are elastic, dielectric, moduli, flla" in result.stderr
 
 
 def command(out):
