@@ -114,15 +114,15 @@ class Structures:
         with np.errstate(invalid="ignore"):
             cell = np.round(np.nan_to_num(self.lattice) * 1e6).astype(np.int64)
             frac = np.round(np.nan_to_num(self.frac) * 1e6).astype(np.int64) % 1_000_000
-        numbers = self.numbers.astype(np.int64)
+        # Bytes of all structures at once: an array of each one's own costs more than its hash.
+        cells, numbers, places = cell.tobytes(), self.numbers.astype(np.int64).tobytes(), frac.tobytes()
+        disordered = set(np.flatnonzero(self.disordered).tolist())
         out = np.empty(len(self), dtype=object)
-        for i, (start, stop) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
-            digest = hashlib.blake2b(cell[i].tobytes(), digest_size=16)
-            digest.update(numbers[start:stop].tobytes())
-            digest.update(frac[start:stop].tobytes())
-            if self.disordered[i]:
-                digest.update(np.round(self.shares[start:stop] * 1e6).astype(np.int64).tobytes())
-            out[i] = digest.hexdigest()
+        for i, (start, stop) in enumerate(itertools.pairwise(self.offsets.tolist())):
+            text = cells[72 * i : 72 * i + 72] + numbers[8 * start : 8 * stop] + places[24 * start : 24 * stop]
+            if i in disordered:
+                text += np.round(self.shares[start:stop] * 1e6).astype(np.int64).tobytes()
+            out[i] = hashlib.blake2b(text, digest_size=16).hexdigest()
         return out
 
     @cached_property
@@ -343,29 +343,44 @@ def formula_of(elements: Sequence[int], amounts: Sequence[float]) -> str:
 @lru_cache(maxsize=4096)
 def reduced_formula(elements: tuple[int, ...], counts: tuple[int, ...]) -> str:
     """Pymatgen's reduced formula, in a twentieth of its time for the usual case."""
-    if any(not 1 <= z <= LARGEST_ATOMIC_NUMBER for z in elements):
+    if not elements or min(elements) < 1 or max(elements) > LARGEST_ATOMIC_NUMBER:
         return "?"
-    known = _electronegativity()
-    order = sorted(zip(elements, counts, strict=True), key=lambda item: known[item[0]])
-    if any(known[z][0] != known[z][0] for z in elements) or (len(elements) < 3 and max(counts) == 1):
+    places, symbols, values, without = _by_electronegativity()
+    if not without.isdisjoint(elements) or (len(elements) < 3 and max(counts) == 1):
         # Noble gases have no electronegativity to sort by; O2, Na2O2 and their like are exceptions.
         return _composition(elements, counts).reduced_formula
+    order = sorted([(places[z], count) for z, count in zip(elements, counts, strict=True)])
     anion = ""
-    if len(order) > 2 and known[order[-1][0]][0] - known[order[-2][0]][0] < 1.65:
-        groups = math.gcd(order[-1][1], order[-2][1])
-        if groups > 1:
-            anion = f"({_written([(z, count // groups) for z, count in order[-2:]])}){groups}"
+    if len(order) > 2:
+        (last, n_last), (before, n_before) = order[-1], order[-2]
+        if values[last] - values[before] < 1.65 and (groups := math.gcd(n_last, n_before)) > 1:
+            anion = f"({_written(symbols, [(before, n_before // groups), (last, n_last // groups)])}){groups}"
             order = order[:-2]
-    return _written(order) + anion
+    return _written(symbols, order) + anion
 
 
 def _composition(elements: Sequence[int], counts: Sequence[int]) -> Composition:
     return Composition({Element.from_Z(z): count for z, count in zip(elements, counts, strict=True)})
 
 
-def _written(order: Sequence[tuple[int, int]]) -> str:
+def _written(symbols: Sequence[str], order: Sequence[tuple[int, int]]) -> str:
+    return "".join([f"{symbols[place]}{count}" if count > 1 else symbols[place] for place, count in order])
+
+
+@lru_cache(maxsize=1)
+def _by_electronegativity() -> tuple[list[int], list[str], list[float], frozenset[int]]:
+    """Elements in the order of electronegativity and symbol.
+
+    Returns:
+        The place of each atomic number, symbol and electronegativity at each place, and the atomic numbers without one.
+    """
     known = _electronegativity()
-    return "".join(f"{known[z][1]}{count if count > 1 else ''}" for z, count in order)
+    without = frozenset(z for z in range(1, len(known)) if known[z][0] != known[z][0])
+    order = sorted((z for z in range(1, len(known)) if z not in without), key=lambda z: known[z])
+    places = [0] * len(known)
+    for place, z in enumerate(order):
+        places[z] = place
+    return places, [known[z][1] for z in order], [known[z][0] for z in order], without
 
 
 @lru_cache(maxsize=1)

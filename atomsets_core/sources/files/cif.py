@@ -13,7 +13,6 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -237,6 +236,8 @@ _NEAR = 2e-4  # of sites; pymatgen takes those within 1e-4 for one, so that clos
 
 _GRID = 1_000_000
 
+_IDENTITY = np.eye(4)
+
 _THINNEST = 0.011  # Angstrom; pymatgen refuses cells thinner than 0.01
 
 _MOST_SITES = 20_000
@@ -427,7 +428,7 @@ def _expand(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]] | None:
     """All sites of the cell, and the listed site each comes from; None where two may be one."""
     n, n_operations = len(frac), len(symmetry)
-    if not 0 < n * n_operations <= _MOST_SITES or not np.array_equal(symmetry[0], np.eye(4)):
+    if not 0 < n * n_operations <= _MOST_SITES or not (symmetry[0] == _IDENTITY).all():
         return None
     images = np.einsum("oij,nj->noi", symmetry[:, :3, :3], frac) + symmetry[None, :, :3, 3]
     images -= np.floor(images)
@@ -450,12 +451,14 @@ def _apart(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> n
     """(n, m) largest difference of a fractional coordinate, across the borders of the cell too."""
     difference = first[:, None] - second[None]
     difference -= np.round(difference)
-    return np.asarray(np.abs(difference, out=difference).max(axis=2))
+    np.abs(difference, out=difference)
+    return np.maximum(np.maximum(difference[..., 0], difference[..., 1]), difference[..., 2])
 
 
 def _touching(sites: npt.NDArray[np.float64]) -> bool:
     if len(sites) <= 64:
-        return bool(np.triu(_apart(sites, sites) < _NEAR, 1).any())
+        # Every site is as near as that to itself.
+        return int(np.count_nonzero(_apart(sites, sites) < _NEAR)) > len(sites)
     wrapped = sites % 1.0
     wrapped[wrapped >= 1] = 0
     return bool(len(cKDTree(wrapped, boxsize=1).query_pairs(_NEAR, p=np.inf)))
@@ -478,5 +481,6 @@ def _as_stated(values: dict[str, str], numbers: npt.NDArray[np.int64]) -> bool:
     listed = Counter(numbers.tolist())
     if {known[symbol][1] for symbol in counts} != set(listed):
         return False
-    ratios = {Fraction(listed[known[symbol][1]], amount) for symbol, amount in counts.items() if amount}
-    return len(ratios) == 1 and all(counts.values())
+    pairs = [(listed[known[symbol][1]], amount) for symbol, amount in counts.items()]
+    n, stated_n = pairs[0]
+    return all(amount and found * stated_n == n * amount for found, amount in pairs)
