@@ -1,9 +1,10 @@
 """Small files of other programs for tests/data/formats, by the programs themselves.
 
-    pip install phonopy jarvis-tools ase-db-backends
+    pip install phonopy jarvis-tools ase-db-backends nomad-lab nomad-parser-plugins-electronic
     python scripts/build_format_files.py tests/data/formats
 
-Each holds the crystal below, so that tests know what they must read. `versions.json` beside them says what wrote
+Each holds the crystal below, so that tests know what they must read; the archive of NOMAD that of the VASP output it
+was made from, one of ASE's test data. `versions.json` beside them says what wrote
 which file. These programs are no dependencies of this package.
 """
 
@@ -12,6 +13,9 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import subprocess
+import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,21 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    written: dict[str, str] = {}
-    for package, write in (("phonopy", phonopy), ("jarvis-tools", jarvis), ("ase-db-backends", lmdb)):
+    kept = folder / "versions.json"
+    written: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
+    for package, write in (
+        ("phonopy", phonopy),
+        ("jarvis-tools", jarvis),
+        ("ase-db-backends", lmdb),
+        ("nomad-lab", nomad),
+    ):
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # its files stay as they are
         for name in write(folder):
-            written[name] = f"{package} {importlib.metadata.version(package)}"
-    (folder / "versions.json").write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
+            written[name] = f"{package} {version}"
+    kept.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
 
 
 def phonopy(folder: Path) -> list[str]:
@@ -89,6 +103,32 @@ def lmdb(folder: Path) -> list[str]:
         database.delete([3])
     (folder / "three.aselmdb-lock").unlink(missing_ok=True)
     return [place.name]
+
+
+def nomad(folder: Path) -> list[str]:
+    """What `nomad parse` says of a vasprun.xml, without methods, eigenvalues and densities of states."""
+    import ase.test
+
+    source = Path(ase.test.__file__).parent / "testdata" / "vasp" / "vasprun_pstress.xml"
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch) / "vasprun.xml"
+        place.write_bytes(source.read_bytes())
+        command = [str(Path(sys.executable).with_name("nomad")), "parse", str(place), "--show-archive"]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    archive = json.loads(told)
+    runs = [
+        {
+            "program": run["program"],
+            "system": run["system"],
+            "calculation": [
+                {name: value for name, value in step.items() if name in ("system_ref", "energy", "forces", "stress")}
+                for step in run["calculation"]
+            ],
+        }
+        for run in archive["run"]
+    ]
+    (folder / "nomad.archive.json").write_text(json.dumps({"run": runs}, indent=1) + "\n")
+    return ["nomad.archive.json"]
 
 
 if __name__ == "__main__":

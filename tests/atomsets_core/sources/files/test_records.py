@@ -221,6 +221,20 @@ def test_a_zip_of_jarvis_as_its_own_package_writes_it():
     assert list(pulled.columns["bulk_modulus_kv"]) == [150.5, 150.5]
 
 
+def test_an_archive_that_nomad_made_of_a_run_of_vasp():
+    """nomad.archive.json is of `nomad parse`, see scripts/build_format_files.py: diamond, in metres and joules."""
+    pulled = read_path(MADE / "nomad.archive.json")
+    assert (len(pulled.structures), pulled.refused) == (1, [])
+    found = pulled.structures.to_pymatgen()[0]
+    a = 3.57
+    np.testing.assert_allclose(found.lattice.matrix, (np.ones((3, 3)) - np.eye(3)) * a / 2, atol=1e-6)
+    np.testing.assert_allclose(found.cart_coords, [[0, 0, 0], [a / 4] * 3], atol=1e-6)
+    assert [site.specie.symbol for site in found] == ["C", "C"]
+    (row,) = pulled.columns.to_dict("records")
+    assert row["energy"] == pytest.approx(-3.242899156042434e-18 / 1.602176634e-19)
+    assert row["max_force"] == 0.0
+
+
 # NOMAD's archives, by the names of its schemas: runschema, and nomad-simulations 0.10.0. All are in SI units.
 
 EV = 1.602176634e-19
