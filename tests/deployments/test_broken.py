@@ -128,7 +128,7 @@ def test_the_prefect_server_goes_away_and_comes_back(prefect_with_deployments, i
         before = len(shards(out))
         until(lambda: len(shards(out)) > before or process.poll() is not None, 200, "another shard")
         assert process.poll() is None, process.communicate()[1]
-        # Held while the server starts, which takes longer than what is left of the run: it is to be back before the end.
+        # Held while the server starts, which takes longer than the rest of the run: it is to be back before the end.
         process.send_signal(signal.SIGSTOP)
         prefect.start_server()
         process.send_signal(signal.SIGCONT)
