@@ -27,7 +27,7 @@ from typing import Any
 
 import dask
 from dask.utils import parse_bytes
-from distributed import LocalCluster
+from distributed import LocalCluster, Nanny
 from distributed.security import Security
 
 ENVIRONMENT = {
@@ -180,6 +180,18 @@ def _shared_certificate(folder: Path) -> tuple[tempfile.TemporaryDirectory[str],
     return place, _security(*paths)
 
 
+class _Nanny(Nanny):
+    """Keeps a worker process, whose environment is `ENVIRONMENT`.
+
+    Dask has a setting for it, which is the process's: another thread may set it back before the worker is there, and
+    workers that take the place of lost ones are made after it went.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pre_spawn_env = {**self.pre_spawn_env, **ENVIRONMENT}
+
+
 def start_local(workers: int | None, memory_per_worker: str) -> LocalCluster:
     """Worker processes on this machine.
 
@@ -190,8 +202,9 @@ def start_local(workers: int | None, memory_per_worker: str) -> LocalCluster:
     # A worker that died is started again by its nanny. Dask would give the two up for good when that takes longer than
     # 15 s, as it does on a busy machine, and it reads this setting then, not now.
     dask.config.set({"distributed.deploy.lost-worker-timeout": "10 minutes"})
-    with dask.config.set({**SCHEDULER, **NO_PAGES, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
+    with dask.config.set({**SCHEDULER, **NO_PAGES}):
         return LocalCluster(
+            worker_class=_Nanny,
             n_workers=workers or len(os.sched_getaffinity(0)),
             threads_per_worker=1,
             processes=True,

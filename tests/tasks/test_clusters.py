@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask
 import pytest
 import torch
 import yaml
@@ -164,7 +165,14 @@ def test_heavy_work_goes_to_the_workers_with_cards():
         assert client.run(where_it_runs, heavy=True) == "plain"
 
 
-def test_a_local_worker_keeps_freed_memory():
+def test_a_local_worker_keeps_freed_memory_whatever_other_threads_set(monkeypatch):
+    start = clusters.LocalCluster
+
+    def late(**options):
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": "65536"}}):
+            return start(**options)
+
+    monkeypatch.setattr(clusters, "LocalCluster", late)
     with client.connect(lambda: start_local(1, "auto")):
         assert client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_") == clusters.ENVIRONMENT["MALLOC_TRIM_THRESHOLD_"]
         assert client.run(os.environ.get, "OMP_NUM_THREADS") == "1"
