@@ -21,8 +21,10 @@ from .duel import simulate_champion as simulate_champion
 from .events import entered_top_ten as entered_top_ten
 from .retries import DELAYS as DELAYS
 from .retries import PASSING as PASSING
+from .stages import choose_features as choose_features
 from .stages import featurize_shard as featurize_shard
 from .stages import predict_shard as predict_shard
+from .stages import price_features as price_features
 from .stages import pull_source as pull_source
 from .stages import rank as rank
 from .stages import refresh as refresh

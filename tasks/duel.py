@@ -9,14 +9,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from atomsets_core import jobs
-from atomsets_core.features import FeatureStore
+from atomsets_core.features import AnyStore
 from atomsets_core.storage import Store
 from atomsets_tasks import client
 from atomsets_tasks.retries import RETRY
 
 
 @task(task_run_name="{champion} against {challenger} on frozen folds", cache_policy=NO_CACHE, **RETRY)
-def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenger: str, name: str) -> dict[str, Any]:
+def duel_on_folds(store: Store, features: AnyStore, champion: str, challenger: str, name: str) -> dict[str, Any]:
     """Compare two models on frozen folds, on a worker; see `atomsets_core.jobs.duel.duel_on_folds`."""
     return client.run(jobs.duel_on_folds, store, features, champion, challenger, name, heavy=True)
 
@@ -24,7 +24,7 @@ def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenge
 @task(task_run_name="{champion} in simulated discovery, seed {seed}", cache_policy=NO_CACHE, **RETRY)
 def simulate_champion(
     store: Store,
-    features: FeatureStore,
+    features: AnyStore,
     parameters: Mapping[str, Any],
     champion: str,
     options: Mapping[str, Any],

@@ -13,8 +13,8 @@ from prefect.cache_policies import NO_CACHE
 
 from atomsets_core import jobs
 from atomsets_core.campaigns import PAGES, ahead_name, provenance_name, structures_name
-from atomsets_core.features import FeatureStore, ShardEntry
-from atomsets_core.jobs import Ranking, Selection, Wish
+from atomsets_core.features import AnyStore, Piece
+from atomsets_core.jobs import Choosing, Ranking, Selection, Wish
 from atomsets_core.sources import (
     AS_THEY_COME,
     MATERIALS_PROJECT,
@@ -174,10 +174,26 @@ def featurize_shard(number: int, total: int, job: ShardJob) -> dict[str, Any]:
     return done
 
 
+@task(task_run_name="price features", cache_policy=NO_CACHE, **RETRY)
+def price_features(store: Store, queue: str, specs: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Measure on a worker what features cost; see `atomsets_core.jobs.choose.price_features`."""
+    return client.run(jobs.price_features, store, queue, specs, heavy=True, priority=1)
+
+
+@task(task_run_name="choose features", cache_policy=NO_CACHE, **RETRY)
+def choose_features(
+    store: Store, choosing: Choosing, parameters: Mapping[str, Any], priced: Mapping[str, Any], name: str
+) -> dict[str, Any]:
+    """Choose features on a worker; see `atomsets_core.jobs.choose.choose_features`."""
+    done = client.run(jobs.choose_features, store, choosing, parameters, priced, name, heavy=True, priority=2)
+    get_run_logger().info("chose %s in %.0f s", done["features"], done["seconds"])
+    return done
+
+
 @task(task_run_name="train {folder}", cache_policy=NO_CACHE, **RETRY)
 def train_model(
     store: Store,
-    features: FeatureStore,
+    features: AnyStore,
     parameters: Mapping[str, Any],
     folder: str,
     about: Mapping[str, Any],
@@ -192,24 +208,25 @@ def train_model(
 @task(task_run_name="simulate discovery, seed {seed}", cache_policy=NO_CACHE, **RETRY)
 def simulate_discovery(
     store: Store,
-    features: FeatureStore,
+    features: AnyStore,
     parameters: Mapping[str, Any],
     options: Mapping[str, Any],
     seed: int,
     name: str,
+    choosing: Choosing | None = None,
 ) -> dict[str, Any]:
     """Play one simulated discovery on a worker; see `atomsets_core.jobs.simulate.simulate_seed`."""
-    done = client.run(jobs.simulate_seed, store, features, parameters, options, seed, name, heavy=True)
+    done = client.run(jobs.simulate_seed, store, features, parameters, options, seed, name, choosing, heavy=True)
     get_run_logger().info("simulated discovery %d in %.0f s", seed, done["seconds"])
     return done
 
 
 @task(task_run_name="predict shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
 def predict_shard(
-    number: int, total: int, store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str
+    number: int, total: int, store: Store, features: AnyStore, piece: Piece, folder: str, name: str
 ) -> dict[str, Any]:
     """Predict for the structures of one shard; see `atomsets_core.jobs.structures.predict_shard`."""
-    done = client.run(jobs.predict_shard, store, features, entry, folder, name, heavy=True, priority=1)
+    done = client.run(jobs.predict_shard, store, features, piece, folder, name, heavy=True, priority=1)
     get_run_logger().info("shard %d of %d: %d predictions in %.1f s", number, total, done["rows"], done["seconds"])
     return done
 
@@ -222,7 +239,7 @@ def rank(
     wish: Wish,
     transform: str,
     unit: str,
-    features: FeatureStore,
+    features: AnyStore,
     model: str,
 ) -> Ranking:
     """Rank all candidates and write the results; see `atomsets_core.jobs.rank`."""

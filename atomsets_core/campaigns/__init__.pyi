@@ -44,6 +44,7 @@ from .layout import REGISTRY as REGISTRY
 from .layout import REPORT as REPORT
 from .layout import SUMMARY as SUMMARY
 from .layout import ahead_name as ahead_name
+from .layout import choice_name as choice_name
 from .layout import discovery_name as discovery_name
 from .layout import duel_name as duel_name
 from .layout import model_files as model_files

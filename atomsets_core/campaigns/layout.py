@@ -162,6 +162,11 @@ def discovery_name(key: str, seed: int) -> str:
     return f"discovery/{key}-seed-{seed}.json"
 
 
+def choice_name(definition: str) -> str:
+    """Which features were chosen for a campaign, by the digest of all that it is defined by."""
+    return f"choices/{definition[:16]}.json"
+
+
 def predictions_folder(model: str) -> str:
     """Folder of the predictions that a model made; `model` is its folder."""
     return f"predictions/{model.partition('/')[2]}"
@@ -180,7 +185,8 @@ def duel_name(challenger: str, champion: str, part: str = "") -> str:
 _KEY, _RUN = r"[0-9a-f]{16}", r"\d{5,}"
 
 _RESULT = re.compile(
-    rf"{MODELS}/{_KEY}/({'|'.join(map(re.escape, MODEL_FILES))})|discovery/{_KEY}-seed-\d+\.json|predictions/.+"
+    rf"{MODELS}/{_KEY}/({'|'.join(map(re.escape, MODEL_FILES))})|discovery/{_KEY}-seed-\d+\.json|predictions/.+|"
+    rf"choices/{_KEY}\.json"
 )
 
 _PASSING = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.tmp|structures/queue-[a-z]+\.parquet")
@@ -194,7 +200,7 @@ _OTHER = re.compile(
 
 
 def is_result(name: str) -> bool:
-    """Whether it is a sealed result under a key: of a model, a simulated discovery or predictions."""
+    """Whether it is a sealed result under a key: of a model, a simulated discovery, predictions or a choice."""
     return _RESULT.fullmatch(name) is not None
 
 

@@ -322,10 +322,12 @@ def _rows(store: Store, features: Store, summary: dict[str, Any], damaged: set[s
             predicted.update(_column(store, name, "structure_hash"))
     if lost := set(ranked) - predicted:
         yield Finding(folder, f"lacks {len(lost)} structures of the ranking, e.g. {min(lost)}")
-    parent, digest = summary["settings"]["features"]["parent"], summary["model"]["parent_digest"]
-    held = {h for entry in FeatureStore(features, parent, digest, ()).entries() for h in entry.hashes}
-    if lost := {*ranked, *_column(store, LABELLED, "structure_hash")} - held:
-        yield Finding(features.root, f"lacks the features of {len(lost)} structures, e.g. {min(lost)}")
+    # Summaries of before there were several parents say it of one.
+    one = {summary["settings"]["features"]["parent"]: summary["model"]["parent_digest"]}
+    for parent, digest in summary["model"].get("parents", one).items():
+        held = {h for entry in FeatureStore(features, parent, digest, ()).entries() for h in entry.hashes}
+        if lost := {*ranked, *_column(store, LABELLED, "structure_hash")} - held:
+            yield Finding(features.root, f"lacks the features of {len(lost)} structures by {parent}, e.g. {min(lost)}")
 
 
 def _column(store: Store, name: str, column: str) -> list[str]:

@@ -1,6 +1,11 @@
 from .making import SHARD_SIZE as SHARD_SIZE
 from .making import featurize as featurize
 from .making import featurize_into as featurize_into
+from .several import AnyStore as AnyStore
+from .several import JointStore as JointStore
+from .several import Together as Together
+from .several import open_features as open_features
+from .several import together as together
 from .shards import SCHEMA_VERSION as SCHEMA_VERSION
 from .shards import Intake as Intake
 from .shards import Located as Located
@@ -15,6 +20,7 @@ from .shards import read_queued as read_queued
 from .shards import read_shard as read_shard
 from .shards import remove_faulty as remove_faulty
 from .shards import shard_key as shard_key
+from .shards import size_of as size_of
 from .shards import to_arrow as to_arrow
 from .shards import write_queue as write_queue
 from .shards import write_shard as write_shard
@@ -25,6 +31,7 @@ from .specification import default_features as default_features
 from .specification import parse_features as parse_features
 from .stored import AnyFeatures as AnyFeatures
 from .stored import FeatureStore as FeatureStore
+from .stored import Piece as Piece
 from .stored import StoredFeatures as StoredFeatures
 from .stored import in_memory as in_memory
 from .stored import join_stored as join_stored

@@ -14,10 +14,12 @@ over the same structures share their shards.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -224,13 +226,8 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
         data = store.write_table(
             f"{folder(parent, features.digest)}/{key}.parquet",
             to_arrow(features, parent),
-            # No dictionary: float32 features hardly ever repeat. What compresses is their bytes in separate streams
-            # (see `encodings`), where signs and exponents are alike; zstd 9 takes 2.5 times as long as 3 for a
-            # hundredth of the size (docs/speed.md).
-            compression_level=3,
             row_group_size=ROW_GROUP,
-            use_dictionary=False,
-            column_encoding=encodings(features),
+            **_written(features),
         )
         entry = ShardEntry(
             key=key,
@@ -249,6 +246,21 @@ def write_shard(store: Store, parent: str, key: str, features: Features, levels:
         body = asdict(entry)
         store.write_json(entry.manifest, {**body, "checksum": _checksum(body)})
     return entry
+
+
+def _written(features: Features) -> dict[str, Any]:
+    """How Parquet is written."""
+    # No dictionary: float32 features hardly ever repeat. What compresses is their bytes in separate streams (see
+    # `encodings`), where signs and exponents are alike; zstd 9 takes 2.5 times as long as 3 for a hundredth of the size
+    # (docs/speed.md).
+    return {"compression_level": 3, "use_dictionary": False, "column_encoding": encodings(features)}
+
+
+def size_of(features: Features, parent: str) -> int:
+    """Bytes of a shard of these features."""
+    sink = io.BytesIO()
+    pq.write_table(to_arrow(features, parent), sink, compression="zstd", **_written(features))
+    return sink.tell()
 
 
 def entries_in(store: Store, where: str) -> Iterator[ShardEntry]:

@@ -6,6 +6,7 @@ memory of a shard beside what is kept of it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -131,6 +132,27 @@ class StoredFeatures:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Structures that are predicted for at once: those of a shard, with what other parents have of them.
+
+    Attributes:
+        shard: of the first parent; its `hashes` may be left empty.
+        beside: for each other parent the shards that hold some of the same structures.
+    """
+
+    shard: ShardEntry
+    beside: tuple[tuple[ShardEntry, ...], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Key of the shard; of several parents 32 hex digits from the keys of all their shards."""
+        if not self.beside:
+            return self.shard.key
+        text = ";".join(",".join(entry.key for entry in entries) for entries in ((self.shard,), *self.beside))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
 class FeatureStore:
     """Features of one parent at some levels, in the shards of a store: what jobs, tasks and flows are told of features.
 
@@ -157,6 +179,11 @@ class FeatureStore:
         """
         return cls(store, parent, load_parent(parent).digest, tuple(levels))
 
+    @property
+    def parts(self) -> tuple[FeatureStore, ...]:
+        """Itself, where features of several parents may stand, see `several.JointStore`."""
+        return (self,)
+
     def entries(self) -> Iterator[ShardEntry]:
         """The shards that hold the levels as they are now, by key, one after the other.
 
@@ -179,9 +206,9 @@ class FeatureStore:
         """Write a shard; see `write_shard`."""
         return write_shard(self.store, self.parent, key, features, self.levels)
 
-    def read(self, entry: ShardEntry) -> Features:
+    def read(self, piece: Piece) -> Features:
         """The levels of a shard; see `read_shard`."""
-        return read_shard(self.store, entry, self.levels)
+        return read_shard(self.store, piece.shard, self.levels)
 
     def locate(self, hashes: Sequence[str] | Digests) -> Located:
         """Where the features of these structures are, and which of them have none; see `shards.locate`."""

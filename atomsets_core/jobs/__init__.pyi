@@ -7,6 +7,11 @@ from .benchmark import prepare as prepare
 from .benchmark import run_fold as run_fold
 from .benchmark import specifications as specifications
 from .benchmark import union as union
+from .choose import Choosing as Choosing
+from .choose import Price as Price
+from .choose import choose_features as choose_features
+from .choose import price_features as price_features
+from .choose import prices as prices
 from .combine import COMPUTED as COMPUTED
 from .combine import Combined as Combined
 from .combine import Part as Part

@@ -10,14 +10,14 @@ import numpy as np
 
 from atomsets_core.campaigns import CHAMPION, OUT_OF_FOLD, on_folds
 from atomsets_core.discovery import AtomSetsHead, Estimate, Holdout, Rows, ask, design_of, learnable, scored_by
-from atomsets_core.features import FeatureStore
+from atomsets_core.features import AnyStore
 from atomsets_core.jobs.train import read_labelled
 from atomsets_core.models import FEWEST, ClassProbability, load_regressor, rows_needed
 from atomsets_core.storage import Store
 from atomsets_core.transforms import transform_target
 
 
-def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenger: str, name: str) -> dict[str, Any]:
+def duel_on_folds(store: Store, features: AnyStore, champion: str, challenger: str, name: str) -> dict[str, Any]:
     """Compare two models on the folds of the challenger, which are the frozen ones; the result is written as JSON.
 
     Args:
@@ -44,7 +44,7 @@ def duel_on_folds(store: Store, features: FeatureStore, champion: str, challenge
 
 def simulate_champion(
     store: Store,
-    features: FeatureStore,
+    features: AnyStore,
     parameters: Mapping[str, Any],
     champion: str,
     options: Mapping[str, Any],

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atomsets_core.campaigns import EVIDENCE, MAP, OUT_OF_FOLD, RANKING
-from atomsets_core.features import FeatureStore
+from atomsets_core.features import AnyStore
 from atomsets_core.models import (
     NETWORKS,
     AtomSetsRegressor,
@@ -51,7 +51,7 @@ MAP_SCHEMA = pa.schema(
 )
 
 
-def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist: Structures | Compositions) -> None:
+def write_evidence(store: Store, features: AnyStore, folder: str, shortlist: Structures | Compositions) -> None:
     """Write evidence.json and map.parquet into a campaign's folder.
 
     Memory is that of the shortlist, of a few shards and of single columns of the ranking.
@@ -77,7 +77,7 @@ def write_evidence(store: Store, features: FeatureStore, folder: str, shortlist:
 
 
 def _candidates(
-    model: AtomSetsRegressor, features: FeatureStore, shortlist: Structures | Compositions, trained: pa.Table
+    model: AtomSetsRegressor, features: AnyStore, shortlist: Structures | Compositions, trained: pa.Table
 ) -> list[dict[str, Any]]:
     if not len(shortlist):
         return []
@@ -133,9 +133,7 @@ def _shares(model: AtomSetsRegressor, found: Features) -> Contributions | None:
     )
 
 
-def _map(
-    store: Store, features: FeatureStore, model: AtomSetsRegressor, trained: pa.Table
-) -> tuple[pa.Table, list[float]]:
+def _map(store: Store, features: AnyStore, model: AtomSetsRegressor, trained: pa.Table) -> tuple[pa.Table, list[float]]:
     """Points in the plane of the domain's first two components, and the share of the variance each of them holds."""
     domain = model.domain_
     # The references of a large training set are a sample of it.
@@ -170,7 +168,7 @@ def _points(plane: npt.NDArray[np.float32], rows: pa.Table, value: pa.ChunkedArr
     ).cast(MAP_SCHEMA)
 
 
-def _shown(store: Store, features: FeatureStore) -> pa.Table:
+def _shown(store: Store, features: AnyStore) -> pa.Table:
     """The rows of the ranking that the map shows: the shortlist, what comes next, and some of a few shards."""
     entries = list(features.entries())
     rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from atomsets_core.campaigns import OUT_OF_FOLD, RANKING, RANKING_CSV
 from atomsets_core.discovery import acquisition, diverse_shortlist
-from atomsets_core.features import FeatureStore
+from atomsets_core.features import AnyStore
 from atomsets_core.models import Beyond, believed, target_deviation, trust_in_candidates, trust_summary
 from atomsets_core.sources import Catalogue
 from atomsets_core.storage import HashIndex, Store, csv_text, prediction_units, release, with_units
@@ -152,7 +152,7 @@ def rank(
     wish: Wish,
     transform: str,
     unit: str,
-    features: FeatureStore,
+    features: AnyStore,
     model: str,
 ) -> Ranking:
     """Rank every candidate; write ranking.parquet and ranking.csv.
@@ -261,7 +261,7 @@ def _strange(kind: npt.NDArray[np.object_], inside: npt.NDArray[np.bool_]) -> np
     return np.isin(kind, list(VACUUM)) | (np.isin(kind, list(NO_BULK)) & ~inside)
 
 
-def _shortlist(offered: pd.DataFrame, features: FeatureStore, wish: Wish) -> IntArray:
+def _shortlist(offered: pd.DataFrame, features: AnyStore, wish: Wish) -> IntArray:
     """Rows of the offer that make the shortlist, see `diverse_shortlist`."""
     if not len(offered):
         return np.empty(0, dtype=np.int64)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from atomsets_core.discovery import Rows, answer, campaign_heads, design_of, scored_by
-from atomsets_core.features import FeatureStore
+from atomsets_core.features import AnyStore
+from atomsets_core.jobs.choose import Choosing, chosen
 from atomsets_core.jobs.train import read_labelled
 from atomsets_core.storage import Store, seal
 from atomsets_core.transforms import transform_target
@@ -15,11 +16,12 @@ from atomsets_core.transforms import transform_target
 
 def simulate_seed(
     store: Store,
-    features: FeatureStore,
+    features: AnyStore,
     parameters: Mapping[str, Any],
     options: Mapping[str, Any],
     seed: int,
     name: str,
+    choosing: Choosing | None = None,
 ) -> dict[str, Any]:
     """One simulated discovery on the labelled structures with every head of a campaign, its scores written as JSON.
 
@@ -34,15 +36,26 @@ def simulate_seed(
             (that take part, the preferred first) and minutes (that this repeat may take).
         seed: of the holdout and of the heads.
         name: of the file.
+        choosing: where the campaign chooses its features: so does every repeat, on what it may learn from alone.
 
     Returns:
         seconds, and left_out: heads there was no time for.
     """
     started = time.perf_counter()
     table, values = read_labelled(store)
-    found = features.find(table["structure_hash"].to_pylist()).load()
+    hashes = table["structure_hash"].to_pylist()
+    design, told = design_of(options), {}
+    if choosing is None:
+        found = features.find(hashes).load()
+    else:
+        kept = choosing.features.locate(hashes).found
+        values = values[kept]
+        found = choosing.features.find([h for h, there in zip(hashes, kept, strict=True) if there]).load()
+        train = design.holdout(values, found.formula, seed).train
+        choice = chosen(found[train], values[train], choosing, {**parameters, "seed": seed})
+        parameters = {**parameters, **choice["parameters"], "features": choice["features"]}
+        told = {"features": choice["features"]}
     target = transform_target(values, parameters["transform"])
-    design = design_of(options)
     rows = Rows(found)
     answers: dict[str, dict[str, Any]] = {}
     left_out = []
@@ -54,6 +67,6 @@ def simulate_seed(
             answers[head] = answer(unfitted, rows, target, design, seed)
     scores = scored_by(design, answers, target, found.formula, seed, options["kappa"])
     seconds = {head: part["seconds"] for head, part in answers.items()}
-    store.write_json(name, {**scores, "seconds": seconds, "left_out": left_out})
+    store.write_json(name, {**scores, **told, "seconds": seconds, "left_out": left_out})
     seal(store, name)
     return {"seconds": time.perf_counter() - started, "left_out": left_out}

@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 from pymatgen.core import Element
 
-from atomsets_core.features import FeatureStore, ShardEntry, counts_of, read_queued
+from atomsets_core.features import AnyStore, FeatureStore, Piece, counts_of, read_queued
 from atomsets_core.models import load_regressor, read_config
 from atomsets_core.parents import load_parent, resolve_device
 from atomsets_core.sources import (
@@ -354,13 +354,13 @@ def try_parent(parent: str, levels: Sequence[str]) -> None:
     load_parent(parent, str(resolve_device("auto"))).featurize(salt, levels)
 
 
-def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folder: str, name: str) -> dict[str, Any]:
+def predict_shard(store: Store, features: AnyStore, piece: Piece, folder: str, name: str) -> dict[str, Any]:
     """Apply a saved model to every structure of a shard; write the predictions as Parquet.
 
     Args:
         store: of the campaign.
         features: the shard's.
-        entry: of the shard.
+        piece: the shard, and those of other parents beside it.
         folder: of the model, which needs the levels of `features`.
         name: of the file.
 
@@ -369,7 +369,7 @@ def predict_shard(store: Store, features: FeatureStore, entry: ShardEntry, folde
     """
     started = time.perf_counter()
     model = load_regressor(store, folder)
-    found = features.read(entry)
+    found = features.read(piece)
     prediction = model.predict_distribution(found)
     columns: dict[str, Any] = {"structure_hash": pa.array(found.structure_hash, pa.string())}
     columns |= {column: pa.array(values) for column, values in prediction.columns().items()}

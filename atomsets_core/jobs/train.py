@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from atomsets_core.campaigns import CARD, CHECKPOINT, LABELLED, OUT_OF_FOLD, model_files, read_frozen
-from atomsets_core.features import SHARD_SIZE, FeatureStore, featurize
+from atomsets_core.features import SHARD_SIZE, AnyStore, featurize
 from atomsets_core.jobs.model_card import campaign_card
 from atomsets_core.jobs.structures import finite_table
 from atomsets_core.models import (
@@ -143,7 +143,7 @@ def read_labelled(store: Store) -> tuple[pa.Table, np.ndarray]:
 
 def train_model(
     store: Store,
-    features: FeatureStore,
+    features: AnyStore,
     parameters: Mapping[str, Any],
     folder: str,
     about: Mapping[str, Any],

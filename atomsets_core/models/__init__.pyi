@@ -50,6 +50,7 @@ from .probabilities import probability_scores as probability_scores
 from .probabilities import reliability as reliability
 from .recipe import BATCH_SIZE as BATCH_SIZE
 from .recipe import candidates_for as candidates_for
+from .recipe import choose as choose
 from .recipe import gathered as gathered
 from .regressor import RECIPE_VERSION as RECIPE_VERSION
 from .regressor import AtomSetsRegressor as AtomSetsRegressor

@@ -26,7 +26,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from atomsets_core.features import FeatureStore
+from atomsets_core.features import AnyStore
 from atomsets_core.models.saved_models import read_config
 from atomsets_core.models.trust import rows_needed
 from atomsets_core.storage import Store
@@ -212,7 +212,7 @@ class Beyond:
 
 
 def trust_in_candidates(
-    store: Store, folder: str, held_out: str, features: FeatureStore, hashes: Sequence[str], transform: Transform
+    store: Store, folder: str, held_out: str, features: AnyStore, hashes: Sequence[str], transform: Transform
 ) -> CandidateTrust | None:
     """How the intervals of a campaign's model fare on its candidates; None where it has none or it is of a class.
 
@@ -245,7 +245,7 @@ def trust_in_candidates(
     return trust_candidates(residual, std[rows], half[rows], weights, coverage, len(sampled))
 
 
-def sample_candidates(features: FeatureStore, hashes: Sequence[str], random: np.random.Generator) -> list[str]:
+def sample_candidates(features: AnyStore, hashes: Sequence[str], random: np.random.Generator) -> list[str]:
     """At most `SAMPLE` of the candidates, from at most `SHARDS` of the shards they lie in."""
     located = features.locate(np.array(hashes, dtype=object))
     found = np.flatnonzero(located.found)

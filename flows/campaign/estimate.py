@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,14 +19,11 @@ import numpy.typing as npt
 import pandas as pd
 import psutil
 import pyarrow as pa
-import torch
 
 from atomsets_core.campaigns import FEATURES, property_folder
-from atomsets_core.discovery import LINEAR, OWN, Rows, answer, campaign_heads, design_of
-from atomsets_core.features import FeatureStore
+from atomsets_core.discovery import LINEAR, OWN
+from atomsets_core.features import AnyStore, open_features
 from atomsets_core.jobs import COMPUTED, FAILED, agreed_kinds, agreed_units, kind_of, none_left
-from atomsets_core.models import regressor_of
-from atomsets_core.parents import load_parent
 from atomsets_core.sources import (
     AS_THEY_COME,
     MATERIALS_PROJECT,
@@ -51,22 +48,13 @@ from atomsets_core.sources import (
 )
 from atomsets_core.storage import Store
 from atomsets_core.structures import COMPOSITIONS, STRUCTURES, Structures, as_compositions
-from atomsets_core.transforms import transform_target
+from atomsets_flows.campaign.costs import PIECE, Cost, Shown, measure
 from atomsets_flows.campaign.credentials import needed, provided
 from atomsets_flows.campaign.joint import JointCampaign
 from atomsets_flows.campaign.sections import Campaign, Candidates, Training
 
-PIECE = 200
-"""Structures that are featurised and learned from to measure a rate."""
-
 BLOCKS = 4
 """Blocks of a table that are read; its other rows are taken to be like them."""
-
-FEW, MORE = 2, 6
-"""Epochs of the trainings that are timed: what the second takes longer is the cost of the epochs between."""
-
-SQUARED = "Gaussian process"
-"""Heads with this in their name take four times as long for twice the rows; the others twice as long."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +72,7 @@ class Estimate:
         trainings: how many trainings of networks that are.
         seconds: of the whole run, starting workers and reading included; None where features are unknown.
         materials: what the candidates are, "structures" or "compositions".
+        features: what features of several parents cost, in sentences.
         notes: what the user should know, in sentences.
     """
 
@@ -97,22 +86,8 @@ class Estimate:
     trainings: int
     seconds: float | None = None
     materials: str = STRUCTURES
+    features: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What was read of a source.
-
-    Attributes:
-        pulled: all of it, or the first blocks.
-        n: entries that the source holds.
-        whole: whether that is all.
-    """
-
-    pulled: Pulled
-    n: int
-    whole: bool
 
 
 def estimate_together(campaign: JointCampaign, out: str) -> dict[str, Estimate]:
@@ -160,31 +135,29 @@ def estimate(
     started = time.perf_counter()
     campaign = campaign.settled()
     age = time.time() - psutil.Process().create_time()  # of this process: what importing all of it took
-    shards = Store(campaign.features.store or Store(out).url(FEATURES))
-    features = FeatureStore.of(shards, campaign.features.parent, campaign.features.chosen)
+    options = campaign.features
+    specs = options.specs(options.is_open and campaign.of_formulas)
+    shards = Store(options.store or Store(out).url(FEATURES))
     with provided(needed(campaign, out)):
         training, candidates = _read(campaign.training), offered or _read(campaign.candidates)
     values = check_labels(campaign, training, candidates) if training else None
     passing = check_filters(campaign, candidates, training) if candidates else None
     reading = time.perf_counter() - started
     labelled = None if training is None or values is None else round(_share(np.isfinite(values)) * training.n)
-    missing = None
+    cost = measure(campaign, training, values, candidates, specs, labelled or PIECE)
+    missing: dict[str, int] | None = None
     if training and candidates and passing is not None and values is not None:
-        counts = []
-        for shown, kept in ((training, np.isfinite(values)), (candidates, passing)):
-            others = (counted if counted is not None else {}).setdefault(features.digest, set())
-            hashes = np.array([h for h in pd.unique(shown.pulled.structures.hashes[kept]) if h not in others], object)
-            others.update(hashes)
-            counts.append(round(shown.n / max(1, shown.pulled.n_seen) * float(features.locate(hashes).missing.sum())))
-        missing = sum(counts)
+        kept = [(training, np.isfinite(values)), (candidates, passing)]
+        missing = _missing(open_features(shards, cost.spec), kept, {} if counted is None else counted)
     cores = len(os.sched_getaffinity(0))
     workers = campaign.cluster.workers or cores
     at_once = min(workers, cores) if campaign.cluster.kind == "local" else workers
-    cost = measure(campaign, training, values, candidates, features.levels, labelled or PIECE)
     seeds = 0 if campaign.objective.goal in ("target", "window") else campaign.discovery.seeds
     heads = len({OWN, LINEAR}.intersection(campaign.heads))
     learning = max((cost.training + seeds * cost.discovery) / at_once, cost.training, cost.discovery if seeds else 0.0)
-    featurize = None if missing is None else missing / cost.rate / at_once
+    featurize = (
+        None if missing is None else sum(n * cost.share(name) for name, n in missing.items()) / cost.rate / at_once
+    )
     seconds = None
     if featurize is not None and candidates is not None and passing is not None:
         predicting = cost.predict * _share(passing) * candidates.n / at_once
@@ -193,7 +166,7 @@ def estimate(
         seconds = around + reading + featurize + learning + predicting
     return Estimate(
         pulled={"training": training.n if training else None, "candidates": candidates.n if candidates else None},
-        missing=missing,
+        missing=None if missing is None else max(missing.values()),
         labelled=labelled,
         rate=cost.rate,
         workers=workers,
@@ -202,8 +175,45 @@ def estimate(
         trainings=1 + seeds * heads,
         seconds=seconds,
         materials=kind_of(candidates.pulled.structures) if candidates else STRUCTURES,
+        features=tuple(_features_told(campaign, cost, missing, training, candidates)),
         notes=(*_units(campaign, training, candidates), *_kinds(training, candidates)),
     )
+
+
+def _missing(features: AnyStore, kept: list[tuple[Shown, Any]], counted: dict[str, set[str]]) -> dict[str, int]:
+    """Parent -> structures that it has yet to featurise, of those that are kept, each content once."""
+    found: dict[str, int] = {}
+    for part in features.parts:
+        others, n = counted.setdefault(part.digest, set()), 0.0
+        for shown, rows in kept:
+            hashes = np.array([h for h in pd.unique(shown.pulled.structures.hashes[rows]) if h not in others], object)
+            others.update(hashes)
+            n += round(shown.n / max(1, shown.pulled.n_seen) * float(part.locate(hashes).missing.sum()))
+        found[part.parent] = round(n)
+    return found
+
+
+def _features_told(
+    campaign: Campaign, cost: Cost, missing: dict[str, int] | None, training: Shown | None, candidates: Shown | None
+) -> Iterator[str]:
+    """What features of each parent cost, in sentences; and of what may be chosen what all of it costs."""
+    if missing is not None and len(missing) > 1:
+        for part in cost.priced[cost.spec]:
+            n = missing[part.parent]
+            yield (
+                f"features of {part.parent} ({'+'.join(part.levels)}): {n * part.seconds / 3600:.2g} CPU hours and "
+                f"{n * part.size / 1e9:.2g} GB for {n:,}"
+            )
+    if not campaign.features.is_open:
+        return
+    n = sum(shown.n for shown in (training, candidates) if shown)
+    for text, parts in cost.priced.items():
+        hours, size = (sum(getattr(part, what) for part in parts) * n for what in ("seconds", "size"))
+        within = hours / 3600 <= campaign.features.cpu_hours
+        yield (
+            f"{text}: {hours / 3600:.2g} CPU hours and {size / 1e9:.2g} GB for all {n:,}, "
+            + ("may be chosen" if within else f"left out, since features.cpu_hours is {campaign.features.cpu_hours:g}")
+        )
 
 
 def _share(kept: npt.NDArray[np.bool_]) -> float:
@@ -273,122 +283,6 @@ def check_filters(campaign: Campaign, candidates: Shown, training: Shown | None)
     return kept
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a piece of the work took.
-
-    Attributes:
-        rate: structures featurised a second by one worker.
-        training: seconds of the training of the model.
-        discovery: seconds of one simulated discovery.
-        predict: seconds a candidate takes.
-    """
-
-    rate: float
-    training: float
-    discovery: float
-    predict: float
-
-
-def measure(
-    campaign: Campaign,
-    training: Shown | None,
-    values: npt.NDArray[np.float64] | None,
-    candidates: Shown | None,
-    levels: tuple[str, ...],
-    rows: int,
-) -> Cost:
-    """Featurise and learn from a piece of the data on one thread, as a worker has it.
-
-    Args:
-        campaign: what is asked.
-        training: what was read of it; without any the embedded elastic data stand for it.
-        values: of its rows, NaN where there is none.
-        candidates: what was read of them.
-        levels: of the parent.
-        rows: that the model will learn from.
-    """
-    generator = np.random.default_rng(0)
-    if training is None or values is None or not np.isfinite(values).any():
-        known = pull("embedded:elastic")
-        values, source = generator.lognormal(size=len(known.structures)), known.structures
-        if campaign.wanted is not None:
-            values = (values > 1.0).astype(np.float64)
-    else:
-        source = training.pulled.structures
-    labelled = np.flatnonzero(np.isfinite(values))
-    if campaign.wanted is None:
-        chosen = np.sort(generator.permutation(labelled)[:PIECE])
-    else:  # of a rare class none might be among so few
-        kinds = [generator.permutation(labelled[values[labelled] == kind])[: PIECE // 2] for kind in (0.0, 1.0)]
-        chosen = np.sort(np.concatenate(kinds))
-    parent = load_parent(campaign.features.parent)
-    with _one_thread():
-        parent.featurize(source.take(chosen[:8]), levels)  # compiles, loads
-        start = time.perf_counter()
-        found = parent.featurize(source.take(chosen), levels)
-        rate = len(chosen) / (time.perf_counter() - start)
-        if candidates is not None:
-            offered = candidates.pulled.structures
-            some = offered.take(np.sort(generator.permutation(len(offered))[:PIECE]))
-            start = time.perf_counter()
-            parent.featurize(some, levels)
-            slower = len(some) / (time.perf_counter() - start)
-            n_offered = candidates.n
-            rate = (n_offered + rows) / (n_offered / slower + rows / rate)
-        of_name = dict(zip(source.material_id, values, strict=True))
-        labels = np.array([of_name[name] for name in found.material_id])
-        return _learning(campaign, campaign.parameters, found, labels, rows, rate)
-
-
-def _learning(
-    campaign: Campaign, options: dict[str, Any], found: Any, labels: npt.NDArray[np.float64], rows: int, rate: float
-) -> Cost:
-    """What training, simulated discovery and predicting cost, from a piece of each."""
-    regressor_of({**options, "epochs": 1}).fit(found, labels)
-    took = []
-    for epochs in (FEW, MORE):
-        start = time.perf_counter()
-        model = regressor_of({**options, "epochs": epochs}).fit(found, labels)
-        took.append(time.perf_counter() - start)
-    epoch = max(0.0, (took[1] - took[0]) / (MORE - FEW))
-    more = rows / len(found)
-    network = more * (max(0.0, took[0] - FEW * epoch) + epoch * options["epochs"])
-    start = time.perf_counter()
-    model.predict_distribution(found)
-    predict = (time.perf_counter() - start) / len(found)
-    wanted, asked = campaign.discovery, campaign.objective.goal
-    if not wanted.seeds or asked in ("target", "window"):
-        return Cost(rate, network, 0.0, predict)
-    goal = asked if asked in ("minimize", "class") else "maximize"
-    design = design_of({"goal": goal, "quantile": wanted.quantile, "pool_share": wanted.pool_share})
-    heads = campaign_heads({**options, "epochs": 1}, campaign.heads)
-    target, seen = transform_target(labels, campaign.training.transform), Rows(found)
-    spent = 0.0
-    try:
-        for name, head in heads.items():
-            took_head = answer(head, seen, target, design, 0)["seconds"]
-            if name in (OWN, LINEAR):
-                spent += network * (1 - wanted.quantile) * (1 - wanted.pool_share)
-            else:
-                spent += took_head * (more**2 if SQUARED in name else more)
-    except ValueError:  # too few labels to hide some: a run goes on without
-        spent = 0.0
-    allowed = 60.0 * wanted.minutes / wanted.seeds
-    return Cost(rate, network, min(spent, max(allowed, network)), predict)
-
-
-@contextmanager
-def _one_thread():  # type: ignore[no-untyped-def]
-    """As many threads as a worker has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _read(section: Training | Candidates) -> Shown | None:
     """A source that lies on this machine; None for a database, of which only the key is looked for."""
     source = section.source
@@ -452,6 +346,7 @@ def told(found: Estimate, duration: Any) -> list[str]:
             f"features: {found.missing:,} {found.materials} have none yet; at {found.rate:,.0f} a second on "
             f"each of {found.workers} workers, measured here, about {duration(found.featurize or 0.0)}"
         )
+    lines.extend(found.features)
     lines.append(f"training: {found.trainings} trainings, about {duration(found.train)} unless they are stored already")
     lines.extend(found.notes)
     if found.seconds is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -51,3 +52,12 @@ class Model(Section):
                 f"members = {self.members} is less than folds = {self.folds}: each fold needs one at least"
             )
         return self
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """Options that stand as they do by themselves, which a choice of features may set with them."""
+        return tuple(name for name, field in type(self).model_fields.items() if getattr(self, name) == field.default)
+
+    def with_choice(self, parameters: Mapping[str, Any]) -> Model:
+        """The same with what was chosen of the options left open."""
+        return type(self).model_validate({**self.model_dump(), **parameters})

@@ -59,6 +59,8 @@ def read_any(path: str | Path | None = None, overrides: list[str] | None = None)
         raise CampaignError(f"{name}: not TOML: {error}") from error
     try:
         refuse_keys(raw, name)
+        if isinstance(features := raw.get("features"), str):  # so that options can be set beside it
+            raw["features"] = {"specification": features}
         for override in overrides or []:
             refuse_keys(dict([override.partition("=")[::2]]), "--set")
             _override(raw, override)

@@ -10,14 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from atomsets_core.discovery import ACQUISITIONS, CLASS_KINDS, KINDS, PREFERRED, UCB, takers
-from atomsets_core.parents import element_levels, is_parent, load_parent, parent_names, split_levels
 from atomsets_core.sources import (
     AS_THEY_COME,
     GENERATE,
     MATERIALS_PROJECT,
     RULES,
     MaterialsQuery,
-    SourceError,
     TableOptions,
     holds_formulas,
     is_field,
@@ -36,14 +34,12 @@ from atomsets_flows.campaign.classes import (
     with_goal,
 )
 from atomsets_flows.campaign.cluster import Cluster
+from atomsets_flows.campaign.features import FeatureOptions
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
 from atomsets_flows.campaign.model import Model
 
 DEFAULT, EMBEDDED = "incompressible", ("incompressible", "formulas")
 """The campaign that runs without a file, and all that come with the package."""
-
-PARENT, PARENT_OF_FORMULAS = "megnet", "composition"
-"""What features come from where nothing is named, of structures and of formulas (docs/accuracy.md has figures)."""
 
 ID_COLUMN = "Column of the identifiers, for a file that has one; two that are one together: split,id."
 
@@ -324,84 +320,6 @@ class Objective(Section):
         if self.acquisition in ACQUISITIONS and self.goal in ACQUISITIONS[self.acquisition].refuses:
             raise ValueError(f"the goal {self.goal} takes the acquisition {takers(self.goal, KINDS)}")
         return self
-
-
-class FeatureOptions(Section):
-    """Which levels of the parent, and where features are kept."""
-
-    parent: str = Field(
-        "",
-        description="Pretrained network that features come from, or the folder of one trained here; by default "
-        f"{PARENT}, and {PARENT_OF_FORMULAS} where the labels are formulas.",
-    )
-    levels: list[str] = Field(
-        default_factory=list,
-        description="Its levels, joined, e.g. V0 V1 V2 V3 or v of megnet; by default those the parent is best with, of "
-        "formulas those that need no structure.",
-    )
-    shard_size: Annotated[int, Field(ge=1, le=4096)] = Field(
-        256, description="Structures in a shard, the unit of work."
-    )
-    store: str | None = Field(
-        None, description="Folder or URL of the feature store; by default features/ of the campaign. Can be shared."
-    )
-
-    @field_validator("parent")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name and not is_parent(name):
-            raise ValueError(f"no parent {name!r}; there are {', '.join(parent_names())}")
-        return name
-
-    @model_validator(mode="after")
-    def _has_levels(self) -> FeatureOptions:
-        try:
-            # Without a name it may be either, see `Campaign.settled`.
-            of_formulas = load_parent(PARENT_OF_FORMULAS)
-            either = not self.parent and set(self.levels) <= {*of_formulas.site_levels, *of_formulas.structure_levels}
-            split_levels(load_parent(self.parent or PARENT), [] if either else self.levels)
-        except FileNotFoundError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """The levels, the parent's own choice where none are named."""
-        return tuple(self.levels) or load_parent(self.parent or PARENT).default_levels
-
-    @property
-    def spec(self) -> str:
-        """As the estimators take it, e.g. "megnet:V0+V1"."""
-        return f"{self.parent or PARENT}:{'+'.join(self.chosen)}"
-
-    def settled(self, formulas: bool) -> FeatureOptions:
-        """The same with a parent, and for labels that are formulas with levels that need no structure.
-
-        Raises:
-            SourceError: the labels are formulas, and the levels need structures; or the parent lacks a level.
-        """
-        name = self.parent or (PARENT_OF_FORMULAS if formulas else PARENT)
-        network = load_parent(name)
-        if not formulas:
-            self._has(name)
-            return self.model_copy(update={"parent": name})
-        able = element_levels(network)
-        levels = self.levels or [level for level in network.default_levels if level in able]
-        lacking = [level for level in levels if level not in able]
-        if lacking or not levels:
-            asked = ", ".join(lacking or network.default_levels)
-            without = f"of {name} {', '.join(able)} can do without" if able else f"no level of {name} can do without"
-            raise SourceError(
-                f"the labels are formulas, which have no structure, and features need one ({asked} of {name}); "
-                f"{without}. Set features.levels to such, or leave parent and levels out, for {PARENT_OF_FORMULAS}"
-            )
-        return self.model_copy(update={"parent": name, "levels": levels})
-
-    def _has(self, name: str) -> None:
-        try:
-            split_levels(load_parent(name), self.levels)
-        except ValueError as error:
-            raise SourceError(f"features: {error}") from error
 
 
 class Discovery(Section):

@@ -143,6 +143,8 @@ def reaches(asked: Campaign | JointCampaign) -> list[str]:
             lines.append(f"features.store = {features.store}")
         if "/" in features.parent:
             lines.append(f"features.parent = {features.parent}")
+        if "/" in features.specification:
+            lines.append(f"features.specification = {features.specification}")
     return list(dict.fromkeys(lines))
 
 

@@ -14,8 +14,8 @@ from prefect.futures import PrefectFuture
 
 from atomsets_core.campaigns import discovery_name, model_files, model_folder
 from atomsets_core.discovery import MEAN, UCB, choose, design_of, recipes, summarize
-from atomsets_core.features import FeatureStore
-from atomsets_core.jobs import read_labelled
+from atomsets_core.features import AnyStore
+from atomsets_core.jobs import Choosing, read_labelled
 from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.sources import class_name
 from atomsets_core.storage import Store, sound
@@ -44,15 +44,17 @@ class Learning:
         data: digest of the labels, see `labels_digest`.
         wait: waits for tasks.
         done: counts what was done.
+        choosing: what features are chosen from, where the campaign leaves them open.
         discoveries: names of the simulated discoveries, once they were submitted.
     """
 
     campaign: Campaign
     store: Store
-    features: FeatureStore
+    features: AnyStore
     data: str
     wait: Wait
     done: dict[str, int] = field(default_factory=dict)
+    choosing: Choosing | None = None
     discoveries: list[str] = field(default_factory=list)
 
     @property
@@ -85,10 +87,11 @@ class Learning:
         if why := self._too_few():
             note(f"there is no simulated discovery: {why}")
             return []
-        key = _key(self.data, self.features.digest, self.parameters, self.options)
+        shared = (self.store, self.features, self.parameters, self.options)
+        key = _key(self.data, self.features.digest, self.parameters, self.options, *self._chosen_from())
         self.discoveries = [discovery_name(key, seed) for seed in range(self.campaign.discovery.seeds)]
         futures = [
-            simulate_discovery.submit(self.store, self.features, self.parameters, self.options, seed, name)
+            simulate_discovery.submit(*shared, seed, name, self.choosing)
             for seed, name in enumerate(self.discoveries)
             if not sound(self.store, name)
         ]
@@ -99,6 +102,10 @@ class Learning:
                 len(self.recipes), self.options["minutes"], len(self.discoveries),
             )  # fmt: skip
         return futures
+
+    def _chosen_from(self) -> tuple[Any, ...]:
+        """What repeats depend on besides, where each chooses its features."""
+        return () if self.choosing is None else (self.choosing.features.digest, self.choosing.specs)
 
     def _too_few(self) -> str:
         """Why the labels are too few to hide some and learn from the others; empty where they aren't."""

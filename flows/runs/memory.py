@@ -31,7 +31,7 @@ from atomsets_core.campaigns import (
     table_digest,
     write_changes,
 )
-from atomsets_core.features import SCHEMA_VERSION, FeatureStore, ShardEntry
+from atomsets_core.features import SCHEMA_VERSION, AnyStore, ShardEntry
 from atomsets_core.models import FORMAT_VERSION, RECIPE_VERSION
 from atomsets_core.report import change_sentences, markdown
 from atomsets_core.sources import PulledFile
@@ -58,7 +58,7 @@ class Memory:
 
     campaign: Campaign
     store: Store
-    features: FeatureStore
+    features: AnyStore
 
     def __post_init__(self) -> None:
         self.last: Standing | None = read_standing(self.store)

@@ -54,7 +54,7 @@ def _retrain(run: CampaignRun) -> dict[str, Any]:
         )
         for said in labelled.notes:
             note(said)
-        _, learning, _ = run.featurize_training(labelled.structures, labelled.values)
+        _, learning, _ = run.learn_from(labelled.structures, labelled.values)
         champion, decided = run.champions.current, len(run.champions.registry.log)
         found: Mapping[str, Any] = {"challenger": None}
         if champion is None or not run.champions.is_sound(champion):

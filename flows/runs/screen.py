@@ -29,6 +29,7 @@ from atomsets_core.campaigns import (
     LABELLED,
     OUTCOME,
     SUMMARY,
+    choice_name,
     predictions_name,
     provenance_name,
     queue_name,
@@ -37,13 +38,16 @@ from atomsets_core.campaigns import (
 )
 from atomsets_core.features import (
     FeatureStore,
-    Located,
+    Piece,
     ShardEntry,
+    Together,
     damaged_shards,
     discard,
+    open_features,
+    together,
     write_queue,
 )
-from atomsets_core.jobs import Ranking, Selection, Wish, write_evidence
+from atomsets_core.jobs import Choosing, Ranking, Selection, Wish, write_evidence
 from atomsets_core.report import artifact_rows, write_report
 from atomsets_core.sources import Catalogue, PulledFile, check_both, class_name, ledger_table
 from atomsets_core.storage import (
@@ -74,9 +78,11 @@ from atomsets_flows.server import report_url
 from atomsets_tasks import (
     SchedulerLostError,
     ShardJob,
+    choose_features,
     connect,
     featurize_shard,
     predict_shard,
+    price_features,
     pull_source,
     rank,
     select,
@@ -84,6 +90,9 @@ from atomsets_tasks import (
 
 IN_FLIGHT = 32
 """Tasks that wait for the cluster at the same time."""
+
+PRICED = 16
+"""Structures that features are priced on."""
 
 
 def run_name() -> str:
@@ -120,7 +129,7 @@ class CampaignRun:
     Attributes:
         campaign: what to do.
         store: of the campaign.
-        features: of its structures.
+        features: of its structures, where they are open all that may be chosen until they are.
         champions: its models.
         seconds: of each stage.
         done: counts of what was pulled and of what was made.
@@ -143,8 +152,10 @@ class CampaignRun:
     def __post_init__(self) -> None:
         self.campaign = self.campaign.settled()
         options = self.campaign.features
-        shards = Store(options.store or self.store.url(FEATURES))
-        self.features = FeatureStore.of(shards, options.parent, options.chosen)
+        self.shards = Store(options.store or self.store.url(FEATURES))
+        # Where features are to be chosen, all that may be: what the run depends on.
+        self.specs = options.specs(options.is_open and self.campaign.of_formulas)
+        self.features = open_features(self.shards, *self.specs)
         self.champions = Champions(self.campaign, self.store, definition(self.campaign, self.features.digest))
 
     def screen(self) -> dict[str, Any]:
@@ -165,16 +176,16 @@ class CampaignRun:
             with self.timed("select"):
                 chosen = self.select(*pulled)
             with self.timed("featurize training"):
-                values, learning, learned = self.featurize_training(chosen.training, chosen.values)
+                values, learning, learned = self.learn_from(chosen.training, chosen.values, chosen.candidates)
             futures = self.champions.submit(learning)
             with self.timed("featurize candidates"):
-                entries = self.featurize("candidates", chosen.candidates).entries
+                offered = self.featurize("candidates", chosen.candidates)
             with self.timed("simulate discovery"):
                 self.wait("simulate discovery", futures)
             with self.timed("train"):
                 model = self.champions.settle(learning)
             with self.timed("predict"):
-                predictions = self.predict(model.folder, entries)
+                predictions = self.predict(model.folder, offered.pieces)
         with self.timed("rank"):
             ranking = self.rank(chosen, predictions, values, model)
         with self.timed("explain"):
@@ -182,7 +193,7 @@ class CampaignRun:
         self.store.write_table(FAILURES, ledger_table(self.refused))
         summary = summarize_run(
             self.campaign, self.store, model.folder, model.discoveries, chosen, ranking, self.refused,
-            digest=self.features.digest, done=self.done, seconds=self.seconds, started=started, choice=model.choice,
+            features=self.features, done=self.done, seconds=self.seconds, started=started, choice=model.choice,
             labelled=len(values),
         )  # fmt: skip
         self.store.write_json(SUMMARY, summary)
@@ -192,7 +203,7 @@ class CampaignRun:
             write_report(self.store)
         seal(self.store, *OUTCOME)
         parts["the model"] = model.folder
-        memory.remember(summary, parts, [*learned, *entries], self.whole)
+        memory.remember(summary, parts, [*learned, *offered.entries], self.whole)
         self.show(summary, ranking)
         memory.show(changes)
         if self.failures:
@@ -270,13 +281,96 @@ class CampaignRun:
         chosen.candidates.forget()
         return chosen
 
-    def featurize_training(
-        self, labelled: Catalogue, values: np.ndarray
+    def learn_from(
+        self, labelled: Catalogue, values: np.ndarray, candidates: Catalogue | None = None
     ) -> tuple[np.ndarray, Learning, Sequence[ShardEntry]]:
-        """Features of the labelled structures; those the parent can't take leave the training data.
+        """Features of the labelled structures, chosen where the campaign leaves them open.
+
+        Args:
+            labelled: n structures or compositions.
+            values: (n,) their labels.
+            candidates: what will be ranked, as far as that is known.
 
         Returns:
-            (n,) values of those that stay, what is to be learned from them, and the shards that hold them.
+            (n,) values of those that have features, what is to be learned from them, and the shards that hold them.
+        """
+        choosing = self.choose_features(labelled, values, candidates) if self.campaign.features.is_open else None
+        training, values, entries = self.featurize_training(labelled, values)
+        data = labels_digest(list(training.hashes), values.tolist())
+        learning = Learning(self.campaign, self.store, self.features, data, self.wait, self.done, choosing)
+        return values, learning, entries
+
+    def choose_features(self, labelled: Catalogue, values: np.ndarray, candidates: Catalogue | None) -> Choosing:
+        """Decide which features are used, once for the campaign as it is defined; what they were chosen from.
+
+        Every repeat of the simulated discovery chooses too, on what it may learn from, so all labelled structures get
+        all features.
+        """
+        name, before = choice_name(self.champions.definition), len(self.refused)
+        decided = self.store.read_json(name) if sound(self.store, name) else None
+        priced = (
+            decided["priced"] if decided else self.price([labelled] if candidates is None else [labelled, candidates])
+        )
+        specs = tuple(text for text, price in priced.items() if price["chosen_from"])
+        self.features = open_features(self.shards, *specs)
+        self.featurize_training(labelled, values)
+        del self.refused[before:]  # what is chosen in the end may do without their features
+        options, model = self.campaign.features, self.campaign.model
+        choosing = Choosing(self.features, specs, model.left_open)
+        if decided is None:
+            task = choose_features.submit(self.store, choosing, self.campaign.parameters, priced, name)
+            self.wait("choose features", [task])
+            decided = self.store.read_json(name)
+        note(f"features: {decided['features']}, chosen from {len(specs)}")
+        self.campaign = self.campaign.model_copy(
+            update={
+                "features": options.model_copy(update={"specification": decided["features"]}),
+                "model": model.with_choice(decided["parameters"]),
+            }
+        )
+        self.features = open_features(self.shards, decided["features"])
+        return choosing
+
+    def price(self, materials: Sequence[Catalogue]) -> dict[str, dict[str, Any]]:
+        """What these materials cost by each specification that may be chosen, and whether that is within bounds.
+
+        Returns:
+            Specification -> "seconds" of processor time and "bytes" a structure, "cpu_hours" and "gigabytes" of all,
+            "chosen_from"; the cheapest is always chosen from.
+        """
+        queue, n = queue_name("sample"), sum(map(len, materials))
+        shares = [max(1, round(PRICED * len(part) / n)) for part in materials]
+        sample = [
+            part.take(np.unique(np.linspace(0, len(part) - 1, share).astype(np.int64))).structures()
+            for part, share in zip(materials, shares, strict=True)
+            if part.kind == materials[0].kind  # crystals that are ranked by formulas count as their formulas
+        ]
+        write_queue(self.store, queue, [type(sample[0]).concat(sample)])
+        task = price_features.submit(self.store, queue, self.specs)
+        self.wait("price features", [task])
+        self.store.remove(queue)
+        found = {text: price for text, price in task.result().items() if price}
+        cheapest = min(found, key=lambda text: found[text]["seconds"])
+        most, told = self.campaign.features.cpu_hours, {}
+        for text, price in found.items():
+            hours, size = price["seconds"] * n / 3600, price["bytes"] * n / 1e9
+            told[text] = {
+                **price, "cpu_hours": hours, "gigabytes": size, "chosen_from": hours <= most or text == cheapest
+            }  # fmt: skip
+            if not told[text]["chosen_from"]:
+                note(
+                    f"features {text} are left out: {n:,} structures take about {hours:.3g} CPU hours and {size:.2g} "
+                    f"GB, and features.cpu_hours is {most:g}"
+                )
+        return told
+
+    def featurize_training(
+        self, labelled: Catalogue, values: np.ndarray
+    ) -> tuple[Any, np.ndarray, Sequence[ShardEntry]]:
+        """Features of the labelled structures; those a parent can't take leave the training data.
+
+        Returns:
+            Lines of those that stay, (n,) their values, and the shards that hold them.
         """
         located = self.featurize("training", labelled)
         kept = located.found
@@ -299,45 +393,49 @@ class CampaignRun:
         units = prediction_units(unit, scale=scale.applied_to(unit))
         self.store.write_table(LABELLED, with_units(table, units))
         seal(self.store, LABELLED)
-        data = labels_digest(list(training.hashes), values.tolist())
-        learning = Learning(self.campaign, self.store, self.features, data, self.wait, self.done)
-        return values, learning, located.entries
+        return training, values, located.entries
 
-    def featurize(self, dataset: str, structures: Catalogue) -> Located:
+    def featurize(self, dataset: str, structures: Catalogue) -> Together:
         """Make the shards that are missing.
 
         Returns:
             Where the features of each structure are; those that have none are in the ledger.
         """
-        hashes = structures.digests()
-        located = self.features.locate(hashes)
-        missing = located.missing.copy()
-        for entry, reason in damaged_shards(self.features.store, located.entries):
-            note(f"{reason}: it is made again")
-            discard(self.features.store, entry)
-            missing |= located.shard == located.entries.index(entry)
-        failures: dict[str, str] = {}
-        if missing.any():
-            first = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
-            failures = self._make_shards(dataset, structures.take(first))
-            located = self.features.locate(hashes)
-        if not located.found.all():
-            lost = structures.take(~located.found)
-            for name, h in zip(lost.material_id, lost.hashes, strict=True):
-                reason = located.refused.get(h) or failures.get(h) or "its shard could not be made"
+        hashes, why = structures.digests(), dict[str, str]()
+        lost, parts = np.zeros(len(structures), dtype=bool), []
+        for features in self.features.parts:
+            located = features.locate(hashes)
+            missing = located.missing.copy()
+            for entry, reason in damaged_shards(features.store, located.entries):
+                note(f"{reason}: it is made again")
+                discard(features.store, entry)
+                missing |= located.shard == located.entries.index(entry)
+            missing &= ~lost  # what one parent can't take needs nothing of the next
+            if missing.any():
+                first = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
+                why |= self._make_shards(dataset, structures.take(first), features)
+                located = features.locate(hashes)
+            lost |= ~located.found
+            parts.append(located)
+        found = together(parts)
+        if lost.any():
+            without = structures.take(lost)
+            for name, h in zip(without.material_id, without.hashes, strict=True):
+                reason = found.located.refused.get(h) or why.get(h) or "its shard could not be made"
                 self.refused.append((dataset, Refusal(str(name), "featurize", reason, str(h))))
         structures.forget()
-        return located
+        return found
 
-    def _make_shards(self, dataset: str, structures: Catalogue) -> dict[str, str]:
+    def _make_shards(self, dataset: str, structures: Catalogue, features: FeatureStore) -> dict[str, str]:
         size, queue = self.campaign.features.shard_size, queue_name(dataset)
         groups = write_queue(self.store, queue, structures.groups(size))
         limit = self.campaign.cluster.shard_timeout
         futures = {}
         for number, hashes in enumerate(groups, start=1):
-            job = ShardJob(self.store, queue, number - 1, self.features, self.features.shard_key(hashes), limit)
+            job = ShardJob(self.store, queue, number - 1, features, features.shard_key(hashes), limit)
             futures[featurize_shard.submit(number, len(groups), job)] = hashes
-        failed = self.wait(f"featurize {dataset}", list(futures), tolerate=True)
+        by = f" by {features.parent}" if len(self.features.parts) > 1 else ""
+        failed = self.wait(f"featurize {dataset}{by}", list(futures), tolerate=True)
         poison = sum(sum(future.result()["poison"].values()) for future in futures if future not in failed)
         if poison:
             self.failures.append(f"{poison} structures of the {dataset} broke their workers and were left out")
@@ -348,13 +446,13 @@ class CampaignRun:
         self.store.remove(queue)
         return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
 
-    def predict(self, model: str, entries: Sequence[ShardEntry]) -> list[str]:
+    def predict(self, model: str, pieces: Sequence[Piece]) -> list[str]:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
-        names = [predictions_name(model, entry.key) for entry in entries]
-        todo = [(entry, name) for entry, name in zip(entries, names, strict=True) if not sound(self.store, name)]
+        names = [predictions_name(model, piece.key) for piece in pieces]
+        todo = [(piece, name) for piece, name in zip(pieces, names, strict=True) if not sound(self.store, name)]
         futures = [
-            predict_shard.submit(number, len(todo), self.store, self.features, entry, model, name)
-            for number, (entry, name) in enumerate(todo, start=1)
+            predict_shard.submit(number, len(todo), self.store, self.features, piece, model, name)
+            for number, (piece, name) in enumerate(todo, start=1)
         ]
         self.wait("predict", futures)
         self.done["shards_predicted"] = len(todo)

@@ -19,6 +19,7 @@ import pandas as pd
 from atomsets_core.campaigns import OUT_OF_FOLD, provenance_name
 from atomsets_core.discovery import recipes
 from atomsets_core.discovery import summarize as summarize_discovery
+from atomsets_core.features import AnyStore
 from atomsets_core.jobs import LEFT_OUT, Ranking, Selection
 from atomsets_core.models import (
     CONFIG,
@@ -58,7 +59,7 @@ def summarize_run(
     ranking: Ranking,
     refused: Sequence[tuple[str, Refusal]],
     *,
-    digest: str,
+    features: AnyStore,
     done: Mapping[str, int],
     seconds: Mapping[str, float],
     started: float,
@@ -90,7 +91,8 @@ def summarize_run(
         "model": {
             "folder": model,
             "features": campaign.features.spec,
-            "parent_digest": digest,
+            "parent_digest": features.digest,
+            "parents": {part.parent: part.digest for part in features.parts},
             **scores_of(campaign, out_of_fold),
             "coverage": campaign.model.coverage,
             "coverage_out_of_fold": config["state"]["coverage"][0],
@@ -111,12 +113,12 @@ def summarize_run(
         else None,
         "materials": {"training": chosen.training.kind, "candidates": chosen.candidates.kind},
         "sources": {name: store.read_json(provenance_name(name)) for name in ("training", "candidates")},
-        "overlap": about_parent(campaign.features.parent).overlap,
+        "overlap": " ".join(dict.fromkeys(about_parent(part.parent).overlap for part in features.parts)),
         "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
         "versions": {
             "python": platform.python_version(),
             **{name: package_version(name) for name in PACKAGES},
-            **carrier_versions([campaign.features.parent]),
+            **carrier_versions([part.parent for part in features.parts]),
         },
         "machine": {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))},
     }
