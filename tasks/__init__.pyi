@@ -30,4 +30,5 @@ from .stages import rank as rank
 from .stages import refresh as refresh
 from .stages import select as select
 from .stages import simulate_discovery as simulate_discovery
+from .stages import simulate_funnel as simulate_funnel
 from .stages import train_model as train_model

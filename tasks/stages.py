@@ -221,6 +221,20 @@ def simulate_discovery(
     return done
 
 
+@task(task_run_name="simulate funnel, seed {seed}", cache_policy=NO_CACHE, **RETRY)
+def simulate_funnel(
+    store: Store,
+    cheap: AnyStore,
+    dear: AnyStore,
+    parameters: tuple[Mapping[str, Any], Mapping[str, Any]],
+    options: Mapping[str, Any],
+    seed: int,
+    name: str,
+) -> dict[str, Any]:
+    """Ask a cheap and a dear model of the same hidden values, on a worker; see `atomsets_core.jobs.funnel`."""
+    return client.run(jobs.simulate_funnel, store, cheap, dear, parameters, options, seed, name, heavy=True)
+
+
 @task(task_run_name="predict shard {number} of {total}", cache_policy=NO_CACHE, **RETRY)
 def predict_shard(
     number: int, total: int, store: Store, features: AnyStore, piece: Piece, folder: str, name: str

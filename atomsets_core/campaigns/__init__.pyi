@@ -27,6 +27,7 @@ from .layout import CONFRONTED as CONFRONTED
 from .layout import EVIDENCE as EVIDENCE
 from .layout import FAILURES as FAILURES
 from .layout import FEATURES as FEATURES
+from .layout import FUNNEL as FUNNEL
 from .layout import JOINT_OUTCOME as JOINT_OUTCOME
 from .layout import KNOWN as KNOWN
 from .layout import LABELLED as LABELLED

@@ -36,6 +36,9 @@ EVIDENCE = "evidence.json"
 MAP = "map.parquet"
 """Points of the map of feature space."""
 
+FUNNEL = "funnel.parquet"
+"""Every candidate in the order of the cheap ranking, and which of them were looked at closely."""
+
 REPORT = "report.html"
 """What people read; of a discovery too."""
 
@@ -215,5 +218,5 @@ def is_known(name: str) -> bool:
         return is_known(name.removeprefix(f"{FOLDER}/").removesuffix(".sha256"))
     if inner := _OF_PROPERTY.fullmatch(name):
         return is_known(inner[1])
-    named = {ASKED, PROGRESS, STANDING, *OUTPUTS, CONFRONTED, *STRUCTURES, KNOWN, REGISTRY}
+    named = {ASKED, PROGRESS, STANDING, FUNNEL, *OUTPUTS, CONFRONTED, *STRUCTURES, KNOWN, REGISTRY}
     return name in named or is_result(name) or is_passing(name) or _OTHER.fullmatch(name) is not None

@@ -23,6 +23,9 @@ from .classes import ClassDesign as ClassDesign
 from .classes import design_of as design_of
 from .classes import learnable as learnable
 from .classes import scored_by as scored_by
+from .cut import Agreement as Agreement
+from .cut import agreement as agreement
+from .cut import share_needed as share_needed
 from .goals import AXES as AXES
 from .goals import COMBINATIONS as COMBINATIONS
 from .goals import LIMITS as LIMITS

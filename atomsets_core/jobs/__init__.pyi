@@ -28,6 +28,10 @@ from .discover import search_one as search_one
 from .duel import duel_on_folds as duel_on_folds
 from .duel import simulate_champion as simulate_champion
 from .evidence import write_evidence as write_evidence
+from .funnel import Depth as Depth
+from .funnel import deepest as deepest
+from .funnel import narrow as narrow
+from .funnel import simulate_funnel as simulate_funnel
 from .model_card import save_trained as save_trained
 from .predict import predictions as predictions
 from .predict import stored_predictions as stored_predictions

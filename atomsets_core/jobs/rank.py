@@ -172,7 +172,7 @@ def rank(
     Returns:
         What it came to. `std_scale` and `score` are on the model's scale (e.g. decades), all else is in the unit.
     """
-    table, scale = _Table(store, candidates, predictions), find_transform(transform)
+    table, scale = Table(store, candidates, predictions), find_transform(transform)
     trust = trust_in_candidates(store, model, OUT_OF_FOLD, features, table.hashes, scale)
     beyond = wish.beyond(scale)
     table.numbers = believed(table.numbers, scale, trust, target_deviation(store, model), beyond)
@@ -334,8 +334,13 @@ class Places:
         self.order = np.concatenate([[self.order[place]], np.delete(self.order, place)])
 
 
-class _Table(Places):
-    """Columns of every candidate that has a prediction; in the order of the candidates until it is sorted."""
+class Table(Places):
+    """Columns of every candidate that has a prediction; in the order of the candidates until it is sorted.
+
+    Attributes:
+        numbers: column -> (n,) its values.
+        lines: of the candidates.
+    """
 
     def __init__(self, store: Store, candidates: Catalogue, predictions: Sequence[str]) -> None:
         index = HashIndex(candidates.digests())
@@ -362,7 +367,7 @@ class _Table(Places):
         super().__init__(ranked, domain[content])
         # Read now that the index is gone: both at once would be the most memory of the whole run.
         release()
-        self._lines = candidates.take(ranked).lines
+        self.lines = candidates.take(ranked).lines
         hull = candidates.columns(HULL)
         self._hull = (
             pd.to_numeric(hull.iloc[:, 0]).to_numpy(dtype=np.float64, na_value=np.nan)[ranked]
@@ -378,19 +383,19 @@ class _Table(Places):
     @property
     def hashes(self) -> list[str]:
         """(n,) of every candidate, in the order of the candidates."""
-        return list(self._lines.hashes)
+        return list(self.lines.hashes)
 
     def sort(self, score: npt.NDArray[np.float64]) -> None:
         """The best score comes first, of equal ones the lower identifier."""
         self.score = score
-        keys = pa.table({"score": score, "material_id": pa.array(self._lines.material_id)})
+        keys = pa.table({"score": score, "material_id": pa.array(self.lines.material_id)})
         order = pc.sort_indices(keys, sort_keys=[("score", "descending"), ("material_id", "ascending")])
         self.order = order.to_numpy().astype(np.int64)
 
     def frame(self, start: int, stop: int) -> pd.DataFrame:
         """Places start to before stop, counted from 0, with all columns of the ranking."""
         rows = self.order[start:stop]
-        lines = self._lines.take(rows)
+        lines = self.lines.take(rows)
         columns = {name: values[rows] for name, values in self.numbers.items() if name != "mean"}
         frame = pd.DataFrame(
             {

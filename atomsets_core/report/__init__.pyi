@@ -20,6 +20,7 @@ from .discovery_words import sentence as sentence
 from .discovery_words import table_header as table_header
 from .discovery_words import table_rows as table_rows
 from .findings import NO_BETTER as NO_BETTER
+from .funnel import funnel_sentences as funnel_sentences
 from .joint.page import write_joint_report as write_joint_report
 from .joint.words import joint_markdown as joint_markdown
 from .joint.words import joint_sentences as joint_sentences

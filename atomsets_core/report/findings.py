@@ -11,6 +11,7 @@ import pandas as pd
 
 from atomsets_core.discovery import MEAN, find_acquisition
 from atomsets_core.report import methods
+from atomsets_core.report.funnel import funnel_sentences
 from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import NAMES, FloatArray, Results
 from atomsets_core.report.words import (
@@ -148,6 +149,7 @@ def trust(results: Results) -> list[Finding]:
         which_model(results),
         _baselines(results),
         _shortlist(results),
+        Finding("What got the dear features", ". ".join(funnel_sentences(results.summary.get("funnel")))),
         Finding("What the parent network has seen", results.summary["overlap"]),
     ]
     return [_in_short(results), *(finding for finding in found if finding and finding.text)]

@@ -35,6 +35,7 @@ from atomsets_flows.campaign.classes import (
 )
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.features import FeatureOptions
+from atomsets_flows.campaign.funnel import Funnel
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
 from atomsets_flows.campaign.model import Model
 
@@ -372,6 +373,7 @@ class Campaign(Section):
     candidates: Candidates
     objective: Objective = Objective()  # type: ignore[call-arg]
     features: FeatureOptions = FeatureOptions()  # type: ignore[call-arg]
+    funnel: Funnel | None = Field(None, description="Cheap features first; without it all candidates get all features.")
     model: Model = Model()  # type: ignore[call-arg]
     discovery: Discovery = Discovery()  # type: ignore[call-arg]
     standing: Standing = Standing()  # type: ignore[call-arg]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from atomsets_core.report import class_scores, comparison_sentences, interval_sentences, scale_name
+from atomsets_core.report import class_scores, comparison_sentences, funnel_sentences, interval_sentences, scale_name
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
@@ -17,6 +17,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
         f"pulled {candidates['pulled']} candidates = {candidates['ranked']} ranked + {candidates['filtered']} filtered "
         f"+ {candidates['failed']} failed",
         class_scores(summary) if "class" in summary else _errors(summary),
+        *funnel_sentences(summary.get("funnel")),
         *interval_sentences(summary),
         *comparison_sentences(summary),
     ]

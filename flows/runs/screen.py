@@ -29,7 +29,6 @@ from atomsets_core.campaigns import (
     LABELLED,
     OUTCOME,
     SUMMARY,
-    choice_name,
     predictions_name,
     provenance_name,
     queue_name,
@@ -37,6 +36,7 @@ from atomsets_core.campaigns import (
     sweep,
 )
 from atomsets_core.features import (
+    AnyStore,
     FeatureStore,
     Piece,
     ShardEntry,
@@ -47,7 +47,7 @@ from atomsets_core.features import (
     together,
     write_queue,
 )
-from atomsets_core.jobs import Choosing, Ranking, Selection, Wish, write_evidence
+from atomsets_core.jobs import Ranking, Selection, Wish, write_evidence
 from atomsets_core.report import artifact_rows, write_report
 from atomsets_core.sources import Catalogue, PulledFile, check_both, class_name, ledger_table
 from atomsets_core.storage import (
@@ -68,6 +68,8 @@ from atomsets_core.transforms import find_transform
 from atomsets_flows.campaign import Campaign, needed, provided
 from atomsets_flows.runs import figures
 from atomsets_flows.runs.champions import Champions, InUse, definition
+from atomsets_flows.runs.choosing import choose
+from atomsets_flows.runs.funnel import cheap_features, close_look, narrow_candidates
 from atomsets_flows.runs.learning import Learning, labels_digest
 from atomsets_flows.runs.memory import WORK, Memory
 from atomsets_flows.runs.progress import Pulling, Stage, note, publish, slug
@@ -78,11 +80,9 @@ from atomsets_flows.server import report_url
 from atomsets_tasks import (
     SchedulerLostError,
     ShardJob,
-    choose_features,
     connect,
     featurize_shard,
     predict_shard,
-    price_features,
     pull_source,
     rank,
     select,
@@ -90,9 +90,6 @@ from atomsets_tasks import (
 
 IN_FLIGHT = 32
 """Tasks that wait for the cluster at the same time."""
-
-PRICED = 16
-"""Structures that features are priced on."""
 
 
 def run_name() -> str:
@@ -156,6 +153,7 @@ class CampaignRun:
         # Where features are to be chosen, all that may be: what the run depends on.
         self.specs = options.specs(options.is_open and self.campaign.of_formulas)
         self.features = open_features(self.shards, *self.specs)
+        self.cheap = cheap_features(self)
         self.champions = Champions(self.campaign, self.store, definition(self.campaign, self.features.digest))
 
     def screen(self) -> dict[str, Any]:
@@ -169,6 +167,8 @@ class CampaignRun:
             with self.timed("look for news"):
                 champion = self.champions.current
                 parts = memory.parts(*pulled, champion.folder if champion else "")
+                if self.cheap is not None:
+                    parts["the cheap features"] = self.cheap.digest
                 why = memory.news(parts) or self.damage()
             if not why:
                 return self.nothing_new(memory)
@@ -178,6 +178,10 @@ class CampaignRun:
             with self.timed("featurize training"):
                 values, learning, learned = self.learn_from(chosen.training, chosen.values, chosen.candidates)
             futures = self.champions.submit(learning)
+            cut = None
+            if self.campaign.funnel is not None:
+                with self.timed("funnel"):
+                    chosen, cut = narrow_candidates(self, chosen, learning)
             with self.timed("featurize candidates"):
                 offered = self.featurize("candidates", chosen.candidates)
             with self.timed("simulate discovery"):
@@ -194,7 +198,7 @@ class CampaignRun:
         summary = summarize_run(
             self.campaign, self.store, model.folder, model.discoveries, chosen, ranking, self.refused,
             features=self.features, done=self.done, seconds=self.seconds, started=started, choice=model.choice,
-            labelled=len(values),
+            labelled=len(values), funnel=None if cut is None else close_look(self.store, cut),
         )  # fmt: skip
         self.store.write_json(SUMMARY, summary)
         with self.timed("compare"):
@@ -294,75 +298,15 @@ class CampaignRun:
         Returns:
             (n,) values of those that have features, what is to be learned from them, and the shards that hold them.
         """
-        choosing = self.choose_features(labelled, values, candidates) if self.campaign.features.is_open else None
+        choosing = choose(self, labelled, values, candidates) if self.campaign.features.is_open else None
+        dear = self.features
+        if self.campaign.funnel is not None:  # both are learned on the same rows
+            self.features = open_features(self.shards, self.campaign.features.spec, self.campaign.funnel.features)
         training, values, entries = self.featurize_training(labelled, values)
+        self.features = dear
         data = labels_digest(list(training.hashes), values.tolist())
         learning = Learning(self.campaign, self.store, self.features, data, self.wait, self.done, choosing)
         return values, learning, entries
-
-    def choose_features(self, labelled: Catalogue, values: np.ndarray, candidates: Catalogue | None) -> Choosing:
-        """Decide which features are used, once for the campaign as it is defined; what they were chosen from.
-
-        Every repeat of the simulated discovery chooses too, on what it may learn from, so all labelled structures get
-        all features.
-        """
-        name, before = choice_name(self.champions.definition), len(self.refused)
-        decided = self.store.read_json(name) if sound(self.store, name) else None
-        priced = (
-            decided["priced"] if decided else self.price([labelled] if candidates is None else [labelled, candidates])
-        )
-        specs = tuple(text for text, price in priced.items() if price["chosen_from"])
-        self.features = open_features(self.shards, *specs)
-        self.featurize_training(labelled, values)
-        del self.refused[before:]  # what is chosen in the end may do without their features
-        options, model = self.campaign.features, self.campaign.model
-        choosing = Choosing(self.features, specs, model.left_open)
-        if decided is None:
-            task = choose_features.submit(self.store, choosing, self.campaign.parameters, priced, name)
-            self.wait("choose features", [task])
-            decided = self.store.read_json(name)
-        note(f"features: {decided['features']}, chosen from {len(specs)}")
-        self.campaign = self.campaign.model_copy(
-            update={
-                "features": options.model_copy(update={"specification": decided["features"]}),
-                "model": model.with_choice(decided["parameters"]),
-            }
-        )
-        self.features = open_features(self.shards, decided["features"])
-        return choosing
-
-    def price(self, materials: Sequence[Catalogue]) -> dict[str, dict[str, Any]]:
-        """What these materials cost by each specification that may be chosen, and whether that is within bounds.
-
-        Returns:
-            Specification -> "seconds" of processor time and "bytes" a structure, "cpu_hours" and "gigabytes" of all,
-            "chosen_from"; the cheapest is always chosen from.
-        """
-        queue, n = queue_name("sample"), sum(map(len, materials))
-        shares = [max(1, round(PRICED * len(part) / n)) for part in materials]
-        sample = [
-            part.take(np.unique(np.linspace(0, len(part) - 1, share).astype(np.int64))).structures()
-            for part, share in zip(materials, shares, strict=True)
-            if part.kind == materials[0].kind  # crystals that are ranked by formulas count as their formulas
-        ]
-        write_queue(self.store, queue, [type(sample[0]).concat(sample)])
-        task = price_features.submit(self.store, queue, self.specs)
-        self.wait("price features", [task])
-        self.store.remove(queue)
-        found = {text: price for text, price in task.result().items() if price}
-        cheapest = min(found, key=lambda text: found[text]["seconds"])
-        most, told = self.campaign.features.cpu_hours, {}
-        for text, price in found.items():
-            hours, size = price["seconds"] * n / 3600, price["bytes"] * n / 1e9
-            told[text] = {
-                **price, "cpu_hours": hours, "gigabytes": size, "chosen_from": hours <= most or text == cheapest
-            }  # fmt: skip
-            if not told[text]["chosen_from"]:
-                note(
-                    f"features {text} are left out: {n:,} structures take about {hours:.3g} CPU hours and {size:.2g} "
-                    f"GB, and features.cpu_hours is {most:g}"
-                )
-        return told
 
     def featurize_training(
         self, labelled: Catalogue, values: np.ndarray
@@ -395,26 +339,33 @@ class CampaignRun:
         seal(self.store, LABELLED)
         return training, values, located.entries
 
-    def featurize(self, dataset: str, structures: Catalogue) -> Together:
+    def featurize(self, dataset: str, structures: Catalogue, features: AnyStore | None = None) -> Together:
         """Make the shards that are missing.
+
+        Args:
+            dataset: "training" or "candidates".
+            structures: of it.
+            features: that they are to have; those of the campaign without.
 
         Returns:
             Where the features of each structure are; those that have none are in the ledger.
         """
         hashes, why = structures.digests(), dict[str, str]()
         lost, parts = np.zeros(len(structures), dtype=bool), []
-        for features in self.features.parts:
-            located = features.locate(hashes)
+        of_parents = (features or self.features).parts
+        for part in of_parents:
+            located = part.locate(hashes)
             missing = located.missing.copy()
-            for entry, reason in damaged_shards(features.store, located.entries):
+            for entry, reason in damaged_shards(part.store, located.entries):
                 note(f"{reason}: it is made again")
-                discard(features.store, entry)
+                discard(part.store, entry)
                 missing |= located.shard == located.entries.index(entry)
             missing &= ~lost  # what one parent can't take needs nothing of the next
             if missing.any():
                 first = np.intersect1d(HashIndex(hashes).first, np.flatnonzero(missing))
-                why |= self._make_shards(dataset, structures.take(first), features)
-                located = features.locate(hashes)
+                by = f" by {part.parent}" if len(of_parents) > 1 or features is not None else ""
+                why |= self._make_shards(dataset, structures.take(first), part, f"featurize {dataset}{by}")
+                located = part.locate(hashes)
             lost |= ~located.found
             parts.append(located)
         found = together(parts)
@@ -426,7 +377,7 @@ class CampaignRun:
         structures.forget()
         return found
 
-    def _make_shards(self, dataset: str, structures: Catalogue, features: FeatureStore) -> dict[str, str]:
+    def _make_shards(self, dataset: str, structures: Catalogue, features: FeatureStore, stage: str) -> dict[str, str]:
         size, queue = self.campaign.features.shard_size, queue_name(dataset)
         groups = write_queue(self.store, queue, structures.groups(size))
         limit = self.campaign.cluster.shard_timeout
@@ -434,8 +385,7 @@ class CampaignRun:
         for number, hashes in enumerate(groups, start=1):
             job = ShardJob(self.store, queue, number - 1, features, features.shard_key(hashes), limit)
             futures[featurize_shard.submit(number, len(groups), job)] = hashes
-        by = f" by {features.parent}" if len(self.features.parts) > 1 else ""
-        failed = self.wait(f"featurize {dataset}{by}", list(futures), tolerate=True)
+        failed = self.wait(stage, list(futures), tolerate=True)
         poison = sum(sum(future.result()["poison"].values()) for future in futures if future not in failed)
         if poison:
             self.failures.append(f"{poison} structures of the {dataset} broke their workers and were left out")
@@ -446,16 +396,16 @@ class CampaignRun:
         self.store.remove(queue)
         return {str(h): f"its shard failed: {error}" for future, error in failed.items() for h in futures[future]}
 
-    def predict(self, model: str, pieces: Sequence[Piece]) -> list[str]:
+    def predict(self, model: str, pieces: Sequence[Piece], features: AnyStore | None = None) -> list[str]:
         """Apply the model to every shard that holds a candidate and has no predictions yet; names of all of them."""
         names = [predictions_name(model, piece.key) for piece in pieces]
         todo = [(piece, name) for piece, name in zip(pieces, names, strict=True) if not sound(self.store, name)]
         futures = [
-            predict_shard.submit(number, len(todo), self.store, self.features, piece, model, name)
+            predict_shard.submit(number, len(todo), self.store, features or self.features, piece, model, name)
             for number, (piece, name) in enumerate(todo, start=1)
         ]
-        self.wait("predict", futures)
-        self.done["shards_predicted"] = len(todo)
+        self.wait("predict" if features is None else "predict cheaply", futures)
+        self.done["shards_predicted"] += len(todo)
         return names
 
     def rank(self, chosen: Selection, predictions: Sequence[str], values: np.ndarray, model: InUse) -> Ranking:

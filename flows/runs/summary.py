@@ -65,6 +65,7 @@ def summarize_run(
     started: float,
     choice: Mapping[str, Any],
     labelled: int,
+    funnel: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of a finished run, as JSON values; its settings are those that were used, choices made.
 
@@ -98,6 +99,7 @@ def summarize_run(
             "coverage_out_of_fold": config["state"]["coverage"][0],
             "domain_threshold": config["domain"]["threshold"],
         },
+        **({} if funnel is None else {"funnel": dict(funnel)}),
         "intervals": {**ranking.intervals, "why_first": ranking.why_first},
         "discovery": {
             "files": list(discoveries),

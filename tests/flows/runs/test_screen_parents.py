@@ -92,7 +92,7 @@ def test_predictions_are_those_of_the_model_on_joined_features(several, inputs):
 
 
 def test_again_does_nothing_and_a_lost_shard_of_one_parent_is_made_again(several, inputs):
-    out, summary = several
+    out, _ = several
     again = screen(campaign(inputs, SPEC), out, return_state=True)
     assert again.name == "Nothing new"
     before = pd.read_parquet(f"{out}/ranking.parquet")
