@@ -25,6 +25,7 @@ from .classes import learnable as learnable
 from .classes import scored_by as scored_by
 from .cut import Agreement as Agreement
 from .cut import agreement as agreement
+from .cut import correlation_of as correlation_of
 from .cut import share_needed as share_needed
 from .goals import AXES as AXES
 from .goals import COMBINATIONS as COMBINATIONS

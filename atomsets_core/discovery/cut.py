@@ -19,6 +19,9 @@ FloatArray = npt.NDArray[np.float64]
 SURE = 1.645
 """Standard errors by which the agreement is taken to be worse than it was found: one side of 95 %."""
 
+FEWEST = 8
+"""Materials that a correlation is told of at least."""
+
 STEPS = 2001
 """Points of the integral over the top of the dear ranking."""
 
@@ -64,11 +67,30 @@ def agreement(runs: Sequence[Mapping[str, Any]], kept: float) -> Agreement:
         places.append(rankdata(-np.asarray(run["cheap"]), method="max")[leaders] / len(cheap))
     n_pool = min(len(run["cheap"]) for run in runs)
     found = float(np.tanh(np.mean(np.arctanh(np.clip(at, -0.9999, 0.9999)))))
-    lower = float(np.tanh(np.arctanh(min(found, 0.9999)) - SURE / np.sqrt(max(1, n_pool - 3))))
+    lower = _less(found, n_pool)
     top = float(np.mean([run["n_hidden"] / len(run["cheap"]) for run in runs]))
     share = float(np.quantile(np.concatenate(places), kept, method="higher"))
     # Where the tops agree less than a copula has it, the copula is taken that agrees with them.
-    return Agreement(found, max(0.0, min(lower, _matching(top, kept, share))), share, top)
+    return Agreement(found, min(lower, _matching(top, kept, share)), share, top)
+
+
+def correlation_of(cheap: Any, dear: Any) -> tuple[float, float]:
+    """Correlation of the normal scores of two rankings of the same n materials, and the least it may well be.
+
+    Args:
+        cheap: (n,) scores.
+        dear: (n,) scores.
+    """
+    if len(cheap) < FEWEST:
+        return 0.0, 0.0
+    found = float(np.corrcoef(_normal_scores(cheap), _normal_scores(dear))[0, 1])
+    found = found if np.isfinite(found) else 0.0  # of equal scores
+    return found, _less(found, len(cheap))
+
+
+def _less(found: float, n: int) -> float:
+    """A correlation of n pairs, worse by as much as chance may have added (Fisher's transformation)."""
+    return max(0.0, float(np.tanh(np.arctanh(np.clip(found, -0.9999, 0.9999)) - SURE / np.sqrt(max(1, n - 3)))))
 
 
 def share_needed(correlation: float, top: float, kept: float) -> float:

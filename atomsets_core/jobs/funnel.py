@@ -15,7 +15,17 @@ import numpy as np
 import pyarrow as pa
 
 from atomsets_core.campaigns import FUNNEL, RANKING
-from atomsets_core.discovery import MEAN, UCB, Rows, acquisition, agreement, campaign_heads, design_of, share_needed
+from atomsets_core.discovery import (
+    MEAN,
+    UCB,
+    Rows,
+    acquisition,
+    agreement,
+    campaign_heads,
+    correlation_of,
+    design_of,
+    share_needed,
+)
 from atomsets_core.features import AnyStore
 from atomsets_core.jobs.rank import Table
 from atomsets_core.jobs.train import read_labelled
@@ -100,6 +110,8 @@ def narrow(
     unit: str,
     depth: Depth,
     runs: Sequence[Mapping[str, Any]],
+    sample: Sequence[str],
+    sampled_by: Mapping[str, Any],
 ) -> tuple[IntArray, dict[str, Any]]:
     """Cut the cheap ranking; every candidate, and whether it goes on, is written to funnel.parquet.
 
@@ -111,47 +123,47 @@ def narrow(
         unit: of the target.
         depth: how much is looked at closely.
         runs: of `simulate_funnel`.
+        sample: names of the dear model's prediction files, for some candidates drawn at random.
+        sampled_by: goal, target, window, kind, kappa and best of `acquisition` for these.
 
     Returns:
         (k,) positions of the candidates that go on, ascending; and JSON: "n" (candidates with a cheap prediction),
         "kept", "share", "why" (what decided: "keep", "share", "budget", or "all"), "shares" (share of the top that is
-        held -> share of the ranking that is needed), "in_discovery" (the same as it was on the hidden values),
-        "correlation" and "assumed" of both rankings, "first".
-
-    Raises:
-        ValueError: the campaign says no share, and there is no simulated discovery to tell it.
+        held -> share of the ranking that is needed), "in_discovery" (the same as it was on the hidden values, with
+        their "correlation"), "sampled" (how many candidates told of both rankings, with their "correlation"), "assumed"
+        (the correlation that was counted with), "first".
     """
     table = Table(store, candidates, predictions)
     n = len(table)
     mean, std = table.numbers["mean"], table.numbers["std_scale"]
     table.sort(acquisition(mean, std, kind=MEAN.name, best=0.0, **wish))
     told: dict[str, Any] = {"n": n, "first": depth.first, "keep": depth.keep}
-    share, why = depth.share, "share"
+    place = np.empty(n, dtype=np.int64)
+    place[table.order] = np.arange(1, n + 1)
+    known = Table(store, candidates, sample)
+    cheap = dict(zip(table.hashes, -place, strict=True))
+    dear = acquisition(known.numbers["mean"], known.numbers["std_scale"], **sampled_by)
+    rows = [row for row, h in enumerate(known.hashes) if h in cheap]
+    at, least = correlation_of([cheap[known.hashes[row]] for row in rows], dear[rows])
+    told |= {"sampled": {"n": len(rows), "correlation": at, "assumed": least}}
+    found = {kept: agreement(runs, kept) for kept in dict.fromkeys((*CHECKED, depth.keep))} if runs else {}
+    # Hidden values tell of what is better than all that is known, the sample of what the candidates are like.
+    assumed = {kept: min(least, found[kept].assumed) if runs else least for kept in (*CHECKED, depth.keep)}
+    top = min(0.5, depth.first / max(n, 1))
+    needed = {kept: share_needed(rho, top, kept) for kept, rho in assumed.items()}
+    told |= {"shares": {f"{kept:g}": needed[kept] for kept in CHECKED}, "assumed": assumed[depth.keep]}
     if runs:
-        top = min(0.5, depth.first / max(n, 1))
-        found = {kept: agreement(runs, kept) for kept in dict.fromkeys((*CHECKED, depth.keep))}
-        needed = {kept: share_needed(one.assumed, top, kept) for kept, one in found.items()}
         told |= {
-            "shares": {f"{kept:g}": needed[kept] for kept in CHECKED},
             "in_discovery": {f"{kept:g}": found[kept].share for kept in CHECKED},
             "top_in_discovery": found[depth.keep].top,
             "correlation": found[depth.keep].found,
-            "assumed": found[depth.keep].assumed,
         }
-        if share is None:
-            share, why = needed[depth.keep], "keep"
-    if share is None:
-        raise ValueError(
-            "how much of the cheap ranking may be cut is told by simulated discoveries, and there are none: set "
-            "funnel.share, such as 0.2"
-        )
+    share, why = (needed[depth.keep], "keep") if depth.share is None else (depth.share, "share")
     kept = min(n, max(math.ceil(share * n), min(n, depth.first)))
     if depth.most is not None and depth.most < kept:
         kept, why = max(1, depth.most), "budget"
     if kept == n:
         why = "all"
-    place = np.empty(n, dtype=np.int64)
-    place[table.order] = np.arange(1, n + 1)
     lines = table.lines
     columns = {
         "place": place,

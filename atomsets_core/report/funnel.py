@@ -21,13 +21,17 @@ def funnel_sentences(told: Mapping[str, Any] | None) -> list[str]:
         "all": "which is all: less would lose too much",
     }
     lines = [f"funnel: {told['kept']:,} of {told['n']:,} candidates got the dear features, {said[told['why']]}"]
-    if "shares" in told:
-        needed = " and ".join(f"{float(kept):.0%} in {share:.1%}" for kept, share in told["shares"].items())
+    needed = " and ".join(f"{float(kept):.0%} in {share:.1%}" for kept, share in told["shares"].items())
+    lines.append(
+        f"on {told['sampled']['n']} candidates drawn at random both rankings agree with a correlation of "
+        f"{told['sampled']['correlation']:.2f}; counted as {told['assumed']:.2f}, the cheap one has of the dear one's "
+        f"first {told['first']}: {needed}"
+    )
+    if "in_discovery" in told:
         seen = " and ".join(f"{float(kept):.0%} in {share:.1%}" for kept, share in told["in_discovery"].items())
         lines.append(
-            f"by simulated discoveries with both rankings (correlation {told['correlation']:.2f}, counted as "
-            f"{told['assumed']:.2f}) the cheap ranking has of the dear one's first {told['first']}: {needed}; of the "
-            f"first {told['top_in_discovery']:.0%} of their pools it had {seen}"
+            f"in simulated discoveries (correlation {told['correlation']:.2f}) it had of the first "
+            f"{told['top_in_discovery']:.0%} of the pool {seen}"
         )
     if found := told.get("found"):
         lines.append(

@@ -17,11 +17,11 @@ class Funnel(Section):
     keep: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.99,
         description="Share of the first candidates of the dear ranking that the part is to hold, by what simulated "
-        "discoveries with both rankings say.",
+        "discoveries and a sample of the candidates say of both rankings.",
     )
     first: Annotated[int, Field(ge=1)] = Field(100, description="How many are the first.")
     share: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Part of the candidates that is looked at closely, in place of what the discoveries say."
+        None, description="Part of the candidates that is looked at closely, in place of what they say."
     )
     cpu_hours: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Of one core, that the dear features of candidates may take: fewer are looked at if need be."

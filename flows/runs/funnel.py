@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from prefect import get_run_logger
 
 from atomsets_core.campaigns import FUNNEL, digest, discovery_name
 from atomsets_core.features import AnyStore, open_features
 from atomsets_core.jobs import Depth, Selection, deepest, narrow
-from atomsets_core.sources import SourceError
 from atomsets_core.storage import Store, sound, unseal
 from atomsets_core.transforms import find_transform, transform_target
+from atomsets_flows.runs.champions import InUse
 from atomsets_flows.runs.choosing import measured
 from atomsets_flows.runs.learning import Learning
 from atomsets_flows.runs.progress import note
@@ -27,13 +28,19 @@ FIRST = "cheap features"
 """Beginning of the reason for which a candidate is not looked at closely."""
 
 
+SAMPLE = 200
+"""Candidates, drawn at random, that tell how well both rankings agree on such."""
+
+
 def cheap_features(run: CampaignRun) -> AnyStore | None:
     """The features that all candidates get; None without a funnel."""
     funnel = run.campaign.funnel
     return None if funnel is None else open_features(run.shards, funnel.features)
 
 
-def narrow_candidates(run: CampaignRun, chosen: Selection, learning: Learning) -> tuple[Selection, dict[str, Any]]:
+def narrow_candidates(
+    run: CampaignRun, chosen: Selection, learning: Learning, model: InUse, best: float
+) -> tuple[Selection, dict[str, Any]]:
     """The candidates that the cheap ranking leaves, and what it was cut by.
 
     What is left out stands in funnel.parquet with its place, and counts as filtered.
@@ -42,12 +49,11 @@ def narrow_candidates(run: CampaignRun, chosen: Selection, learning: Learning) -
         run: whose cluster is there, and whose labelled structures have both kinds of features.
         chosen: what is ranked.
         learning: from the labels, by the dear features.
+        model: that predicts by the dear features.
+        best: label, in the unit of the target.
 
     Returns:
         The selection with fewer candidates, and JSON: see `jobs.narrow`.
-
-    Raises:
-        SourceError: nothing tells how much may be cut.
     """
     funnel, cheap, campaign = run.campaign.funnel, cheap_features(run), run.campaign
     assert funnel is not None  # noqa: S101  # the caller asked
@@ -63,8 +69,9 @@ def narrow_candidates(run: CampaignRun, chosen: Selection, learning: Learning) -
     )
     names = _discoveries(run, shallow, learning)
     offered = run.featurize("candidates", chosen.candidates, cheap)
-    model = shallow.train({"head": campaign.heads[0]})
-    predictions = run.predict(model, offered.pieces, cheap)
+    folder = shallow.train({"head": campaign.heads[0]})
+    predictions = run.predict(folder, offered.pieces, cheap)
+    sample = _sample(run, chosen, model)
     unseal(run.store, FUNNEL)
     objective, scale = campaign.objective, find_transform(campaign.training.transform)
     wish = {
@@ -73,14 +80,13 @@ def narrow_candidates(run: CampaignRun, chosen: Selection, learning: Learning) -
         "window": None if objective.window is None else tuple(transform_target(objective.window, scale.name)),
     }
     depth = Depth(funnel.keep, funnel.first, funnel.share, _most(run, chosen))
-    try:
-        rows, told = narrow(
-            run.store, predictions, chosen.candidates, wish, campaign.unit, depth,
-            [run.store.read_json(name) for name in names],
-        )  # fmt: skip
-    except ValueError as error:
-        raise SourceError(str(error)) from None
-    told |= {"features": funnel.features, "model": model, "files": names}
+    by = {
+        **wish, "kind": model.choice["acquisition"], "kappa": objective.kappa,
+        "best": float(transform_target([best], scale.name)[0]),
+    }  # fmt: skip
+    runs = [run.store.read_json(name) for name in names]
+    rows, told = narrow(run.store, predictions, chosen.candidates, wish, campaign.unit, depth, runs, sample, by)
+    told |= {"features": funnel.features, "model": folder, "files": names}
     left = told["n"] - len(rows)
     reason = f"{FIRST} rank it below the first {len(rows):,} of {told['n']:,}"
     filtered = {**chosen.filtered, **({reason: left} if left else {})}
@@ -103,6 +109,15 @@ def _discoveries(run: CampaignRun, shallow: Learning, learning: Learning) -> lis
     ]
     run.wait("simulate funnel", futures)
     return names
+
+
+def _sample(run: CampaignRun, chosen: Selection, model: InUse) -> list[str]:
+    """Names of the files with the dear model's predictions for some candidates, drawn at random."""
+    before, n = len(run.refused), len(chosen.candidates)
+    rows = np.sort(np.random.default_rng(0).permutation(n)[:SAMPLE])
+    drawn = run.featurize("candidates", chosen.candidates.take(rows))
+    del run.refused[before:]  # they count where they are ranked, if they are
+    return run.predict(model.folder, drawn.pieces)
 
 
 def _most(run: CampaignRun, chosen: Selection) -> int | None:

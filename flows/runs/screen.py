@@ -178,16 +178,15 @@ class CampaignRun:
             with self.timed("featurize training"):
                 values, learning, learned = self.learn_from(chosen.training, chosen.values, chosen.candidates)
             futures = self.champions.submit(learning)
-            cut = None
+            model, cut = None, None
             if self.campaign.funnel is not None:
+                model = self.settle(futures, learning)
+                best = values.min() if self.campaign.objective.goal == "minimize" else values.max()
                 with self.timed("funnel"):
-                    chosen, cut = narrow_candidates(self, chosen, learning)
+                    chosen, cut = narrow_candidates(self, chosen, learning, model, float(best))
             with self.timed("featurize candidates"):
                 offered = self.featurize("candidates", chosen.candidates)
-            with self.timed("simulate discovery"):
-                self.wait("simulate discovery", futures)
-            with self.timed("train"):
-                model = self.champions.settle(learning)
+            model = model or self.settle(futures, learning)
             with self.timed("predict"):
                 predictions = self.predict(model.folder, offered.pieces)
         with self.timed("rank"):
@@ -213,6 +212,13 @@ class CampaignRun:
         if self.failures:
             return ended(WITH_FAILURES, "; ".join(self.failures), summary)
         return summary
+
+    def settle(self, futures: list[PrefectFuture], learning: Learning) -> InUse:
+        """Wait for the simulated discoveries; the model to predict with."""
+        with self.timed("simulate discovery"):
+            self.wait("simulate discovery", futures)
+        with self.timed("train"):
+            return self.champions.settle(learning)
 
     def cluster(self) -> AbstractContextManager[None]:
         """The workers of the run."""

@@ -7,7 +7,6 @@ import pytest
 from atomsets_core.campaigns.layout import is_known, is_passing
 from atomsets_core.campaigns.verification import verify
 from atomsets_core.report.funnel import funnel_sentences
-from atomsets_core.sources.base import SourceError
 from atomsets_core.storage.store import Store
 from atomsets_flows.runs.screen import screen
 from tests.flows.runs.test_screen_parents import SPEC, campaign, inputs  # noqa: F401  # a fixture
@@ -49,14 +48,14 @@ def test_what_is_not_looked_at_closely_is_counted_and_listed(cut):
     assert [name for name in names if not is_known(name) and not is_passing(name)] == [".lock"]
 
 
-def test_only_the_part_gets_dear_features(cut):
+def test_the_part_and_the_sample_get_dear_features(cut):
     _, store, _, _ = cut
     rows = {}
     for name in Store(store["store"]).all_names("."):
         if name.endswith(".json"):
             entry = Store(store["store"]).read_json(name)
             rows[entry["parent"]] = rows.get(entry["parent"], 0) + entry["rows"]
-    assert rows["amount"] == 90 + 10
+    assert rows["amount"] == 90 + 40  # of so few candidates the sample is all
     assert rows["megnet"] >= 90 + 40
 
 
@@ -88,11 +87,12 @@ def test_discoveries_with_both_rankings_say_how_deep(cut, inputs, tmp_path):  # 
     assert told["why"] in ("keep", "all")
     assert set(told["shares"]) == set(told["in_discovery"]) == {"0.95", "0.99"}
     assert told["shares"]["0.95"] <= told["shares"]["0.99"]
-    assert told["assumed"] <= told["correlation"]
+    assert told["assumed"] <= min(told["correlation"], told["sampled"]["assumed"])
     assert told["kept"] == min(40, max(5, int(np.ceil(told["shares"]["0.95"] * 40))))
     lines = funnel_sentences(told)
     assert f"{told['kept']} of 40 candidates got the dear features" in lines[0]
-    assert f"correlation {told['correlation']:.2f}" in lines[1]
+    assert f"correlation of {told['sampled']['correlation']:.2f}" in lines[1]
+    assert f"correlation {told['correlation']:.2f}" in lines[2]
 
 
 def test_a_budget_cuts_deeper(cut, inputs, tmp_path):  # noqa: F811
@@ -102,9 +102,11 @@ def test_a_budget_cuts_deeper(cut, inputs, tmp_path):  # noqa: F811
     assert summary["counts"]["candidates"]["ranked"] == 1
 
 
-def test_where_nothing_tells_the_depth_it_has_to_be_said(cut, inputs, tmp_path):  # noqa: F811
+def test_without_discoveries_the_sample_tells_how_deep(cut, inputs, tmp_path):  # noqa: F811
     _, store, _, _ = cut
     asked = funnelled(inputs, more=store).model_dump()
     asked["objective"] |= {"goal": "target", "value": 100.0}
-    with pytest.raises(SourceError, match=r"set funnel\.share, such as 0\.2"):
-        screen(type(campaign(inputs, SPEC)).model_validate(asked), str(tmp_path / "out"))
+    told = screen(type(campaign(inputs, SPEC)).model_validate(asked), str(tmp_path / "out"))["funnel"]
+    assert "in_discovery" not in told
+    assert told["sampled"]["n"] == 40
+    assert told["assumed"] == told["sampled"]["assumed"] < told["sampled"]["correlation"]
