@@ -25,6 +25,9 @@ from .joint.words import joint_markdown as joint_markdown
 from .joint.words import joint_sentences as joint_sentences
 from .joint.words import shortlist_cells as shortlist_cells
 from .page import write_report as write_report
+from .results import read_crystals as read_crystals
+from .words import called as called
 from .words import comparison_sentences as comparison_sentences
 from .words import interval_sentences as interval_sentences
 from .words import scale_name as scale_name
+from .words import symbol_of as symbol_of

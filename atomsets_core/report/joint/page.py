@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from atomsets_core.campaigns import EVIDENCE, FAILURES, LABELLED, RANKING, REPORT, SUMMARY, property_folder
 from atomsets_core.discovery import AXES
-from atomsets_core.report import drawing
+from atomsets_core.report.candidates import drawing
 from atomsets_core.report.downloads import cif_zip, data_uri, safe_name
 from atomsets_core.report.joint.words import (
     asked_names,
