@@ -150,6 +150,10 @@ COLUMNS = (
 """In their order everywhere."""
 
 
+FOUND_BY = ("material_id", "space_group", "crystal_system", "matter", "remark")
+"""Columns whose words the page finds candidates by, beside the formula."""
+
+
 def headings(summary: Mapping[str, Any]) -> dict[str, str]:
     """Column -> its heading, with the unit where it has one."""
     unit, coverage = str(summary["unit"]), percent(summary["model"]["coverage"])
@@ -165,8 +169,9 @@ def headings(summary: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands over a column of the page: the words, how it is sorted, and what is shown over it."""
+    """What stands over a column of the page: its name in files, words, how it is sorted, what is shown over it."""
 
+    key: str
     name: str
     kind: str
     help: str
@@ -174,8 +179,18 @@ class Heading:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the page: its class, what it is sorted by (None: what stands in it), and what stands in it."""
+    """One cell of the page.
 
+    Attributes:
+        key: name of its column.
+        label: heading of its column.
+        css: its class.
+        value: what it is sorted by; None: what stands in it.
+        content: what stands in it.
+    """
+
+    key: str
+    label: str
     css: str
     value: Any
     content: str
@@ -183,10 +198,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the page: number of the card of a candidate, whether it is inside the domain, and its cells."""
+    """One line of the page.
+
+    Attributes:
+        card: number of the card of the candidate, if it has one.
+        inside: whether it is inside the domain.
+        formula: as it can be searched for.
+        find: what else can be searched for: identifier, space group, crystal system, remark.
+        cells: of the columns.
+    """
 
     card: int | None
     inside: bool
+    formula: str
+    find: str
     cells: list[Cell]
 
 
@@ -225,14 +250,17 @@ def page_table(
         row["card"] = numbers.get(row["material_id"])
         cells = [
             Cell(
+                column.name,
+                names[column.name],
                 column.css or ("number" if column.kind == "number" else ""),
                 row[column.name] if column.sorts else None,
                 column.shown(row),
             )
             for column in shown
         ]
-        lines.append(Line(row["card"], bool(row["in_domain"]), cells))
-    return Table([Heading(names[c.name], c.kind, c.help.format(**told)) for c in shown], lines)
+        find = " ".join(str(row[name]) for name in FOUND_BY if name in row and not missing(row[name]))
+        lines.append(Line(row["card"], bool(row["in_domain"]), str(row["formula"]), find, cells))
+    return Table([Heading(c.name, names[c.name], c.kind, c.help.format(**told)) for c in shown], lines)
 
 
 def download_columns(shortlist: pd.DataFrame) -> list[str]:

@@ -119,6 +119,7 @@ def _content(results: Results) -> dict[str, Any]:
     inside, candidates = findings.best_inside(results), cards(results)
     of_class = "class" in summary
     said = class_findings if of_class else findings
+    table = columns.page_table(summary, shortlist, results.ranking, [card.row["material_id"] for card in candidates])
     return {
         "summary": summary,
         "finished": date_text(summary["finished"]),
@@ -135,9 +136,13 @@ def _content(results: Results) -> dict[str, Any]:
         "trust": said.trust(results),
         "asked": methods.asked(summary),
         "sources": {name: (methods.source_name(summary, name), about) for name, about in summary["sources"].items()},
-        "shortlist": columns.page_table(
-            summary, shortlist, results.ranking, [card.row["material_id"] for card in candidates]
-        ),
+        "shortlist": table,
+        "elements": periodic.places(shortlist["formula"]),
+        "numbers": [
+            (heading.key, heading.name)
+            for heading in table.headings
+            if heading.kind == "number" and heading.key != "space_group_number"
+        ],
         "answer": shortlist.iloc[: 1 + NAMED_AFTER_FIRST].to_dict("records"),
         "what_it_is": answer.what_it_is(first, results.crystals.get(str(first["material_id"]))) if first else "",
         "why": answer.why(results),
@@ -156,7 +161,7 @@ def _content(results: Results) -> dict[str, Any]:
         "references": methods.references(summary),
         "methods": methods.paragraph(summary),
         "style": asset("templates/report.css"),
-        "script": asset("templates/report.js"),
+        "script": asset("templates/report.js") + asset("templates/table.js"),
         "viewer_script": asset("templates/viewer.js"),
         "plotly": asset(PLOTLY),
         "viewer": asset(VIEWER),

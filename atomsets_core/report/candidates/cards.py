@@ -15,7 +15,7 @@ from markupsafe import Markup
 from pymatgen.core import Element
 
 from atomsets_core.report.candidates import drawing
-from atomsets_core.report.candidates.crystals import bonded_in_words, cell_in_words
+from atomsets_core.report.candidates.crystals import facts
 from atomsets_core.report.markup import script_json
 from atomsets_core.report.results import Results
 from atomsets_core.report.words import number, with_unit
@@ -108,7 +108,7 @@ def card(results: Results, number_: int, row: dict[str, Any], about: Mapping[str
         else script_json(json.dumps({**drawn.as_json(), "colors": colors, "shares": shares_of_sites})),
         legend=[] if drawn is None else drawing.legend(drawn),
         cell=_amounts(about) if drawn is None else _cell(np.array(about["lattice"]), len(about["numbers"])),
-        about=_about(results, row),
+        about=facts(results.crystals.get(str(row["material_id"])), row.get("matter")),
         neighbours=list(about["neighbours"]),
         base="" if about["base"] is None else _base(results, float(about["base"])),
         shares=[] if about["sites"] is None else shares(results, about),
@@ -128,18 +128,6 @@ def shares(results: Results, about: Mapping[str, Any]) -> list[Share]:
         Share(symbol, n, _amount(results, value), round(100 * abs(value) / most, 1), value >= 0)
         for symbol, (n, value) in sorted(total.items(), key=lambda item: -abs(item[1][1]))
     ]
-
-
-def _about(results: Results, row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Space group, cell, sites, density and what holds it together, as far as they are known."""
-    found, bonded = results.crystals.get(str(row["material_id"])), bonded_in_words(row.get("matter"))
-    told = [] if found is None else [
-        ("Space group", found.group),
-        ("Cell", cell_in_words(found)),
-        ("Sites", "; ".join(f"{symbol} {orbits}" for symbol, orbits in found.sites.items())),
-        ("Density", f"{found.density:.2f}\N{NO-BREAK SPACE}g/cm³, {found.volume:.1f}\N{NO-BREAK SPACE}Å³ an atom"),
-    ]  # fmt: skip
-    return [*told, ("Bonds", bonded)] if bonded else told
 
 
 def _base(results: Results, value: float) -> str:

@@ -165,6 +165,23 @@ def bonded_in_words(kind: Any) -> str:
     return f"{kind}: {MATTER_KINDS[kind]}" if kind in MATTER_KINDS and kind != "unknown" else ""
 
 
+def facts(found: Crystal | None, matter: Any) -> list[tuple[str, str]]:
+    """Name and words of what a card says of a crystal, as far as it is known.
+
+    Args:
+        found: the crystal, if there is one.
+        matter: its kind of matter, a word of `MATTER_KINDS`, where somebody looked.
+    """
+    bonded = bonded_in_words(matter)
+    told = [] if found is None else [
+        ("Space group", found.group),
+        ("Cell", cell_in_words(found)),
+        ("Sites", "; ".join(f"{symbol} {orbits}" for symbol, orbits in found.sites.items())),
+        ("Density", f"{found.density:.2f}\N{NO-BREAK SPACE}g/cm³, {found.volume:.1f}\N{NO-BREAK SPACE}Å³ an atom"),
+    ]  # fmt: skip
+    return [*told, ("Bonds", bonded)] if bonded else told
+
+
 def cif(row: Mapping[str, Any]) -> str:
     """A CIF of a row of evidence.json as it was ranked: the cell and the sites that the model saw, in P1."""
     return str(CifWriter(structure(row)))
