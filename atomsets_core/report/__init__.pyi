@@ -1,3 +1,8 @@
+from .again import write_again as write_again
+from .candidates.export import Export as Export
+from .candidates.export import ExportError as ExportError
+from .candidates.export import chosen_rows as chosen_rows
+from .candidates.export import export as export
 from .change_words import MODELS as MODELS
 from .change_words import change_sentences as change_sentences
 from .change_words import markdown as markdown

@@ -124,7 +124,7 @@ def estimate_together(campaign: JointCampaign, out: str) -> dict[str, Estimate]:
     """
     store = Store(out)
     with provided(needed(campaign.campaign_of(campaign.properties[0].name, store.url(FEATURES)), out)):
-        offered = _read(campaign.candidates)
+        offered = look_at(campaign.candidates)
     if offered is not None:
         held = [name for name in offered.pulled.columns.columns if not name.startswith("_")]
         known = {*(one.name for one in campaign.properties), *held, *COMPUTED}
@@ -163,7 +163,7 @@ def estimate(
     shards = Store(campaign.features.store or Store(out).url(FEATURES))
     features = FeatureStore.of(shards, campaign.features.parent, campaign.features.chosen)
     with provided(needed(campaign, out)):
-        training, candidates = _read(campaign.training), offered or _read(campaign.candidates)
+        training, candidates = look_at(campaign.training), offered or look_at(campaign.candidates)
     values = check_labels(campaign, training, candidates) if training else None
     passing = check_filters(campaign, candidates, training) if candidates else None
     reading = time.perf_counter() - started
@@ -389,7 +389,7 @@ def _one_thread():  # type: ignore[no-untyped-def]
         torch.set_num_threads(before)
 
 
-def _read(section: Training | Candidates) -> Shown | None:
+def look_at(section: Training | Candidates) -> Shown | None:
     """A source that lies on this machine; None for a database, of which only the key is looked for."""
     source = section.source
     if source == MATERIALS_PROJECT:
