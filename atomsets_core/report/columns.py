@@ -203,6 +203,7 @@ class Line:
     Attributes:
         card: number of the card of the candidate, if it has one.
         inside: whether it is inside the domain.
+        id: its identifier.
         formula: as it can be searched for.
         find: what else can be searched for: identifier, space group, crystal system, remark.
         cells: of the columns.
@@ -210,6 +211,7 @@ class Line:
 
     card: int | None
     inside: bool
+    id: str
     formula: str
     find: str
     cells: list[Cell]
@@ -259,7 +261,9 @@ def page_table(
             for column in shown
         ]
         find = " ".join(str(row[name]) for name in FOUND_BY if name in row and not missing(row[name]))
-        lines.append(Line(row["card"], bool(row["in_domain"]), str(row["formula"]), find, cells))
+        lines.append(
+            Line(row["card"], bool(row["in_domain"]), str(row["material_id"]), str(row["formula"]), find, cells)
+        )
     return Table([Heading(c.name, names[c.name], c.kind, c.help.format(**told)) for c in shown], lines)
 
 

@@ -120,7 +120,7 @@ def found_tile(results: Results) -> Tile:
     return Tile(
         f"Hidden {'class' if 'class' in results.summary else 'best'} found",
         percent(own["r_precision"]),
-        f"of {k:,} {what}, hidden from the model, among its first {k:,} picks (R-precision); {rivals(results)}",
+        f"of {k:,} {what}, hidden from the model, among its first {k:,} picks (R-precision), against {rivals(results)}",
     )
 
 
@@ -188,7 +188,7 @@ def _in_short(results: Results) -> Finding:
         own, *_ = heads.values()
         parts.append(
             f"In a simulated search for values beyond its training range the model found {percent(own['r_precision'])} "
-            f"of the hidden best ({rivals(results)})."
+            f"of the hidden best, against {rivals(results)}."
         )
     outside = int((~results.shortlist["in_domain"].astype(bool)).sum())
     if len(results.shortlist):

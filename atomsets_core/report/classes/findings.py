@@ -69,7 +69,7 @@ def _in_short(results: Results) -> Finding:
         own, *_ = heads.values()
         parts.append(
             f"In chemistry that was hidden from it, it found {percent(own['r_precision'])} of the class among as many "
-            f"first picks ({rivals(results)})."
+            f"first picks, against {rivals(results)}."
         )
     outside = int((~results.shortlist["in_domain"].astype(bool)).sum())
     if len(results.shortlist):

@@ -40,6 +40,18 @@
     plots.push({ element: document.getElementById(script.dataset.plot), figure: JSON.parse(script.textContent) });
   }
   draw(dark.matches, {});
+
+  // A click on a shortlisted point leads to its card: the crystal, and the known materials nearest to it.
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const cards = new Map([...document.querySelectorAll("tr[data-card]")].map((row) => [escaped(row.dataset.id), row.dataset.card]));
+  for (const { element } of plots) {
+    element.on("plotly_click", ({ points }) => {
+      const card = points.map((point) => cards.get(point.customdata?.[0])).find(Boolean);
+      if (!card) return;
+      document.getElementById(card).hidden = false;
+      location.hash = card;
+    });
+  }
   dark.addEventListener("change", () => draw(dark.matches, {}));
   addEventListener("beforeprint", () => draw(false, { width: 640, height: 340, autosize: false }));
   addEventListener("afterprint", () => draw(dark.matches, { autosize: true }));

@@ -235,6 +235,27 @@ def test_a_structure_is_drawn_and_turns(page):
     assert page.messages == []
 
 
+@pytest.mark.parametrize("plot", ["map", "hull"])
+def test_a_click_on_a_point_leads_to_the_card_of_the_candidate(page, store, plot):
+    names = store.read_table("ranking.parquet").to_pandas()["material_id"]
+    drawn = f"document.getElementById('plot-{plot}')"
+
+    def click(name: str) -> None:
+        page.run(f"{drawn}.emit('plotly_click', {{points: [{{customdata: [{json.dumps(name)}, 'x']}}]}})")
+
+    find(page, names[0])
+    click(names[2])
+    # Its card is there though the search had left it out.
+    assert page.run("location.hash") == "#card-3"
+    assert not page.run("document.querySelector('#card-3').hidden")
+    # The points carry the names that are looked for; others lead nowhere.
+    traces = f"{drawn}.data.filter(t => t.name === 'shortlist' && t.customdata)"
+    assert page.run(f"{traces}.flatMap(t => t.customdata.map(c => c[0]))") == names[:N_SHORTLIST].tolist()
+    click("nobody")
+    assert page.run("location.hash") == "#card-3"
+    assert page.messages == []
+
+
 def test_nothing_is_fetched_and_nothing_fails(page, store):
     time.sleep(0.3)
     page.run("0")
