@@ -9,19 +9,23 @@ import atexit
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from atomsets_flows.commands import (
     automations_app,
     benchmark,
     deploy,
     discover,
+    export,
     featurize,
+    init,
     models_app,
     predict,
     pull,
+    report,
     retrain,
     screen,
     serve,
@@ -34,8 +38,25 @@ from atomsets_flows.commands import (
 # Arrow's own allocator keeps what was freed; a process that reads file after file would seem to grow.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
+ORDER = (
+    "screen", "init", "status", "report", "export", "verify", "retrain", "models", "discover", "train", "predict",
+    "pull", "featurize", "benchmark", "train-parent", "serve", "deploy", "automations",
+)  # fmt: skip
+"""Commands as `atomsets --help` lists them: in the order in which people need them."""
+
+
+class Ordered(typer.core.TyperGroup):
+    """Commands in the order of `ORDER`, others after them; by itself typer puts groups first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
     name="atomsets",
+    cls=Ordered,
     help="Screen crystal structures for a property you have a few hundred values of.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -43,21 +64,24 @@ app = typer.Typer(
 )
 
 
-app.command()(pull)
-app.command()(discover)
-app.command()(featurize)
-app.command()(train)
-app.command()(predict)
-app.command()(benchmark)
-app.command("train-parent")(train_parent)
-app.command()(verify)
+app.command()(screen)
+app.command()(init)
 app.command()(status)
+app.command()(report)
+app.command()(export)
+app.command()(verify)
 app.command()(retrain)
 app.add_typer(models_app, name="models")
+app.command()(discover)
+app.command()(train)
+app.command()(predict)
+app.command()(pull)
+app.command()(featurize)
+app.command()(benchmark)
+app.command("train-parent")(train_parent)
 app.command()(serve)
 app.command()(deploy)
 app.add_typer(automations_app, name="automations")
-app.command()(screen)
 
 
 def _version(asked: bool) -> None:
@@ -76,7 +100,8 @@ def root(
 ) -> None:
     """Screen crystal structures for a property you have a few hundred values of.
 
-    Start with `atomsets screen`, which needs nothing; `atomsets COMMAND --help` has examples.
+    Start with `atomsets screen`, which needs nothing, then with `atomsets init` for data of your own; `atomsets COMMAND
+    --help` has examples.
     """
 
 

@@ -361,7 +361,8 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each head: the mean of every score over the seeds that define it, with its bootstrap interval.
 
     A score that no seed defines is None, so is the interval of fewer than two values. Heads may be missing from some
-    seeds; "seeds" says how many a row has.
+    seeds; "seeds" says how many a row has. What blind picking finds is known without drawing, so the row "random" has
+    its expectation: of H hidden among N the first n picks hold n H / N.
     """
     names = list(dict.fromkeys(name for run in runs for name in run["heads"]))
     rows = []
@@ -378,8 +379,25 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row["hits"] = np.mean([s["hits"] for s in scores], axis=0).tolist()
         kinds = scores[0].get("acquisition") or {}
         row["acquisition"] = {kind: float(np.mean([s["acquisition"][kind] for s in scores])) for kind in kinds}
+        if head == "random":
+            row |= _blind([run for run in runs if head in run["heads"]], list(row["intervals"]))
         rows.append(row)
     return rows
+
+
+def _blind(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Scores and hits that blind picking comes to on average; none where runs don't say how many they hid.
+
+    Args:
+        runs: that have the row.
+        names: of scores; what is known exactly has no interval.
+    """
+    if not all(run.get("n_pool") and "n_hidden" in run for run in runs):
+        return {}
+    share = float(np.mean([run["n_hidden"] / run["n_pool"] for run in runs]))
+    picks = min(len(run["heads"]["random"]["hits"]) for run in runs)
+    exact = {"r_precision": share, "enrichment": 1.0, "area": 0.0, "r_precision_se": None}
+    return {**exact, "intervals": dict.fromkeys(names), "hits": (share * np.arange(1, picks + 1)).tolist()}
 
 
 def lead(runs: Sequence[Mapping[str, Any]], head: str, rival: str, name: str = "r_precision") -> dict[str, Any] | None:

@@ -1,3 +1,8 @@
+from .again import write_again as write_again
+from .candidates.export import Export as Export
+from .candidates.export import ExportError as ExportError
+from .candidates.export import chosen_rows as chosen_rows
+from .candidates.export import export as export
 from .change_words import MODELS as MODELS
 from .change_words import change_sentences as change_sentences
 from .change_words import markdown as markdown
@@ -26,6 +31,9 @@ from .joint.words import joint_markdown as joint_markdown
 from .joint.words import joint_sentences as joint_sentences
 from .joint.words import shortlist_cells as shortlist_cells
 from .page import write_report as write_report
+from .results import read_crystals as read_crystals
+from .words import called as called
 from .words import comparison_sentences as comparison_sentences
 from .words import interval_sentences as interval_sentences
 from .words import scale_name as scale_name
+from .words import symbol_of as symbol_of

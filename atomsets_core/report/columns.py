@@ -10,8 +10,9 @@ from typing import Any, Literal
 import pandas as pd
 from markupsafe import Markup
 
+from atomsets_core.report.candidates.crystals import Crystal, printed, with_crystals
 from atomsets_core.report.markup import formula, material
-from atomsets_core.report.words import NONE, minus, number, percent, scale_name
+from atomsets_core.report.words import NONE, minus, number, percent, scale_name, symbol_of
 from atomsets_core.report.words import material as word
 from atomsets_core.storage import prediction_units
 from atomsets_core.transforms import find_transform
@@ -26,7 +27,9 @@ class Column:
 
     Attributes:
         name: in ranking files, see `jobs.rank.COLUMNS`; the values of the column sort the page.
-        heading: on the page and on the server; {coverage} is that of the intervals.
+        made: by the report, from the structures of the shortlist; not in ranking files.
+        heading: on the page and on the server; {coverage} is that of the intervals, {symbol} that of
+            the property.
         kind: how it is sorted.
         unit: whether its unit, see `storage.prediction_units`, stands in the heading.
         help: shown over the heading on the page; {scale} is that of the model, {threshold} the end of the domain,
@@ -45,6 +48,7 @@ class Column:
 
     name: str
     heading: str = ""
+    made: bool = False
     kind: Literal["number", "text"] = "number"
     unit: bool = False
     help: str = ""
@@ -108,7 +112,18 @@ COLUMNS = (
         "material_id", "material", kind="text", css="id", sorts=False, cell=lambda row: material(row["material_id"])
     ),
     Column("formula", "formula", kind="text", css="formula", cell=_linked),
-    Column("predicted", "predicted", unit=True),
+    Column(
+        "space_group_number",
+        "space group",
+        made=True,
+        kind="number",
+        help="Sorted by its number",
+        cell=lambda row: printed(row["space_group"]) or NONE,
+        plain=lambda row: printed(row["space_group"]),
+        optional=True,
+    ),
+    Column("space_group", made=True, kind="text", page=False, artifact=False),
+    Column("predicted", "predicted {symbol}", unit=True),
     Column("lower", "interval at {coverage}", help="Sorted by its lower end", cell=interval, plain=interval),
     Column("upper", page=False, artifact=False),
     Column("std", page=False, artifact=False),
@@ -135,12 +150,18 @@ COLUMNS = (
 """In their order everywhere."""
 
 
+FOUND_BY = ("material_id", "space_group", "crystal_system", "matter", "remark")
+"""Columns whose words the page finds candidates by, beside the formula."""
+
+
 def headings(summary: Mapping[str, Any]) -> dict[str, str]:
     """Column -> its heading, with the unit where it has one."""
     unit, coverage = str(summary["unit"]), percent(summary["model"]["coverage"])
+    # The name of a column may be as long as a line, and of a class it is a probability that is predicted.
+    symbol = symbol_of(summary) if (summary.get("symbol") or summary.get("title")) and "class" not in summary else ""
     units = prediction_units(unit, scale=find_transform(summary["transform"]).applied_to(unit))
     return {
-        column.name: column.heading.format(coverage=coverage)
+        column.name: column.heading.format(coverage=coverage, symbol=symbol).strip()
         + (f" ({units[column.name]})" if column.unit and units.get(column.name) else "")
         for column in COLUMNS
     }
@@ -148,8 +169,9 @@ def headings(summary: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands over a column of the page: the words, how it is sorted, and what is shown over it."""
+    """What stands over a column of the page: its name in files, words, how it is sorted, what is shown over it."""
 
+    key: str
     name: str
     kind: str
     help: str
@@ -157,8 +179,18 @@ class Heading:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the page: its class, what it is sorted by (None: what stands in it), and what stands in it."""
+    """One cell of the page.
 
+    Attributes:
+        key: name of its column.
+        label: heading of its column.
+        css: its class.
+        value: what it is sorted by; None: what stands in it.
+        content: what stands in it.
+    """
+
+    key: str
+    label: str
     css: str
     value: Any
     content: str
@@ -166,10 +198,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the page: number of the card of a candidate, whether it is inside the domain, and its cells."""
+    """One line of the page.
+
+    Attributes:
+        card: number of the card of the candidate, if it has one.
+        inside: whether it is inside the domain.
+        id: its identifier.
+        formula: as it can be searched for.
+        find: what else can be searched for: identifier, space group, crystal system, remark.
+        cells: of the columns.
+    """
 
     card: int | None
     inside: bool
+    id: str
+    formula: str
+    find: str
     cells: list[Cell]
 
 
@@ -208,14 +252,19 @@ def page_table(
         row["card"] = numbers.get(row["material_id"])
         cells = [
             Cell(
+                column.name,
+                names[column.name],
                 column.css or ("number" if column.kind == "number" else ""),
                 row[column.name] if column.sorts else None,
                 column.shown(row),
             )
             for column in shown
         ]
-        lines.append(Line(row["card"], bool(row["in_domain"]), cells))
-    return Table([Heading(names[c.name], c.kind, c.help.format(**told)) for c in shown], lines)
+        find = " ".join(str(row[name]) for name in FOUND_BY if name in row and not missing(row[name]))
+        lines.append(
+            Line(row["card"], bool(row["in_domain"]), str(row["material_id"]), str(row["formula"]), find, cells)
+        )
+    return Table([Heading(c.name, names[c.name], c.kind, c.help.format(**told)) for c in shown], lines)
 
 
 def download_columns(shortlist: pd.DataFrame) -> list[str]:
@@ -223,9 +272,17 @@ def download_columns(shortlist: pd.DataFrame) -> list[str]:
     return [column.name for column in COLUMNS if column.download and column.name in shortlist]
 
 
-def artifact_rows(summary: Mapping[str, Any], shortlist: pd.DataFrame) -> list[dict[str, Any]]:
-    """The shortlist as the table on the server shows it; the whole of it is in ranking.csv."""
-    names = headings(summary)
+def artifact_rows(
+    summary: Mapping[str, Any], shortlist: pd.DataFrame, crystals: Mapping[str, Crystal] | None = None
+) -> list[dict[str, Any]]:
+    """The shortlist as the table on the server shows it; the whole of it is in ranking.csv.
+
+    Args:
+        summary: content of summary.json.
+        shortlist: whole rows.
+        crystals: of the shortlist, by material_id.
+    """
+    names, shortlist = headings(summary), with_crystals(shortlist, crystals or {})
     shown = [column for column in COLUMNS if column.artifact and column.name in shortlist]
     return [
         {

@@ -14,11 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from pymatgen.core import Element, Lattice, Structure
-from pymatgen.io.cif import CifWriter
-
 from atomsets_core.report import methods
+from atomsets_core.report.candidates.crystals import cif, conventional_cif, with_crystals
 from atomsets_core.report.columns import download_columns
 from atomsets_core.report.results import Results
 from atomsets_core.storage import csv_text
@@ -51,7 +48,8 @@ def downloads(results: Results) -> list[Download]:
     name = safe_name(results.summary["campaign"])
     made = []
     if len(results.shortlist):
-        table = csv_text(results.shortlist[download_columns(results.shortlist)])
+        shortlist = with_crystals(results.shortlist, results.crystals)
+        table = csv_text(shortlist[download_columns(shortlist)])
         made.append(Download("Shortlist (CSV)", f"{name}-shortlist.csv", data_uri("text/csv", table.encode()), ""))
     found = [results.evidence[m] for m in results.shortlist["material_id"] if m in results.evidence]
     structures = [row for row in found if "lattice" in row]  # of formulas there are none
@@ -59,7 +57,7 @@ def downloads(results: Results) -> list[Download]:
         data, kept = cif_zip(structures)
         note = "" if kept == len(structures) else f"the first {kept:,} of {len(structures):,}"
         made.append(Download("Structures (CIFs)", f"{name}-cifs.zip", data_uri("application/zip", data), note))
-    text = bibtex(methods.references(results.summary))
+    text = bibtex([*methods.references(results.summary), *data_sets(results.summary["sources"])])
     made.append(Download("References (BibTeX)", f"{name}.bib", data_uri("text/x-bibtex", text.encode()), ""))
     return made
 
@@ -75,7 +73,9 @@ def safe_name(text: str) -> str:
 
 
 def cif_zip(structures: Sequence[Mapping[str, Any]], most: int = MOST_BYTES) -> tuple[bytes, int]:
-    """A zip with one CIF a structure, best first, and how many of them fitted.
+    """A zip with two CIFs a structure, best first, and how many structures fitted.
+
+    In primitive/ they are as they were ranked, in P1; in conventional/ they have the conventional cell and symmetry.
 
     Args:
         structures: as in evidence.json.
@@ -84,34 +84,23 @@ def cif_zip(structures: Sequence[Mapping[str, Any]], most: int = MOST_BYTES) -> 
     sink, kept = io.BytesIO(), 0
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, row in enumerate(structures, start=1):
-            text = cif(row)
-            if sink.tell() + len(text) // 2 > most:
+            texts = {"primitive": cif(row), "conventional": conventional_cif(row)}
+            if sink.tell() + sum(len(text or "") for text in texts.values()) // 2 > most:
                 break
-            # A fixed date: the same results give the same bytes.
-            entry = zipfile.ZipInfo(f"{number:03d}-{safe_name(row['material_id'])}.cif", (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, text)
+            for folder, text in texts.items():
+                if text is None:
+                    continue
+                # A fixed date: the same results give the same bytes.
+                name = f"{folder}/{number:03d}-{safe_name(row['material_id'])}.cif"
+                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, text)
             kept = number
     return sink.getvalue(), kept
 
 
-def structure(row: Mapping[str, Any]) -> Structure:
-    """The structure of a row of evidence.json; elements on one place with partial occupancies are one site."""
-    shares = row.get("occupancy") or [1.0] * len(row["numbers"])
-    sites: dict[tuple[float, ...], dict[Element, float]] = {}
-    for z, place, share in zip(row["numbers"], row["frac"], shares, strict=True):
-        on_site = sites.setdefault(tuple(place), {})
-        on_site[Element.from_Z(int(z))] = on_site.get(Element.from_Z(int(z)), 0.0) + float(share)
-    return Structure(Lattice(np.array(row["lattice"])), list(sites.values()), list(sites))
-
-
-def cif(row: Mapping[str, Any]) -> str:
-    """A CIF (P1) of a row of evidence.json."""
-    return str(CifWriter(structure(row)))
-
-
 def bibtex(references: Sequence[Mapping[str, Any]]) -> str:
-    """The references as BibTeX: what is known apart as fields, else the whole citation as a note.
+    """The references as BibTeX, of the kind they are: what is known apart as fields, else the citation as a note.
 
     Args:
         references: citation, doi, and "bibtex" with the fields of the entry, also "entry" (its kind) and "key".
@@ -130,6 +119,22 @@ def bibtex(references: Sequence[Mapping[str, Any]]) -> str:
         body = ",\n".join(f"  {name} = {{{_tex(str(text))}}}" for name, text in fields.items())
         entries.append(f"@{kind}{{{key},\n{body}\n}}\n")
     return "\n".join(entries)
+
+
+def data_sets(sources: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """An entry of kind "dataset" for each published data set of a campaign: title, version or digest, licence."""
+    found: dict[str, dict[str, Any]] = {}
+    for source in sources.values():
+        name, licence = str(source.get("name") or ""), str(source.get("licence") or "")
+        if not licence or name in found:
+            continue
+        fields = {"entry": "dataset", "key": f"data{_word(name)}", "title": str(source.get("title") or name)}
+        if source.get("db_version"):
+            fields["version"] = str(source["db_version"])
+        digest = f"sha256 {source['sha256']}; " if source.get("sha256") else ""
+        fields["note"] = f"{digest}licence: {licence}"
+        found[name] = {"citation": name, "bibtex": fields}
+    return list(found.values())
 
 
 def _key(source: Mapping[str, Any]) -> str:

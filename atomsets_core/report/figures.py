@@ -197,7 +197,8 @@ def plane(results: Results, points: pd.DataFrame, explained: Sequence[float]) ->
         "map",
         "Map of the candidates",
         f"Principal components of the features, of the training {material(results.summary)}s: near each other lies "
-        "what is alike to the network. Colour is the training value or the prediction."
+        "what is alike to the network. Colour is the training value or the prediction. A click on a diamond leads to "
+        "the card of the candidate, with its crystal and the known materials nearest to it."
         + (f" The best candidates and a sample are shown; {others:,} are not." if others > 0 else ""),
         to_json(figure),
     )

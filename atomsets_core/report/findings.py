@@ -16,6 +16,7 @@ from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import NAMES, FloatArray, Results
 from atomsets_core.report.words import (
     alike,
+    called,
     comparison_sentences,
     counted,
     factor,
@@ -58,7 +59,7 @@ class Tile:
 
 def question(results: Results) -> str:
     """What the campaign asked, as a question."""
-    target, unit, n = results.summary["target"], results.unit, len(results.ranking)
+    target, unit, n = called(results.summary), results.unit, len(results.ranking)
     asked = f"Which of {counted(n, 'candidate')}"
     if results.goal == "target":
         value = with_unit(number(results.summary["settings"]["objective"]["value"]), unit)
@@ -90,39 +91,60 @@ def tiles(results: Results) -> list[Tile]:
     summary, model = results.summary, results.summary["model"]
     candidates, heads = summary["counts"]["candidates"], results.heads()
     tiles = [
-        Tile("Ranked", f"{candidates['ranked']:,}", f"of {candidates['pulled']:,} pulled"),
+        ranked_tile(candidates),
         Tile(
             "Shortlist",
             f"{candidates['shortlist']:,}",
-            f"{int(results.shortlist['in_domain'].sum()):,} inside the applicability domain",
+            f"{int(results.shortlist['in_domain'].sum()):,} of them like known materials (inside the domain)",
         ),
         Tile(
             "Typical error",
             error_in_words(results, model["mae"]).removeprefix("a "),
-            f"out of fold; {with_unit(number(model['mae']), scale_name(summary))}, R² {number(model['r2'])}",
+            f"of known values that the model had not seen; R² {number(model['r2'])}",
         ),
         _interval_tile(summary),
     ]
-    if heads:
-        own, *others = heads.values()
-        # The three that come nearest, and blind picking; the table has all.
-        models = sorted((h for h in others if h["head"] not in ("random", "oracle")), key=lambda h: -h["r_precision"])
-        shown = [*models[:3], *(h for h in others if h["head"] == "random")]
-        rivals = [f"{h['head']} {h['r_precision']:.2f}" for h in shown]
-        tiles.append(Tile("R-precision", f"{own['r_precision']:.2f}", "; ".join(rivals)))
-    return tiles
+    return [*tiles, found_tile(results)] if heads else tiles
+
+
+def ranked_tile(candidates: Mapping[str, Any]) -> Tile:
+    """How many candidates were ranked, and what became of the others."""
+    lost = candidates["pulled"] - candidates["ranked"]
+    rest = f"; {lost:,} were filtered out or failed" if lost else ""
+    return Tile("Ranked", f"{candidates['ranked']:,}", f"of {candidates['pulled']:,} candidates{rest}")
+
+
+def found_tile(results: Results) -> Tile:
+    """R-precision of the simulated discovery, with what it is and what to hold it against."""
+    own, *_ = results.heads().values()
+    k, what = results.summary["discovery"]["n_hidden"], "of the class" if "class" in results.summary else "best known"
+    return Tile(
+        f"Hidden {'class' if 'class' in results.summary else 'best'} found",
+        percent(own["r_precision"]),
+        f"of {k:,} {what}, hidden from the model, among its first {k:,} picks (R-precision), against {rivals(results)}",
+    )
+
+
+def rivals(results: Results) -> str:
+    """What the best of the other models and blind picking find of the hidden, e.g. "ridge 87%, blind picking 36%"."""
+    _, *others = results.heads().values()
+    models = [head for head in others if head["head"] not in ("random", "oracle")]
+    best = [max(models, key=lambda head: head["r_precision"])] if models else []
+    told = [f"{head['head']} {percent(head['r_precision'])}" for head in best]
+    told += [f"blind picking {percent(head['r_precision'])}" for head in others if head["head"] == "random"]
+    return ", ".join(told)
 
 
 def _interval_tile(summary: Mapping[str, Any]) -> Tile:
     """What is known of the candidates' intervals; where nothing is, what training values say of the model's own."""
     model = summary["model"]
-    of_training = f"of training values, out of fold: {percent(model['coverage_out_of_fold'], 1)}"
+    of_training = f"of known values {percent(model['coverage_out_of_fold'], 1)} do"
     trust = (summary.get("intervals") or {}).get("candidates")
     if trust is None:
         return Tile(
-            "Interval coverage",
+            "Intervals hold",
             percent(model["coverage_out_of_fold"], 1),
-            f"of training values, out of fold; asked for {percent(model['coverage'])}",
+            f"of known values that the model had not seen; asked for {percent(model['coverage'])}",
         )
     if trust["factor"] is None:
         return Tile("Intervals for candidates", "none", f"too few training rows are like them; {of_training}")
@@ -130,13 +152,13 @@ def _interval_tile(summary: Mapping[str, Any]) -> Tile:
         return Tile(
             "Intervals for candidates",
             percent(trust["coverage"]),
-            f"meant to hold, as for training data; {of_training}",
+            f"of them should lie inside; {of_training}",
         )
     return Tile(
         "Intervals for candidates",
         percent(trust["coverage"]),
-        f"meant to hold, {number(trust['factor'], 2)} times as wide as trained, which would hold "
-        f"{percent(trust['expected'])}; {of_training}",
+        f"of them should lie inside. For that intervals are {number(trust['factor'], 2)} times as wide as trained: "
+        "candidates are unlike the training data",
     )
 
 
@@ -165,11 +187,10 @@ def _in_short(results: Results) -> Finding:
     if not results.summary["choice"].get("better_than_random", True):
         parts.insert(0, NO_BETTER)
     if heads:
-        own, *others = heads.values()
-        rivals = [f"{head['head']} {percent(head['r_precision'])}" for head in others if head["head"] != "oracle"]
+        own, *_ = heads.values()
         parts.append(
             f"In a simulated search for values beyond its training range the model found {percent(own['r_precision'])} "
-            f"of the hidden best ({'; '.join(rivals)})."
+            f"of the hidden best, against {rivals(results)}."
         )
     outside = int((~results.shortlist["in_domain"].astype(bool)).sum())
     if len(results.shortlist):

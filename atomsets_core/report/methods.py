@@ -8,7 +8,18 @@ from typing import Any
 from atomsets_core.discovery import find_acquisition
 from atomsets_core.parents import About, Reference, about_parent
 from atomsets_core.report.classes.words import class_hidden, counts_of, probability_of
-from atomsets_core.report.words import counted, listed, material, number, percent, with_unit
+from atomsets_core.report.words import (
+    called,
+    counted,
+    listed,
+    material,
+    number,
+    percent,
+    symbol_of,
+    title_of,
+    with_column,
+    with_unit,
+)
 from atomsets_core.transforms import find_transform
 
 ATOMSETS = Reference(
@@ -106,7 +117,7 @@ def filters(summary: Mapping[str, Any]) -> list[str]:
 
 def wanted(summary: Mapping[str, Any]) -> str:
     """The objective, e.g. "the highest K_VRH"."""
-    objective, target = summary["settings"]["objective"], summary["target"]
+    objective, target = summary["settings"]["objective"], called(summary)
     if objective["goal"] == "class":
         return f"the highest {probability_of(summary)}"
     if objective["goal"] == "target":
@@ -121,7 +132,7 @@ def wanted(summary: Mapping[str, Any]) -> str:
 def acquisition(summary: Mapping[str, Any]) -> str:
     """How candidates were scored."""
     objective = summary["settings"]["objective"]
-    scale = find_transform(summary["transform"]).of(summary["target"])
+    scale = find_transform(summary["transform"]).of(symbol_of(summary))
     goal, beyond = objective["goal"], f"a {scale} beyond the best training value"
     utility = {
         "maximize": scale,
@@ -145,9 +156,9 @@ def asked(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings = summary["settings"]
     objective, check = settings["objective"], settings["discovery"]
     scale = find_transform(summary["transform"])
-    quantity = summary["target"] + (f" in {summary['unit']}" if summary["unit"] else "")
+    quantity = with_column(summary) + (f" in {summary['unit']}" if summary["unit"] else "")
     of_class = objective["goal"] == "class"
-    learned = f"{summary['target']}: {counts_of(summary)}" if of_class else quantity
+    learned = f"{with_column(summary)}: {counts_of(summary)}" if of_class else quantity
     rows = [
         ("Wanted", wanted(summary)),
         ("Learned from", learned if scale.plain else f"{quantity}, as {scale.called}"),
@@ -213,7 +224,7 @@ def paragraph(summary: Mapping[str, Any]) -> str:
     model, objective = settings["model"], settings["objective"]
     training, candidates = summary["counts"]["training"], summary["counts"]["candidates"]
     made_by = listed([named(about) for about in parents(summary)])
-    scale = find_transform(summary["transform"]).applied_to(summary["target"])
+    scale = find_transform(summary["transform"]).applied_to(symbol_of(summary))
     conditions = filters(summary)
     head = summary["choice"]["head"]
     kind = f"a {head} model" if head in HEADS else f"AtomSets models ({ATOMSETS.short})"
@@ -221,7 +232,7 @@ def paragraph(summary: Mapping[str, Any]) -> str:
         f"Candidates for {wanted(summary)} were ranked with {kind} on features of "
         f"{made_by}, levels {', '.join(levels(summary))}, using "
         f"atomsets-screening {summary['versions'].get('atomsets-screening', '')}.",
-        f"The models were trained on {training['learned_from']:,} values of {scale} from "
+        f"The models were trained on {training['learned_from']:,} values of {scale}{_meaning(summary)} from "
         f"{source_name(summary, 'training')}{f', {counts_of(summary)}' if 'class' in summary else ''}.",
         f"The candidates came from {source_name(summary, 'candidates')}; {candidates['ranked']:,} of "
         f"{candidates['pulled']:,} were ranked"
@@ -241,6 +252,12 @@ def paragraph(summary: Mapping[str, Any]) -> str:
         _check(summary),
     ]
     return " ".join(part for part in text if part)
+
+
+def _meaning(summary: Mapping[str, Any]) -> str:
+    """What a symbol stands for, and in which column its values were found, in brackets; nothing where it is that."""
+    column = str(summary["target"])
+    return "" if symbol_of(summary) == column else f" ({title_of(summary)}, column {column})"
 
 
 def _of_probabilities(summary: Mapping[str, Any]) -> str:

@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from atomsets_core.campaigns import REPORT
-from atomsets_core.report import columns, findings, methods, periodic, words
-from atomsets_core.report.candidate_cards import cards
+from atomsets_core.report import answer, columns, findings, methods, periodic, words
+from atomsets_core.report.candidates.cards import cards
+from atomsets_core.report.candidates.crystals import with_crystals
 from atomsets_core.report.changes import changes as changes_of
 from atomsets_core.report.classes import findings as class_findings
 from atomsets_core.report.classes import words as class_words
@@ -113,10 +114,12 @@ def page_environment() -> Environment:
 
 def _content(results: Results) -> dict[str, Any]:
     """What the template shows."""
-    summary, shortlist = results.summary, results.shortlist
+    summary, shortlist = results.summary, with_crystals(results.shortlist, results.crystals)
+    first = None if shortlist.empty else shortlist.iloc[0].to_dict()
     inside, candidates = findings.best_inside(results), cards(results)
     of_class = "class" in summary
     said = class_findings if of_class else findings
+    table = columns.page_table(summary, shortlist, results.ranking, [card.row["material_id"] for card in candidates])
     return {
         "summary": summary,
         "finished": date_text(summary["finished"]),
@@ -124,6 +127,7 @@ def _content(results: Results) -> dict[str, Any]:
         "lead": f"{class_words.probability_of(summary)} " if of_class else "",
         "known": (lambda value: class_words.known_class(summary, value)) if of_class else number,
         "goal": results.goal,
+        "symbol": words.symbol_of(summary),
         "scale": scale_name(summary),
         "word": {dataset: words.material(summary, dataset) for dataset in ("training", "candidates")},
         "transform": results.transform,
@@ -132,10 +136,17 @@ def _content(results: Results) -> dict[str, Any]:
         "trust": said.trust(results),
         "asked": methods.asked(summary),
         "sources": {name: (methods.source_name(summary, name), about) for name, about in summary["sources"].items()},
-        "shortlist": columns.page_table(
-            summary, shortlist, results.ranking, [card.row["material_id"] for card in candidates]
-        ),
+        "shortlist": table,
+        "elements": periodic.places(shortlist["formula"]),
+        "numbers": [
+            (heading.key, heading.name)
+            for heading in table.headings
+            if heading.kind == "number" and heading.key != "space_group_number"
+        ],
         "answer": shortlist.iloc[: 1 + NAMED_AFTER_FIRST].to_dict("records"),
+        "what_it_is": answer.what_it_is(first, results.crystals.get(str(first["material_id"]))) if first else "",
+        "why": answer.why(results),
+        "winner": answer.winner(results),
         "compared": comparison_sentences(summary),
         "best_inside": None if inside is None else inside.to_dict(),
         "has_hull": results.has_hull,
@@ -150,7 +161,7 @@ def _content(results: Results) -> dict[str, Any]:
         "references": methods.references(summary),
         "methods": methods.paragraph(summary),
         "style": asset("templates/report.css"),
-        "script": asset("templates/report.js"),
+        "script": asset("templates/report.js") + asset("templates/table.js"),
         "viewer_script": asset("templates/viewer.js"),
         "plotly": asset(PLOTLY),
         "viewer": asset(VIEWER),

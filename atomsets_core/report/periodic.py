@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
 from pymatgen.core import Element
 
+from atomsets_core.report.results import elements_in
 from atomsets_core.report.words import listed, percent
 
 CELL, STEPS = 40, 5
@@ -60,6 +61,24 @@ def place(symbol: str) -> tuple[int, int]:
     if 57 <= element.Z <= 71 or 89 <= element.Z <= 103:
         return (8, element.Z - 57 + 3) if element.Z < 80 else (9, element.Z - 89 + 3)
     return int(element.row), int(element.group)
+
+
+@dataclass(frozen=True)
+class Place:
+    """An element in the table by which candidates are filtered: where it stands, and whether any candidate holds it."""
+
+    symbol: str
+    name: str
+    row: int
+    column: int
+    there: bool
+
+
+def places(formulas: Iterable[str]) -> list[Place]:
+    """All elements up to lawrencium; `there` are those of the formulas."""
+    held = {symbol for text in formulas for symbol in elements_in(text)}
+    found = [Element.from_Z(z) for z in range(1, 104)]
+    return [Place(one.symbol, one.long_name, *place(one.symbol), one.symbol in held) for one in found]
 
 
 def _svg(shares: Mapping[str, float], kind: str, label: str) -> Markup:

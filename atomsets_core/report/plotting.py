@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from atomsets_core.report.markup import formula, script_json
 from atomsets_core.report.results import FloatArray, Results
+from atomsets_core.report.words import symbol_of
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#2c7fc0", "#d9770f", "#12936a", "#b0639b", "#858b94"
 STYLES = (
@@ -114,7 +115,7 @@ def axis(ends: Sequence[float], logarithmic: bool) -> dict[str, Any]:
 
 def label(results: Results, what: str = "") -> str:
     """Title of an axis of the target, with its unit."""
-    name = f"{results.summary['target']} {what}".strip()
+    name = f"{symbol_of(results.summary)} {what}".strip()
     return html.escape(f"{name} ({results.unit})" if results.unit else name, quote=False)
 
 

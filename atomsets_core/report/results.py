@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pymatgen.core import Element
 
 from atomsets_core.campaigns import EVIDENCE, FAILURES, MAP, OUT_OF_FOLD, RANKING, SUMMARY
+from atomsets_core.report.candidates.crystals import Crystal, crystals
 from atomsets_core.report.columns import COLUMNS
 from atomsets_core.storage import StorageError, Store
 from atomsets_core.transforms import Transform, find_transform
@@ -28,7 +29,8 @@ FLAGS, TEXTS = ("in_domain", "shortlist"), ("material_id", "formula", "remark", 
 NUMBERS = ("rank", "predicted", "e_above_hull", *FLAGS)
 """Columns of the ranking that are read of every candidate."""
 
-WHOLE = (*(column.name for column in COLUMNS if column.name not in NUMBERS), "structure_hash")
+WHOLE = (*(column.name for column in COLUMNS if not column.made and column.name not in NUMBERS), "matter",
+         "structure_hash")  # fmt: skip
 """Those that are read of the shortlist beside them."""
 
 NAMES = ("material_id", "formula", "predicted")
@@ -84,6 +86,11 @@ class Results:
     def has_hull(self) -> bool:
         """Whether any candidate has an energy above hull."""
         return bool(self.ranking["e_above_hull"].notna().any())
+
+    @cached_property
+    def crystals(self) -> dict[str, Crystal]:
+        """material_id -> what is said of the crystal of a shortlisted candidate; none of formulas."""
+        return crystals(self.evidence)
 
     def heads(self) -> dict[str, dict[str, Any]]:
         """Name -> mean scores of the simulated discoveries, the campaign's own model first; none without discovery."""
@@ -195,6 +202,11 @@ def _no_rows(columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {name: pd.Series(dtype=bool if name in FLAGS else object if name in TEXTS else float) for name in columns}
     )
+
+
+def read_crystals(store: Store) -> dict[str, Crystal]:
+    """material_id -> what is said of the crystal of each shortlisted candidate of a campaign; none of formulas."""
+    return crystals(read_evidence(store)[0])
 
 
 def read_evidence(store: Store) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None, pa.Table | None]:

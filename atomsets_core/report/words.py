@@ -95,6 +95,28 @@ def comparison_sentences(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def called(summary: Mapping[str, Any]) -> str:
+    """The property in sentences, e.g. "bulk modulus K": title and symbol of the campaign, else the column's name."""
+    title, symbol = str(summary.get("title") or ""), str(summary.get("symbol") or "")
+    return f"{title} {symbol}".strip() or str(summary["target"])
+
+
+def symbol_of(summary: Mapping[str, Any]) -> str:
+    """The property over columns and on axes, e.g. "K": its symbol, else its title, else the column's name."""
+    return str(summary.get("symbol") or summary.get("title") or summary["target"])
+
+
+def title_of(summary: Mapping[str, Any]) -> str:
+    """The property where its symbol would be in the way, e.g. "bulk modulus"."""
+    return str(summary.get("title") or summary.get("symbol") or summary["target"])
+
+
+def with_column(summary: Mapping[str, Any]) -> str:
+    """The property with the column that its values stand in, where that is called otherwise."""
+    name, column = called(summary), str(summary["target"])
+    return name if name == column else f"{name} (column {column})"
+
+
 def alike(trust: Mapping[str, Any]) -> bool:
     """Whether candidates can't be told from the training data, so that every row of it weighs the same."""
     return bool(trust["effective_rows"] > 0.999 * trust["rows"])
@@ -194,15 +216,11 @@ def number_sentences(summary: Mapping[str, Any]) -> list[str]:
         width, bias = (with_unit(number(row[f"{name}_{where}"]), scale) for name in ("width", "bias"))
         return f"{percent(row[f'coverage_{where}'])} (median width {width}, bias {bias})"
 
-    text = (
+    return [
         f"Intervals of {row['head']} as trained, meant to hold {percent(COVERAGE)}, held {told('outside')} of the "
         f"hidden values beyond the training range, {percent(row['coverage_inside'])} of the others (median width "
-        f"{with_unit(number(row['width_inside']), scale)})"
-    )
-    if row.get("coverage_unlike") is not None:
-        n = counted(round(row["unlike"]), material(summary))
-        text += f" and {told('unlike')} of those outside the domain, {n} on average"
-    return [text + "."]
+        f"{with_unit(number(row['width_inside']), scale)})."
+    ]
 
 
 def _decimals(value: float | None, digits: int) -> str:

@@ -31,6 +31,7 @@ class Dataset:
         citation: of the publication.
         doi: of the publication.
         licence: of the data.
+        bibtex: fields of the publication's entry, with "entry", its kind, and "key".
         formulas: whether it holds formulas and no structures.
     """
 
@@ -41,8 +42,21 @@ class Dataset:
     citation: str
     doi: str
     licence: str
+    bibtex: dict[str, str]
     formulas: bool = False
 
+
+DE_JONG = {
+    "entry": "article",
+    "key": "dejong2015",
+    "author": "de Jong, Maarten and others",
+    "title": "Charting the complete elastic properties of inorganic crystalline compounds",
+    "journal": "Scientific Data",
+    "volume": "2",
+    "pages": "150009",
+    "year": "2015",
+}
+"""BibTeX fields of the publication of the elastic tensors."""
 
 DATASETS = {
     "elastic": Dataset(
@@ -64,6 +78,7 @@ DATASETS = {
         "Sci. Data 2, 150009 (2015)",
         doi="10.1038/sdata.2015.9",
         licence="CC BY 4.0, Materials Project",
+        bibtex=DE_JONG,
     ),
     "dielectric": Dataset(
         name="dielectric",
@@ -74,6 +89,17 @@ DATASETS = {
         "dielectric and optical materials, Sci. Data 4, 160134 (2017)",
         doi="10.1038/sdata.2016.134",
         licence="CC BY 4.0, Materials Project",
+        bibtex={
+            "entry": "article",
+            "key": "petousis2017",
+            "author": "Petousis, Ioannis and others",
+            "title": "High-throughput screening of inorganic compounds for the discovery of novel dielectric and "
+            "optical materials",
+            "journal": "Scientific Data",
+            "volume": "4",
+            "pages": "160134",
+            "year": "2017",
+        },
     ),
     "moduli": Dataset(
         name="moduli",
@@ -84,6 +110,7 @@ DATASETS = {
         "Sci. Data 2, 150009 (2015)",
         doi="10.1038/sdata.2015.9",
         licence="CC BY 4.0, Materials Project",
+        bibtex=DE_JONG,
         formulas=True,
     ),
     "flla": Dataset(
@@ -95,6 +122,16 @@ DATASETS = {
         "machine learning models of formation energies, Int. J. Quantum Chem. 115, 1094 (2015)",
         doi="10.1002/qua.24917",
         licence="CC BY 4.0, Materials Project",
+        bibtex={
+            "entry": "article",
+            "key": "faber2015",
+            "author": "Faber, Felix and Lindmaa, Alexander and von Lilienfeld, O. Anatole and Armiento, Rickard",
+            "title": "Crystal structure representations for machine learning models of formation energies",
+            "journal": "International Journal of Quantum Chemistry",
+            "volume": "115",
+            "pages": "1094--1101",
+            "year": "2015",
+        },
     ),
 }
 
@@ -116,6 +153,7 @@ def load_dataset(name: str) -> Pulled:
         "citation": dataset.citation,
         "doi": dataset.doi,
         "licence": dataset.licence,
+        "bibtex": dataset.bibtex,
         "units": dataset.units,
         "sha256": hashlib.sha256(data).hexdigest(),
     }

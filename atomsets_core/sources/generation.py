@@ -90,6 +90,16 @@ def generate(options: Generation) -> Pulled[Compositions]:
             "citation": "D. W. Davies et al., SMACT: semiconducting materials by analogy and chemical theory, J. Open "
             "Source Softw. 4, 1361 (2019)",
             "doi": "10.21105/joss.01361",
+            "bibtex": {
+                "entry": "article",
+                "key": "davies2019",
+                "author": "Davies, Daniel W. and others",
+                "title": "SMACT: Semiconducting Materials by Analogy and Chemical Theory",
+                "journal": "Journal of Open Source Software",
+                "volume": "4",
+                "pages": "1361",
+                "year": "2019",
+            },
         }
     columns = pd.DataFrame({"made_of": [made.how for made in ordered]})
     return Pulled(as_compositions(items, [made.name for made in ordered]), columns, [], provenance)

@@ -2,6 +2,13 @@ from .base import CampaignError as CampaignError
 from .cluster import Cluster as Cluster
 from .credentials import needed as needed
 from .credentials import provided as provided
+from .draft import Column as Column
+from .draft import Draft as Draft
+from .draft import Looked as Looked
+from .draft import look as look
+from .draft import name_from as name_from
+from .draft import pick as pick
+from .draft import warnings_of as warnings_of
 from .estimate import Estimate as Estimate
 from .estimate import estimate as estimate
 from .estimate import estimate_together as estimate_together
@@ -13,6 +20,7 @@ from .keys import KeyGivenError as KeyGivenError
 from .keys import refuse_keys as refuse_keys
 from .reading import read_any as read_any
 from .reading import read_campaign as read_campaign
+from .reading import read_text as read_text
 from .sections import Campaign as Campaign
 from .sections import Candidates as Candidates
 from .sections import Training as Training

@@ -99,7 +99,7 @@ def estimate_together(campaign: JointCampaign, out: str) -> dict[str, Estimate]:
     """
     store = Store(out)
     with provided(needed(campaign.campaign_of(campaign.properties[0].name, store.url(FEATURES)), out)):
-        offered = _read(campaign.candidates)
+        offered = look_at(campaign.candidates)
     if offered is not None:
         held = [name for name in offered.pulled.columns.columns if not name.startswith("_")]
         known = {*(one.name for one in campaign.properties), *held, *COMPUTED}
@@ -139,7 +139,7 @@ def estimate(
     specs = options.specs(options.is_open and campaign.of_formulas)
     shards = Store(options.store or Store(out).url(FEATURES))
     with provided(needed(campaign, out)):
-        training, candidates = _read(campaign.training), offered or _read(campaign.candidates)
+        training, candidates = look_at(campaign.training), offered or look_at(campaign.candidates)
     values = check_labels(campaign, training, candidates) if training else None
     passing = check_filters(campaign, candidates, training) if candidates else None
     reading = time.perf_counter() - started
@@ -283,7 +283,7 @@ def check_filters(campaign: Campaign, candidates: Shown, training: Shown | None)
     return kept
 
 
-def _read(section: Training | Candidates) -> Shown | None:
+def look_at(section: Training | Candidates) -> Shown | None:
     """A source that lies on this machine; None for a database, of which only the key is looked for."""
     source = section.source
     if source == MATERIALS_PROJECT:

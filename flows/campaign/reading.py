@@ -53,6 +53,20 @@ def read_any(path: str | Path | None = None, overrides: list[str] | None = None)
             raise CampaignError(f"{name}: there is no such campaign file; check the spelling") from error
         except (OSError, UnicodeDecodeError) as error:
             raise CampaignError(f"{name}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+    return read_text(text, name, overrides)
+
+
+def read_text(text: str, name: str, overrides: list[str] | None = None) -> Campaign | JointCampaign:
+    """A campaign from the text of its file; see `read_any`.
+
+    Args:
+        text: TOML.
+        name: of the file, for messages.
+        overrides: options that count instead of those of the file.
+
+    Raises:
+        CampaignError: it is not TOML, or holds an unknown key or an unusable value.
+    """
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -149,6 +149,8 @@ class Training(Tables):
         "number", description="What the values are; of classes the probability of objective.value is predicted."
     )
     unit: str = Field("", description="Unit of the values, shown wherever they are.")
+    title: str = Field("", max_length=80, description="What people read instead of the column's name: bulk modulus.")
+    symbol: str = Field("", max_length=20, description="What stands over columns and on axes: K.")
     transform: Literal[tuple(TRANSFORMS)] = Field(NONE.name, description=f"{purposes()}.")  # type: ignore[valid-type]
     repeats: Literal[RULES] = Field(  # type: ignore[valid-type]
         RULES[0], description="What is learned of labels of one structure that differ."
@@ -176,11 +178,11 @@ class Training(Tables):
         }
 
     def asked(self) -> dict[str, Any]:
-        """The section as JSON; what was added to it later counts only where it is used."""
+        """The section as JSON, without what only people read; what was added to it later counts where it is used."""
         fields = type(self).model_fields
         added = (*Tables.model_fields, "repeats", "take", "task")
         unused = {name for name in added if getattr(self, name) == fields[name].default}
-        return self.model_dump(mode="json", exclude=unused)
+        return self.model_dump(mode="json", exclude={*unused, "title", "symbol"})
 
     def materials_query(self) -> MaterialsQuery | None:
         """The query with the target among its fields, unless labels bring it; None for other sources."""

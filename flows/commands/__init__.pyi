@@ -6,9 +6,12 @@ from .featurize import featurize as featurize
 from .models import models_app as models_app
 from .predict import predict as predict
 from .pull import pull as pull
+from .results.export import export as export
+from .results.report import report as report
 from .retrain import retrain as retrain
 from .screen import screen as screen
 from .serve import serve as serve
+from .starting.init import init as init
 from .status import status as status
 from .train import train as train
 from .train_parent import train_parent as train_parent

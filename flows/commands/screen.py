@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from atomsets_flows.campaign import Estimate
 
 
+FIRST = 5
+"""Candidates of the shortlist that are printed."""
+
+
 def screen(
     campaign: Annotated[
         Path | None,
@@ -156,6 +160,7 @@ def show(summary: dict[str, Any], target: str) -> None:
 
     for line in headlines(summary):
         console.print(escape(line), highlight=False, soft_wrap=True)
+    show_first(summary, target)
     if summary["discovery"]:
         found, of_class = summary["discovery"], "class" in summary
         console.print(
@@ -192,6 +197,26 @@ def show(summary: dict[str, Any], target: str) -> None:
     told = ", ".join(f"{n} {what}" for what, n in work.items() if n) or "nothing was missing"
     console.print(f"{told}; {total:.0f} s", highlight=False, soft_wrap=True)
     console.print(f"report: {target}/{REPORT}   ranking: {target}/{RANKING_CSV}", highlight=False, soft_wrap=True)
+
+
+def show_first(summary: dict[str, Any], target: str) -> None:
+    """Print the first of the shortlist as the table on the server has it, on stderr."""
+    from atomsets_core.report import artifact_rows, called, chosen_rows, probability_of, read_crystals
+    from atomsets_core.storage import Store
+
+    store = Store(target)
+    rows = artifact_rows(summary, chosen_rows(store, FIRST, False), read_crystals(store))
+    if not rows:
+        return
+    what = probability_of(summary) if "class" in summary else called(summary)
+    console.print(f"first of the shortlist, {escape(what)}:", highlight=False, soft_wrap=True)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    names = [name for name in rows[0] if name not in ("rank", "remark")]
+    for name in names:
+        table.add_column(escape(name), justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(escape(str(row.get(name, ""))) for name in names))
+    console.print(table)
 
 
 def show_together(summary: dict[str, Any], target: str) -> None:

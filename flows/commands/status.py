@@ -17,7 +17,6 @@ from atomsets_flows.commands.terminal import console, fail, store_at
 from atomsets_flows.runs import Status, read_status
 
 NEXT = {
-    "new": "nothing ran here yet: atomsets screen CAMPAIGN.toml --out {folder}",
     "failed": "the last run failed; what is finished is kept: run the same command again to go on",
     "stopped": "the last run was stopped: run the same command again to go on",
     "killed": "the last run was killed: run the same command again to go on",
@@ -44,6 +43,12 @@ def status(
     store = store_at(folder)
     try:
         found = read_status(store)
+        if found.state == "new":
+            fail(
+                2,
+                f"{folder}: no campaign ran here. Name the folder that `atomsets screen` wrote (campaigns/NAME unless "
+                f"--out said otherwise), or start one: atomsets screen CAMPAIGN.toml --out {folder}",
+            )
         if as_json:
             print(json.dumps(dataclasses.asdict(found)))
             return

@@ -13,7 +13,7 @@ import pandas as pd
 
 from atomsets_core.campaigns import OUT_OF_FOLD
 from atomsets_core.models import reliability
-from atomsets_core.report import probability_of
+from atomsets_core.report import probability_of, symbol_of
 from atomsets_core.storage import Store
 from atomsets_core.transforms import find_transform
 
@@ -29,7 +29,7 @@ def of_run(store: Store, summary: Mapping[str, Any], chosen: pd.DataFrame) -> li
     """Markdown of the figures of a run: the shortlist with its intervals, and predicted against known values."""
     logarithmic = find_transform(summary["transform"]).logarithmic
     of_class = "class" in summary
-    name = f"{summary['target']}, {summary['unit']}" if summary["unit"] else summary["target"]
+    name = symbol_of(summary) + (f", {summary['unit']}" if summary["unit"] else "")
     name = probability_of(summary) if of_class else name
     # Where there is no interval, its ends are the prediction.
     shown = chosen.head(25)

@@ -384,5 +384,5 @@ def shortlist_changes(before: Mapping[str, str] | None, found: Combined) -> dict
 
 def _excerpt(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the joint summary says of one property; its own summary.json has the rest."""
-    kept = ("target", "unit", "transform", "model", "choice", "intervals")
+    kept = ("target", "title", "symbol", "unit", "transform", "model", "choice", "intervals")
     return {**{name: summary[name] for name in kept if name in summary}, "training": summary["counts"]["training"]}

@@ -48,7 +48,7 @@ from atomsets_core.features import (
     write_queue,
 )
 from atomsets_core.jobs import Ranking, Selection, Wish, write_evidence
-from atomsets_core.report import artifact_rows, write_report
+from atomsets_core.report import artifact_rows, read_crystals, write_report
 from atomsets_core.sources import Catalogue, PulledFile, check_both, class_name, ledger_table
 from atomsets_core.storage import (
     HashIndex,
@@ -468,7 +468,7 @@ class CampaignRun:
     def show(self, summary: Mapping[str, Any], ranking: Ranking) -> None:
         """Publish the shortlist, the summary and the report as artifacts."""
         name = slug(self.campaign.name)
-        rows = artifact_rows(summary, ranking.shortlist)
+        rows = artifact_rows(summary, ranking.shortlist, read_crystals(self.store))
         publish(create_table_artifact, rows, key=f"{name}-shortlist", description=f"Shortlist of {self.campaign.name}")
         url = report_url(self.store)
         text = markdown(

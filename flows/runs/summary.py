@@ -30,7 +30,7 @@ from atomsets_core.models import (
     spearman,
 )
 from atomsets_core.parents import about_parent, carrier_versions
-from atomsets_core.report import discovery_header, discovery_rows, discovery_sentences, probability_of
+from atomsets_core.report import called, discovery_header, discovery_rows, discovery_sentences, probability_of
 from atomsets_core.storage import Store, prediction_units
 from atomsets_core.structures import Refusal
 from atomsets_core.transforms import find_transform, transform_target
@@ -83,6 +83,8 @@ def summarize_run(
         "settings": settings(campaign, choice),
         "choice": dict(choice),
         "target": campaign.training.target,
+        "title": campaign.training.title,
+        "symbol": campaign.training.symbol,
         "unit": campaign.unit,
         "transform": campaign.training.transform,
         **class_told(campaign, chosen),
@@ -227,7 +229,7 @@ def markdown(summary: Mapping[str, Any], more: Sequence[str] = ()) -> str:
     asked = (
         f"**{plain(probability_of(summary))}**"
         if of_class
-        else (f"{objective} **{plain(summary['target'])}** ({plain(summary['unit'])})")
+        else f"{objective} **{plain(called(summary))}**" + (f" ({plain(summary['unit'])})" if summary["unit"] else "")
     )
     lines = [
         f"# {plain(summary['campaign'])}",

@@ -6,7 +6,7 @@ import numpy as np
 
 from atomsets_core.models import probability_scores
 from atomsets_core.report.classes import words
-from atomsets_core.report.findings import FEW, NO_BETTER, Finding, Tile, which_model
+from atomsets_core.report.findings import FEW, NO_BETTER, Finding, Tile, found_tile, ranked_tile, rivals, which_model
 from atomsets_core.report.results import Results
 from atomsets_core.report.words import comparison_sentences, counted, mean_count, number, percent
 
@@ -23,7 +23,7 @@ def tiles(results: Results) -> list[Tile]:
     candidates, heads = summary["counts"]["candidates"], results.heads()
     likely = int((results.ranking["predicted"].to_numpy(dtype=np.float64) >= 0.5).sum())
     found = [
-        Tile("Ranked", f"{candidates['ranked']:,}", f"of {candidates['pulled']:,} pulled"),
+        ranked_tile(candidates),
         Tile(
             "More probable than not",
             f"{likely:,}",
@@ -32,15 +32,16 @@ def tiles(results: Results) -> list[Tile]:
         Tile(
             "ROC-AUC",
             number(model["roc_auc"]),
-            f"out of fold; balanced accuracy {percent(model['balanced_accuracy'], 1)}",
+            "how often one of the class has the higher probability, of labels the model had not seen; balanced "
+            f"accuracy {percent(model['balanced_accuracy'], 1)}",
         ),
-        Tile("Calibration error", number(model["calibration_error"], 2), f"Brier score {number(model['brier'])}"),
+        Tile(
+            "Calibration error",
+            number(model["calibration_error"], 2),
+            f"between probabilities and what was true; Brier score {number(model['brier'])}",
+        ),
     ]
-    if heads:
-        own, *others = heads.values()
-        shown = "; ".join(f"{head['head']} {head['r_precision']:.2f}" for head in others if head["head"] != "oracle")
-        found.append(Tile("R-precision", f"{own['r_precision']:.2f}", shown))
-    return found
+    return [*found, found_tile(results)] if heads else found
 
 
 def trust(results: Results) -> list[Finding]:
@@ -65,11 +66,10 @@ def _in_short(results: Results) -> Finding:
         f"gives the first the higher probability in {percent(model['roc_auc'], 1)} of cases."
     )
     if heads:
-        own, *others = heads.values()
-        rivals = [f"{head['head']} {percent(head['r_precision'])}" for head in others if head["head"] != "oracle"]
+        own, *_ = heads.values()
         parts.append(
             f"In chemistry that was hidden from it, it found {percent(own['r_precision'])} of the class among as many "
-            f"first picks ({'; '.join(rivals)})."
+            f"first picks, against {rivals(results)}."
         )
     outside = int((~results.shortlist["in_domain"].astype(bool)).sum())
     if len(results.shortlist):

@@ -13,12 +13,13 @@ from atomsets_core.report.words import (
     number_rows,
     number_sentences,
     percent,
+    title_of,
 )
 
 
 def class_of(summary: Mapping[str, Any]) -> str:
     """What the wanted class is called, e.g. "metal", "is_metal" where it is true, "n = 2" of numbers."""
-    wanted, target = str(summary["class"]["wanted"]), str(summary["target"])
+    wanted, target = str(summary["class"]["wanted"]), title_of(summary)
     if wanted in ("true", "false"):
         return target if wanted == "true" else f"not {target}"
     return f"{target} = {wanted}" if wanted.lstrip("-").isdigit() else wanted

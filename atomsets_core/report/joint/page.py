@@ -15,11 +15,15 @@ from markupsafe import Markup
 
 from atomsets_core.campaigns import EVIDENCE, FAILURES, LABELLED, RANKING, REPORT, SUMMARY, property_folder
 from atomsets_core.discovery import AXES
-from atomsets_core.report import drawing
+from atomsets_core.report.answer import what_it_is
+from atomsets_core.report.candidates import drawing
+from atomsets_core.report.candidates.crystals import crystal, facts
 from atomsets_core.report.downloads import cif_zip, data_uri, safe_name
 from atomsets_core.report.joint.words import (
     asked_names,
+    called_in,
     joint_sentences,
+    label_of,
     question,
     search_rows,
     search_sentences,
@@ -28,6 +32,7 @@ from atomsets_core.report.joint.words import (
 )
 from atomsets_core.report.markup import script_json
 from atomsets_core.report.page import MOST_FAILURES, PLOTLY, VIEWER, asset, date_text, page_environment
+from atomsets_core.report.periodic import places
 from atomsets_core.report.plotting import (
     BLUE,
     GREY,
@@ -55,13 +60,14 @@ MOST_CARDS = 30
 
 @dataclass(frozen=True)
 class JointCard:
-    """One candidate: its row, its picture, its atoms for the rotatable one, and its values in words."""
+    """One candidate: its row, its picture, its atoms for the rotatable one, its values and its crystal in words."""
 
     row: dict[str, Any]
     picture: Markup
     atoms: Markup
     legend: list[dict[str, Any]]
     values: list[tuple[str, str]]
+    about: list[tuple[str, str]]
 
 
 def write_joint_report(store: Store) -> None:
@@ -84,6 +90,10 @@ def render(store: Store) -> str:
     shortlist = ranking[ranking["shortlist"]]
     failures = store.read_table(FAILURES).to_pandas()
     asked = asked_names(summary)
+    labels = {name: label_of(summary, name) for name in asked}
+    limits = [name.removesuffix("_probability") for name in shortlist if name.endswith("_probability")]
+    has_front = bool(shortlist["p_front"].notna().any())
+    has_hull = bool(shortlist["e_above_hull"].notna().any()) and "e_above_hull" not in asked
     evidence = {row["material_id"]: row for row in store.read_json(EVIDENCE)["candidates"]}
     rows = shortlist.to_dict("records")
     return page_environment().get_template("joint.html").render(
@@ -100,9 +110,22 @@ def render(store: Store) -> str:
         search_sentences=search_sentences(summary),
         shortlist=rows,
         known={name: f"{name}_known" in shortlist for name in asked},
-        limits=[name.removesuffix("_probability") for name in shortlist if name.endswith("_probability")],
-        has_front=bool(shortlist["p_front"].notna().any()),
-        has_hull=bool(shortlist["e_above_hull"].notna().any()) and "e_above_hull" not in asked,
+        what_it_is=what_it_is(rows[0], crystal(evidence.get(rows[0]["material_id"], {}))) if rows else "",
+        labels=labels,
+        elements=places(shortlist["formula"]),
+        numbers=[
+            *labels.items(),
+            *((f"{name}_probability", f"chance of {name}") for name in limits),
+            *([("p_front", "on the front")] if has_front else []),
+            *([("e_above_hull", "above hull (eV/atom)")] if has_hull else []),
+        ],
+        helps={
+            "p_front": "Probability to be on the Pareto front and to meet all limits",
+            **{f"{name}_probability": "Probability that the limit on it is met" for name in limits},
+        },
+        limits=limits,
+        has_front=has_front,
+        has_hull=has_hull,
         cards=[_card(summary, asked, row, evidence[row["material_id"]]) for row in rows[:MOST_CARDS]
                if row["material_id"] in evidence],
         figures=_figures(store, summary, ranking, shortlist),
@@ -110,7 +133,7 @@ def render(store: Store) -> str:
         failures=failures.iloc[:MOST_FAILURES].to_dict("records"),
         n_failures=len(failures),
         style=asset("templates/report.css"),
-        script=asset("templates/report.js"),
+        script=asset("templates/report.js") + asset("templates/table.js"),
         viewer_script=asset("templates/viewer.js"),
         plotly=asset(PLOTLY),
         viewer=asset(VIEWER),
@@ -161,7 +184,8 @@ def _card(summary: dict[str, Any], asked: list[str], row: dict[str, Any], about:
         drawing.picture(drawn),
         script_json(json.dumps({**drawn.as_json(), "colors": colors, "shares": []})),
         drawing.legend(drawn),
-        [(name, value_text(row, name, unit_of(summary, name))) for name in asked],
+        [(called_in(summary, name), value_text(row, name, unit_of(summary, name))) for name in asked],
+        facts(crystal(about), row.get("matter")),
     )
 
 
@@ -245,8 +269,7 @@ def _pair(
             **bars,
         )  # fmt: skip
     for update, name in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
-        unit = unit_of(summary, name)
-        update(title=_safe(f"{name} ({unit})" if unit else name), **axis(*ends[name]))
+        update(title=_safe(label_of(summary, name)), **axis(*ends[name]))
     return Figure(
         f"pair-{safe_name(x)}-{safe_name(y)}",
         f"{x} and {y}",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atomsets_core.report.words import counted, listed, number, percent, with_unit
+from atomsets_core.report.words import called, counted, listed, number, percent, symbol_of, with_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +29,22 @@ def unit_of(summary: Summary, name: str) -> str:
     return str(summary["units"].get(name, ""))
 
 
+def called_in(summary: Summary, name: str) -> str:
+    """A property in sentences, by the title and symbol of its labels; a column, or a property without these, as is."""
+    about = summary["properties"].get(name) or {}
+    return called({**about, "target": name})
+
+
+def label_of(summary: Summary, name: str) -> str:
+    """A property or column over a column and on an axis, with its unit."""
+    about, unit = summary["properties"].get(name) or {}, unit_of(summary, name)
+    symbol = symbol_of({**about, "target": name})
+    return f"{symbol} ({unit})" if unit else symbol
+
+
 def wish(summary: Summary, asked: Mapping[str, Any]) -> str:
     """One objective in words, e.g. "gap above 3 eV with at least 80 %"."""
-    name, unit = asked["property"], unit_of(summary, asked["property"])
+    name, unit = called_in(summary, asked["property"]), unit_of(summary, asked["property"])
     goal, value = asked["goal"], asked["value"]
     if goal in ("maximize", "minimize"):
         return f"{'highest' if goal == 'maximize' else 'lowest'} {name}"

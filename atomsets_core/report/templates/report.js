@@ -40,67 +40,22 @@
     plots.push({ element: document.getElementById(script.dataset.plot), figure: JSON.parse(script.textContent) });
   }
   draw(dark.matches, {});
+
+  // A click on a shortlisted point leads to its card: the crystal, and the known materials nearest to it.
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const cards = new Map([...document.querySelectorAll("tr[data-card]")].map((row) => [escaped(row.dataset.id), row.dataset.card]));
+  for (const { element } of plots) {
+    element.on("plotly_click", ({ points }) => {
+      const card = points.map((point) => cards.get(point.customdata?.[0])).find(Boolean);
+      if (!card) return;
+      document.getElementById(card).hidden = false;
+      location.hash = card;
+    });
+  }
   dark.addEventListener("change", () => draw(dark.matches, {}));
   addEventListener("beforeprint", () => draw(false, { width: 640, height: 340, autosize: false }));
   addEventListener("afterprint", () => draw(dark.matches, { autosize: true }));
 })();
-
-// Tables: a click on a heading sorts, a second one turns the order round; rows without a value stay last.
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0];
-  for (const button of table.tHead.querySelectorAll("button")) {
-    button.addEventListener("click", () => {
-      const heading = button.closest("th");
-      const isNumber = button.dataset.kind === "number";
-      const ascending = heading.getAttribute("aria-sort") !== "ascending";
-      const value = (row) => {
-        const cell = row.cells[heading.cellIndex];
-        const text = cell.dataset.value ?? cell.textContent.trim();
-        return isNumber ? Number.parseFloat(text) : text;
-      };
-      const missing = (item) => (isNumber ? Number.isNaN(item) : item === "");
-      const order = (a, b) => (isNumber ? a - b : a.localeCompare(b, "en", { numeric: true }));
-      const rows = [...body.rows].sort((first, second) => {
-        const [a, b] = [value(first), value(second)];
-        if (missing(a) || missing(b)) return missing(a) - missing(b);
-        return ascending ? order(a, b) : order(b, a);
-      });
-      for (const other of table.tHead.querySelectorAll("th")) other.setAttribute("aria-sort", "none");
-      heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-      body.append(...rows);
-      arrangeCards(rows);
-    });
-  }
-}
-
-for (const input of document.querySelectorAll("input[data-filter]")) {
-  const table = document.getElementById(input.dataset.filter);
-  const status = document.querySelector(`[data-count="${input.dataset.filter}"]`);
-  const inside = document.querySelector(`input[data-inside="${input.dataset.filter}"]`);
-  const filter = () => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = [...table.tBodies[0].rows];
-    for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word)) || (inside.checked && row.dataset.inside === "0");
-    }
-    const shown = rows.filter((row) => !row.hidden).length;
-    status.textContent = shown < rows.length || words.length ? `${shown} of ${rows.length} shown` : "";
-    arrangeCards(rows);
-  };
-  input.addEventListener("input", filter);
-  inside.addEventListener("change", filter);
-}
-
-// The cards follow the table: the same order, and only what the filter leaves.
-function arrangeCards(rows) {
-  for (const row of rows) {
-    const card = row.dataset.card && document.getElementById(row.dataset.card);
-    if (!card) continue;
-    card.hidden = row.hidden;
-    card.parentElement.append(card);
-  }
-}
 
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.addEventListener("click", async () => {

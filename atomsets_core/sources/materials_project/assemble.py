@@ -23,6 +23,18 @@ CITATION = (
 )
 GNOME_CITATION = "; A. Merchant et al., Scaling deep learning for materials discovery, Nature 624, 80 (2023)"
 
+BIBTEX = {
+    "entry": "article",
+    "key": "jain2013",
+    "author": "Jain, Anubhav and others",
+    "title": "Commentary: The Materials Project: A materials genome approach to accelerating materials innovation",
+    "journal": "APL Materials",
+    "volume": "1",
+    "pages": "011002",
+    "year": "2013",
+}
+"""Fields of the BibTeX entry of the Materials Project."""
+
 _WITHDRAWN = {
     "deprecated": "deprecated by the Materials Project, noticed in its version {db_version}",
     "gone": "no longer in the Materials Project, noticed in its version {db_version}",
@@ -56,6 +68,7 @@ def assemble(
         "title": f"Materials Project, database version {version}",
         "citation": CITATION + (GNOME_CITATION if query.include_gnome else ""),
         "doi": "10.1063/1.4812323",
+        **({} if query.include_gnome else {"bibtex": BIBTEX}),
         "licence": GNOME_LICENCE if query.include_gnome else LICENCE,
         "units": {column.name: column.unit for column in query.columns() if not column.is_flag},
         "db_version": version,

@@ -252,6 +252,19 @@ def test_a_summary_averages_over_seeds_with_intervals():
     json.dumps(summarize(runs), allow_nan=False)
 
 
+def test_blind_picking_is_summed_up_by_what_it_finds_on_average():
+    runs = [
+        {"n_hidden": 2, "n_pool": 4, "heads": {"A": head(1.0, [1, 2, 2, 2]), "random": head(found, [0, 0, 1, 2])}}
+        for found in (0.0, 0.5)
+    ]
+    row = {row["head"]: row for row in summarize(runs)}["random"]
+    assert (row["r_precision"], row["enrichment"], row["r_precision_se"]) == (0.5, 1.0, None)
+    assert row["hits"] == [0.5, 1.0, 1.5, 2.0]
+    assert row["intervals"]["r_precision"] is None
+    # The verdict of the same runs names the same figure.
+    assert verdict(runs, 1.0)["prevalence"] == row["r_precision"]
+
+
 def test_the_campaign_takes_the_first_of_what_finds_most_noise_aside():
     def made(found: dict[str, tuple[float, float, float]]) -> dict:
         heads = {}

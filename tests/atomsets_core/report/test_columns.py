@@ -12,6 +12,7 @@ import pytest
 
 from atomsets_core.jobs.rank import COLUMNS as IN_FILE
 from atomsets_core.report import columns, results
+from atomsets_core.report.candidates.crystals import COLUMNS as MADE
 from atomsets_core.report.columns import COLUMNS, Column, artifact_rows, headings, missing
 from atomsets_core.report.results import read_results
 from atomsets_core.storage.store import Store
@@ -46,7 +47,9 @@ def told(store: Store) -> list[dict]:
 
 
 def test_every_column_is_one_of_the_ranking_and_stands_once():
-    names = [column.name for column in COLUMNS]
+    assert len({column.name for column in COLUMNS}) == len(COLUMNS)
+    assert {column.name for column in COLUMNS if column.made} == set(MADE) - {"crystal_system"}
+    names = [column.name for column in COLUMNS if not column.made]
     assert set(names) <= set(IN_FILE)
     assert len(set(names)) == len(names)
     assert all(column.heading for column in COLUMNS if column.page or column.artifact)
@@ -59,6 +62,9 @@ def test_headings_have_the_units_that_are_stored(store, tmp_path):
     assert found["e_above_hull"] == "above hull (eV/atom)"
     assert found["lower"] == "interval at 90%"
     assert found["score"] == "score"
+    named = {**store.read_json("summary.json"), "title": "bulk modulus", "symbol": "K"}
+    assert headings(named)["predicted"] == "predicted K (GPa)"
+    assert headings({**named, "symbol": ""})["predicted"] == "predicted bulk modulus (GPa)"
     bare = campaign(np.random.default_rng(0), tmp_path / "bare", transform="none")
     assert headings(bare.read_json("summary.json"))["predicted"] == "predicted"
 

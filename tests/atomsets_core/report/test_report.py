@@ -20,8 +20,8 @@ import pytest
 from pymatgen.core import Structure
 
 from atomsets_core.discovery.simulate import summarize
-from atomsets_core.report.downloads import bibtex, cif_zip
-from atomsets_core.report.drawing import draw
+from atomsets_core.report.candidates.drawing import draw
+from atomsets_core.report.downloads import bibtex, cif_zip, data_sets
 from atomsets_core.report.markup import formula, material, script_json
 from atomsets_core.report.page import write_report
 from atomsets_core.report.periodic import place, tables
@@ -405,7 +405,7 @@ def test_shortlist_rows_link_to_their_material(rng, tmp_path):
 def test_headings_of_the_shortlist_are_buttons_with_a_sort_state(rng, tmp_path):
     elements = page(campaign(rng, tmp_path)).elements
     sortable = [i for i, (tag, attrs) in enumerate(elements) if tag == "th" and "aria-sort" in attrs]
-    assert len(sortable) == 9
+    assert len(sortable) == 10
     assert all(elements[i + 1][0] == "button" for i in sortable)
 
 
@@ -500,7 +500,10 @@ def test_a_card_says_what_is_known_and_why(rng, tmp_path):
     assert "average sites 100 GPa" in text
     assert "Na \N{MULTIPLICATION SIGN} 2.00" in text
     assert "Cl \N{MULTIPLICATION SIGN} 0.794" in text
-    assert "2 atoms in a cell of 3.99, 3.99, 3.99 Å, 22.4 Å³ an atom" in text
+    assert "Space group Fm3\N{COMBINING OVERLINE}m (225), cubic" in text
+    assert "Cell a = b = c = 5.640 Å, α = β = γ = 90°; 8 atoms (primitive: 2)" in text  # noqa: RUF001
+    assert "Sites Na 4a; Cl 4b" in text
+    assert "Density 2.16 g/cm³, 22.4 Å³ an atom" in text
     assert text.count("Nearest known materials") == N_SHORTLIST
 
 
@@ -517,23 +520,30 @@ def test_what_is_saved_is_what_is_shown(rng, tmp_path):
     assert table["material_id"].tolist() == ranking["material_id"].tolist()
     np.testing.assert_allclose(table["predicted"], ranking["predicted"], rtol=1e-5)
     with zipfile.ZipFile(io.BytesIO(files["small-cifs.zip"])) as archive:
-        assert len(archive.namelist()) == N_SHORTLIST
-        salt = Structure.from_str(archive.read(archive.namelist()[0]).decode(), fmt="cif")
-    assert salt.composition.reduced_formula == "NaCl"
-    assert salt.get_space_group_info()[0] == "Fm-3m"
+        assert len(archive.namelist()) == 2 * N_SHORTLIST
+        first = {name.partition("/")[0]: archive.read(name).decode() for name in archive.namelist()[:2]}
+    salts = {kind: Structure.from_str(text, fmt="cif") for kind, text in first.items()}
+    assert {kind: salt.composition.formula for kind, salt in salts.items()} == {
+        "primitive": "Na1 Cl1",
+        "conventional": "Na4 Cl4",
+    }
+    assert {salt.get_space_group_info()[0] for salt in salts.values()} == {"Fm-3m"}
+    assert "_symmetry_Int_Tables_number   225" in first["conventional"]
     bib = files["small.bib"].decode()
     assert "@article{chen2021," in bib
+    assert "@dataset" not in bib  # of a file of one's own there is nothing to cite
     assert "doi = {10.1038/s41524-021-00639-w}" in bib
 
 
 def test_what_does_not_fit_into_the_zip_is_left_out_from_the_end():
     cell = (3.0 * np.eye(3)).tolist()
     rows = [{"material_id": f"x/{k}", "lattice": cell, "numbers": [26], "frac": [[0, 0, 0]]} for k in range(50)]
-    data, kept = cif_zip(rows, most=5000)
+    data, kept = cif_zip(rows, most=20_000)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        assert archive.namelist() == [f"{k + 1:03d}-x-{k}.cif" for k in range(kept)]
+        folders = ("primitive", "conventional")
+        assert archive.namelist() == [f"{folder}/{k + 1:03d}-x-{k}.cif" for k in range(kept) for folder in folders]
     assert 0 < kept < 50
-    assert len(data) < 8000
+    assert len(data) < 24_000
 
 
 def test_references_become_bibtex_that_nothing_can_break():
@@ -548,6 +558,16 @@ def test_references_become_bibtex_that_nothing_can_break():
     assert "@miscx{c2020,\n  title = {C}\n}" in text
     assert r"Y 50\% \& zend (2020)" in text
     assert text.count("{") == text.count("}")
+
+
+def test_published_data_sets_are_cited_with_their_version_and_licence():
+    published = {"name": "mp", "title": "Materials Project", "db_version": "2025.9.25", "licence": "CC BY 4.0"}
+    sources = {"training": {"name": "labels.csv", "sha256": "12ab"}, "candidates": {**published, "sha256": "34cd"}}
+    assert bibtex(data_sets(sources)) == (
+        "@dataset{datamp,\n  title = {Materials Project},\n  version = {2025.9.25},\n"
+        "  note = {sha256 34cd; licence: CC BY 4.0}\n}\n"
+    )
+    assert len(data_sets({"training": published, "candidates": published})) == 1
 
 
 def test_a_drawing_has_images_on_the_faces_and_bonds_between_neighbours():
@@ -623,10 +643,8 @@ def test_what_intervals_were_worth_beyond_the_range_and_the_domain_is_said():
         "width 0.200 log10 GPa)."
     ]
     head |= {"unlike": 4.25, "coverage_unlike": 0.7, "bias_unlike": 0.03, "width_unlike": 0.4}
-    assert number_sentences(summary)[0].endswith(
-        " and 70% (median width 0.400 log10 GPa, bias 0.0300 log10 GPa) of those outside the domain, 4 structures on "
-        "average."
-    )
+    # Those outside the domain have one figure on the page, that of all training values: see `findings`.
+    assert "outside the domain" not in number_sentences(summary)[0]
     assert number_sentences({**summary, "choice": {"head": "ridge"}}) == []
     assert number_sentences({**summary, "discovery": None}) == []
 

@@ -8,6 +8,7 @@ from atomsets_core.transforms import TRANSFORMS
 from atomsets_flows.campaign.base import CampaignError
 from atomsets_flows.campaign.reading import read_campaign
 from atomsets_flows.campaign.sections import Campaign
+from atomsets_flows.runs.champions import definition
 from atomsets_tasks.clusters import Running
 
 MINIMAL = """
@@ -62,7 +63,7 @@ def test_overrides_are_toml_or_text(file):
         (
             "training.zzz=3",
             "training.zzz: unknown key; known are separator, decimal, sheet, source, query, optimade, labels, "
-            "id_column, target, task, unit, transform, repeats, take",
+            "id_column, target, task, unit, title, symbol, transform, repeats, take",
         ),
         ("candidates.filters.x={mx=1}", "candidates.filters.x.mx: unknown key; did you mean 'max'?"),
         ("candidates.filters.x={min=2,max=1}", "candidates.filters.x: min 2 is above max 1"),
@@ -265,3 +266,11 @@ def test_generation_goes_with_its_source(of_formulas):
     assert asked.candidates.pull_options()["generation"].elements == ["Mg", "O"]
     with pytest.raises(CampaignError, match="generation goes with a source generate:..."):
         read_campaign(of_formulas, ["candidates.generation.elements=['Mg','O']"])
+
+
+def test_what_people_read_instead_of_a_column_changes_no_model(file):
+    plain = read_campaign(file)
+    named = read_campaign(file, ["training.title=bulk modulus", "training.symbol=K"])
+    assert (named.training.title, named.training.symbol) == ("bulk modulus", "K")
+    assert named.training.asked() == plain.training.asked()
+    assert definition(named, "parent") == definition(plain, "parent")

@@ -65,8 +65,9 @@ def test_rates_and_time_left(tmp_path):
 
 def test_the_command_says_what_to_do_next(tmp_path):
     found = CliRunner().invoke(app, ["status", str(tmp_path)])
-    assert found.exit_code == 0
-    assert "nothing ran here yet: atomsets screen" in found.stderr
+    assert found.exit_code == 2
+    assert f"{tmp_path}: no campaign ran here. Name the folder" in " ".join(found.stderr.split())
+    assert not found.stdout
     Record(Store(tmp_path)).finish("failed")
     assert "run the same command again" in CliRunner().invoke(app, ["status", str(tmp_path)]).stderr
     told = CliRunner().invoke(app, ["status", str(tmp_path), "--json"]).stdout

@@ -14,7 +14,8 @@ import pandas as pd
 from markupsafe import Markup
 from pymatgen.core import Element
 
-from atomsets_core.report import drawing
+from atomsets_core.report.candidates import drawing
+from atomsets_core.report.candidates.crystals import facts
 from atomsets_core.report.markup import script_json
 from atomsets_core.report.results import Results
 from atomsets_core.report.words import number, with_unit
@@ -58,7 +59,8 @@ class Card:
         picture: still picture of the structure; None of a formula.
         atoms: of the rotatable one, JSON safe inside a script element; None of a formula.
         legend: elements with their colours; none of a formula.
-        cell: size of the cell in words; of a formula how much it holds of each element.
+        cell: of a formula how much it holds of each element; of a crystal the cell as it was ranked.
+        about: name and words of what is said of its crystal; none of a formula.
         neighbours: nearest training materials, nearest first, with value and distance.
         base: the prediction for a structure of average sites, or a formula of average elements, in words.
         shares: of each element, the largest first; none where the model has no sites.
@@ -72,6 +74,7 @@ class Card:
     atoms: Markup | None
     legend: list[dict[str, Any]]
     cell: str
+    about: list[tuple[str, str]]
     neighbours: list[dict[str, Any]]
     base: str
     shares: list[Share]
@@ -105,6 +108,7 @@ def card(results: Results, number_: int, row: dict[str, Any], about: Mapping[str
         else script_json(json.dumps({**drawn.as_json(), "colors": colors, "shares": shares_of_sites})),
         legend=[] if drawn is None else drawing.legend(drawn),
         cell=_amounts(about) if drawn is None else _cell(np.array(about["lattice"]), len(about["numbers"])),
+        about=facts(results.crystals.get(str(row["material_id"])), row.get("matter")),
         neighbours=list(about["neighbours"]),
         base="" if about["base"] is None else _base(results, float(about["base"])),
         shares=[] if about["sites"] is None else shares(results, about),

@@ -1,0 +1,1 @@
+"""Commands for what a finished campaign holds: its report, its candidates."""

@@ -1,0 +1,1 @@
+"""The command that begins a campaign of one's own."""
