@@ -7,10 +7,13 @@ from .benchmark import prepare as prepare
 from .benchmark import run_fold as run_fold
 from .benchmark import specifications as specifications
 from .benchmark import union as union
-from .combine import COMPUTED as COMPUTED
+from .candidate_columns import COMPUTED as COMPUTED
+from .candidate_columns import candidate_column as candidate_column
+from .candidate_columns import columns_there as columns_there
+from .candidate_columns import computed as computed
+from .candidate_columns import source_numbers as source_numbers
 from .combine import Combined as Combined
 from .combine import Part as Part
-from .combine import candidate_column as candidate_column
 from .combine import combine as combine
 from .combine import write_structures as write_structures
 from .discover import PLAN as PLAN

@@ -24,15 +24,26 @@ import torch
 from atomsets_core.campaigns import FEATURES, property_folder
 from atomsets_core.discovery import LINEAR, OWN, Rows, answer, campaign_heads, design_of
 from atomsets_core.features import FeatureStore
-from atomsets_core.jobs import COMPUTED, FAILED, agreed_kinds, agreed_units, kind_of, none_left
+from atomsets_core.jobs import (
+    FAILED,
+    agreed_kinds,
+    agreed_units,
+    computed,
+    kind_of,
+    none_left,
+    source_numbers,
+)
 from atomsets_core.models import regressor_of
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import (
     AS_THEY_COME,
     MATERIALS_PROJECT,
+    REPEATED,
+    UNREAD,
     MaterialsQuery,
     Pulled,
     SourceError,
+    SourceUnavailableError,
     already_seen,
     class_labels,
     deduplicate,
@@ -119,31 +130,54 @@ def estimate_together(campaign: JointCampaign, out: str) -> dict[str, Estimate]:
     """Property -> the estimate of its part; what several properties share counts once, with the first.
 
     Raises:
-        SourceError: as of `estimate`, or an objective names neither a property nor a column.
+        SourceError: as of `estimate`, or an objective names neither a property nor a column of numbers.
         ValueError: the labels of a property can't be learned from as the campaign asks.
     """
     store = Store(out)
     with provided(needed(campaign.campaign_of(campaign.properties[0].name, store.url(FEATURES)), out)):
         offered = _read(campaign.candidates)
     if offered is not None:
-        held = [name for name in offered.pulled.columns.columns if not name.startswith("_")]
-        known = {*(one.name for one in campaign.properties), *held, *COMPUTED}
-        for one in campaign.objectives:
-            if one.property not in known:
-                raise SourceError(
-                    f"objectives: {one.property!r} is no property of this campaign, and the candidates have no such "
-                    f"column; they have {', '.join([*held, *COMPUTED])}"
-                )
+        _check_objectives(campaign, offered)
     counted: dict[str, set[str]] = {}
-    found = {}
+    found: dict[str, Estimate] = {}
+    age = _age()
     for name in [one.name for one in campaign.properties]:
         asked = campaign.campaign_of(name, store.url(FEATURES))
-        found[name] = estimate(asked, store.url(property_folder(name)), offered, counted)
+        try:
+            one = estimate(asked, store.url(property_folder(name)), offered, counted, 0.0 if found else age)
+        except SourceUnavailableError:
+            raise
+        except (SourceError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+        found[name] = one
     return found
 
 
+def _check_objectives(campaign: JointCampaign, offered: Shown) -> None:
+    """Raise `SourceError` for an objective that names neither a property nor a column of numbers."""
+    learned, kind = {one.name for one in campaign.properties}, kind_of(offered.pulled.structures)
+    held = [name for name in offered.pulled.columns.columns if name not in (UNREAD, REPEATED)]
+    for one in campaign.objectives:
+        if one.property in learned:
+            continue
+        try:
+            there = source_numbers(offered.pulled, one.property) is not None or one.property in computed(kind)
+            wrong = f"{one.property!r} is no property of this campaign, and the candidates have no such column"
+        except SourceError as error:
+            there, wrong = not offered.whole, str(error)
+        if not there:
+            raise SourceError(
+                f"objectives: {wrong}; properties are {', '.join(sorted(learned))}, columns are "
+                f"{', '.join(dict.fromkeys([*held, *computed(kind)]))}"
+            )
+
+
 def estimate(
-    campaign: Campaign, out: str, offered: Shown | None = None, counted: dict[str, set[str]] | None = None
+    campaign: Campaign,
+    out: str,
+    offered: Shown | None = None,
+    counted: dict[str, set[str]] | None = None,
+    age: float | None = None,
 ) -> Estimate:
     """Read both sources (a database isn't asked), look for what a run would refuse, and measure rates on a piece.
 
@@ -152,14 +186,14 @@ def estimate(
         out: folder or URL of the campaign.
         offered: the candidates, where they were read already.
         counted: digest of a parent -> content hashes that are featurised for somebody else; those of this are added.
+        age: seconds that importing everything took, 0 where workers run already; by default those of this process.
 
     Raises:
         SourceError: a source can't be read, or a column, element, filter or key isn't what a run needs.
         ValueError: the labels can't be learned from as the campaign asks.
     """
-    started = time.perf_counter()
     campaign = campaign.settled()
-    age = time.time() - psutil.Process().create_time()  # of this process: what importing all of it took
+    age, started = _age() if age is None else age, time.perf_counter()
     shards = Store(campaign.features.store or Store(out).url(FEATURES))
     features = FeatureStore.of(shards, campaign.features.parent, campaign.features.chosen)
     with provided(needed(campaign, out)):
@@ -204,6 +238,11 @@ def estimate(
         materials=kind_of(candidates.pulled.structures) if candidates else STRUCTURES,
         notes=(*_units(campaign, training, candidates), *_kinds(training, candidates)),
     )
+
+
+def _age() -> float:
+    """Seconds since this process began: what importing all of it took."""
+    return float(time.time() - psutil.Process().create_time())
 
 
 def _share(kept: npt.NDArray[np.bool_]) -> float:

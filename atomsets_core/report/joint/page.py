@@ -19,10 +19,12 @@ from atomsets_core.report import drawing
 from atomsets_core.report.downloads import cif_zip, data_uri, safe_name
 from atomsets_core.report.joint.words import (
     asked_names,
+    chance,
     joint_sentences,
     question,
     search_rows,
     search_sentences,
+    sought,
     unit_of,
     value_text,
 )
@@ -94,6 +96,8 @@ def render(store: Store) -> str:
         asked=asked,
         units={name: unit_of(summary, name) for name in asked},
         value_text=value_text,
+        chance=chance,
+        sought=sought(summary),
         sentences=[line for line in joint_sentences(summary)[1:] if line not in search_sentences(summary)],
         tiles=_tiles(summary),
         searches=search_rows(summary),
@@ -102,7 +106,8 @@ def render(store: Store) -> str:
         known={name: f"{name}_known" in shortlist for name in asked},
         limits=[name.removesuffix("_probability") for name in shortlist if name.endswith("_probability")],
         has_front=bool(shortlist["p_front"].notna().any()),
-        has_hull=bool(shortlist["e_above_hull"].notna().any()) and "e_above_hull" not in asked,
+        has_hull="e_above_hull" in shortlist and bool(shortlist["e_above_hull"].notna().any())
+        and "e_above_hull" not in asked,
         cards=[_card(summary, asked, row, evidence[row["material_id"]]) for row in rows[:MOST_CARDS]
                if row["material_id"] in evidence],
         figures=_figures(store, summary, ranking, shortlist),
@@ -145,7 +150,7 @@ def _tiles(summary: dict[str, Any]) -> list[dict[str, str]]:
         row = found[summary["combine"]]
         tiles.append(
             {
-                "name": "Known front, found in a tenth",
+                "name": f"Of {sought(summary)}, found in a tenth",
                 "value": percent(row["found"]),
                 "note": f"a blind choice finds {percent(found['random']['found'])}",
             }
