@@ -1,18 +1,23 @@
 """Small files of other programs for tests/data/formats, by the programs themselves.
 
     pip install phonopy jarvis-tools ase-db-backends nomad-lab nomad-parser-plugins-electronic
+    apt-get install quantum-espresso quantum-espresso-data
     python scripts/build_format_files.py tests/data/formats
 
 Each holds the crystal below, so that tests know what they must read; the archive of NOMAD that of the VASP output it
-was made from, one of ASE's test data. `versions.json` beside them says what wrote
-which file. These programs are no dependencies of this package.
+was made from, one of ASE's test data; the outputs of pw.x silicon with one atom out of its place, as it is and relaxed
+with its cell. `versions.json` beside them says what wrote which file. These programs are no dependencies of this
+package.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import importlib.metadata
 import json
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +30,36 @@ import numpy as np
 CELL = [[4.1, 0.0, 0.3], [-1.2, 5.0, 0.9], [0.0, 0.4, 6.3]]
 SYMBOLS = ["Fe", "O", "O"]
 FRACTIONAL = [[0.0, 0.0, 0.0], [0.4, 0.5, 0.6], [0.9, 0.3, 0.2]]
+
+PSEUDOPOTENTIAL = Path("/usr/share/doc/quantum-espresso/examples/EPW/sic/pp/Si.pz-vbc.UPF.gz")
+"""Of silicon, from Debian's package quantum-espresso-data."""
+
+PW_INPUT = """
+&CONTROL
+  calculation = '{calculation}', pseudo_dir = '.', outdir = 'scratch', tprnfor = .true., tstress = .true.
+/
+&SYSTEM
+  ibrav = 0, nat = 2, ntyp = 1, ecutwfc = 12.0
+/
+&ELECTRONS
+/
+&IONS
+/
+&CELL
+/
+ATOMIC_SPECIES
+Si 28.0855 Si.UPF
+K_POINTS automatic
+2 2 2 0 0 0
+CELL_PARAMETERS angstrom
+0.0 2.7 2.7
+2.7 0.0 2.7
+2.7 2.7 0.1
+ATOMIC_POSITIONS crystal
+Si 0.0 0.0 0.0
+Si 0.26 0.25 0.25
+"""
+"""The cell has no symmetry, and cutoff and k-points are too few for anything but a small output."""
 
 
 def main() -> None:
@@ -47,6 +82,8 @@ def main() -> None:
             continue  # its files stay as they are
         for name in write(folder):
             written[name] = f"{package} {version}"
+    if shutil.which("pw.x") and PSEUDOPOTENTIAL.exists():
+        written |= espresso(folder)
     kept.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
 
 
@@ -129,6 +166,22 @@ def nomad(folder: Path) -> list[str]:
     ]
     (folder / "nomad.archive.json").write_text(json.dumps({"run": runs}, indent=1) + "\n")
     return ["nomad.archive.json"]
+
+
+def espresso(folder: Path) -> dict[str, str]:
+    """Outputs of pw.x: one calculation with forces and stress, and a relaxation of cell and positions."""
+    written = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "Si.UPF").write_bytes(gzip.decompress(PSEUDOPOTENTIAL.read_bytes()))
+        for calculation in ("scf", "vc-relax"):
+            Path(scratch, "pw.in").write_text(PW_INPUT.format(calculation=calculation))
+            command = [str(shutil.which("pw.x")), "-in", "pw.in"]
+            told = subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
+            version = re.search(r"Program PWSCF v\.(\S+)", told.stdout)
+            name = f"{calculation}.pwo.gz"
+            (folder / name).write_bytes(gzip.compress(told.stdout.encode(), mtime=0))
+            written[name] = f"Quantum ESPRESSO {version[1] if version else ''}"
+    return written
 
 
 if __name__ == "__main__":

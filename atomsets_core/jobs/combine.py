@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pymatgen.core import Element
 
 from atomsets_core.campaigns import EVIDENCE, KNOWN, LABELLED, OUT_OF_FOLD, RANKING, SUMMARY, structures_name
 from atomsets_core.discovery import (
@@ -24,7 +23,18 @@ from atomsets_core.discovery import (
     search_together,
     summarize_together,
 )
-from atomsets_core.jobs.rank import HULL, LOOKED_AT, OFFERED, PIECE, VACUUM, Places, put_in_place, write_ranking
+from atomsets_core.jobs.candidate_columns import COMPUTED, candidate_column, candidate_numbers, hull_energies
+from atomsets_core.jobs.rank import (
+    LEFT_OUT,
+    LOOKED_AT,
+    OF_CELLS,
+    OFFERED,
+    PIECE,
+    VACUUM,
+    Places,
+    put_in_place,
+    write_ranking,
+)
 from atomsets_core.sources import Catalogue, SourceError
 from atomsets_core.storage import Store
 from atomsets_core.structures import MATTER_KINDS, NO_BULK, STRUCTURES, IntArray
@@ -32,19 +42,8 @@ from atomsets_core.transforms import NONE, Transform, find_transform
 
 FloatArray = npt.NDArray[np.float64]
 
-COMPUTED = {"density": "g/cm³", "n_atoms": "", "n_elements": ""}
-"""Columns that every structure has, with their units, used where the source has none of that name.
-
-Compositions have no density.
-"""
-
 SEEDS = 5
 """Searches with hidden values, see `discovery.search_together`."""
-
-GRAMS = 1.66053906660
-"""Unified atomic mass units per cubic Å, in g/cm³ (CODATA 2018)."""
-
-OUTSIDE_BOUNDS = "unlike all training structures, or no bulk crystal"
 
 
 @dataclass(frozen=True)
@@ -103,38 +102,6 @@ class Combined:
     units: dict[str, str] = field(default_factory=dict)
 
 
-def candidate_column(candidates: Catalogue, name: str) -> FloatArray:
-    """(n,) numbers of a column of the candidates; density (g/cm³), n_atoms and n_elements there are always.
-
-    Raises:
-        SourceError: there is no such column, or it isn't numeric.
-    """
-    found = candidates.columns([name])
-    if len(found.columns):
-        values = pd.to_numeric(found[name], errors="coerce")
-        if found[name].notna().any() and values.notna().sum() < found[name].notna().sum():
-            raise SourceError(f"the column {name!r} of the candidates doesn't hold numbers alone")
-        return values.to_numpy(dtype=np.float64, na_value=np.nan)
-    if name == "n_atoms":
-        return candidates.lines.n_atoms.astype(np.float64)
-    if name == "n_elements":
-        return candidates.lines.n_elements.astype(np.float64)
-    if name == "density" and candidates.kind == STRUCTURES:
-        return densities(candidates)
-    raise SourceError(f"{name!r} is no property of this campaign, and the candidates have no such column")
-
-
-def densities(candidates: Catalogue) -> FloatArray:
-    """(n,) mass densities of structures, g/cm³; sites that are partly occupied count for that part."""
-    mass = np.array([0.0] + [float(Element.from_Z(z).atomic_mass) for z in range(1, 119)])
-    found = np.empty(len(candidates))
-    for positions, block, _ in candidates.blocks():
-        share = np.ones(len(block.numbers)) if block.occupancy is None else block.occupancy
-        weight = np.add.reduceat(mass[block.numbers] * share, block.offsets[:-1])
-        found[positions] = GRAMS * weight / np.abs(np.linalg.det(block.lattice))
-    return found
-
-
 def on_scale(goal: Goal, scale: Transform) -> Goal:
     """A goal in the unit of a property, as one on the scale of its model."""
 
@@ -154,6 +121,7 @@ def combine(
     shortlist: int = 25,
     outside: str = "mark",
     leave_known: bool = True,
+    units: Mapping[str, str] | None = None,
 ) -> Combined:
     """Rank candidates by several properties at once; write ranking.parquet and ranking.csv.
 
@@ -166,11 +134,12 @@ def combine(
         shortlist: length of the shortlist.
         outside: see `Wish.outside`.
         leave_known: leave out candidates of which every property is known.
+        units: of columns of the candidates, where their source says any.
 
     Raises:
         SourceError: no candidate is left; the message says which limit left how many out.
     """
-    table = _Table(candidates, parts, goals)
+    table = _Table(candidates, parts, goals, units or {})
     scales = {part.name: part.scale for part in parts}
     wanted = [on_scale(goal, scales.get(goal.name, NONE)) for goal in goals]
     searches, tried, best = _search(parts, wanted)
@@ -185,7 +154,7 @@ def combine(
     judged = judge(wanted, table.mean, table.std, known, chosen)
     asked = {goal.name: goal for goal in goals if goal.at_least is not None}
     out = {limit_words(asked[name], table.units.get(name, "")): mask for name, mask in judged.out.items()}
-    likeliest = {limit_words(asked[name], ""): float(judged.met[name].max()) for name in judged.out}
+    likeliest = {name: float(judged.met[name].max()) for name in judged.out}
     table.judged = judged
     table.leave_out(out, filtered)
     if not len(table.rows):
@@ -195,7 +164,7 @@ def combine(
     offer = max(OFFERED * shortlist, LOOKED_AT) if candidates.kind == STRUCTURES else 0
     dropped, why_first = put_in_place(table, candidates, outside, offer)
     if dropped:
-        filtered[OUTSIDE_BOUNDS] = dropped
+        filtered[LEFT_OUT[candidates.kind]] = dropped
     table.choose(wanted, known, chosen, shortlist, outside)
     write_ranking(store, table.frames(), table.units)
     short = table.frame(0, max(OFFERED * shortlist, LOOKED_AT))
@@ -225,15 +194,22 @@ def limit_words(goal: Goal, unit: str) -> str:
         "window": f"between {goal.low:g} and {goal.high:g}{unit}" if goal.low is not None else "",
         "class": "of the wanted class",
     }[goal.goal]
-    return f"{goal.name} is {what} with less than {goal.at_least:.0%}"
+    return f"{goal.name} is {what} with less than {100 * (goal.at_least or 0):g}%"
+
+
+def chance_words(share: float) -> str:
+    """A probability as a percentage, with so many digits that nearly certain doesn't look like certain."""
+    for digits in range(6):
+        text = f"{100 * share:.{digits}f}"
+        if share in (0.0, 1.0) or float(text) not in (0.0, 100.0):
+            return f"{text}%"
+    return "almost 0%" if share < 0.5 else "almost 100%"
 
 
 def _nothing(filtered: Mapping[str, int], table: _Table, likeliest: Mapping[str, float] | None = None) -> SourceError:
     reasons = "; ".join(f"{reason}: {n}" for reason, n in filtered.items())
-    more = "".join(
-        f". The likeliest candidate has {share:.0%}: lower at_least, or ask for less"
-        for share in (likeliest or {}).values()
-    )
+    best = ", ".join(f"{chance_words(share)} for {name}" for name, share in (likeliest or {}).items())
+    more = f". The likeliest candidate has {best}: lower at_least, or ask for less" if best else ""
     lost = f"{len(table.failed)} have no value of some property" if table.failed else ""
     return SourceError(f"no candidate is left: {reasons or lost or 'there is none'}{more}")
 
@@ -322,8 +298,10 @@ class _Table(Places):
         known: property -> (n,) bool, whether its value is a label.
     """
 
-    def __init__(self, candidates: Catalogue, parts: Sequence[Part], goals: Sequence[Goal]) -> None:
-        self._lines = candidates.lines
+    def __init__(
+        self, candidates: Catalogue, parts: Sequence[Part], goals: Sequence[Goal], units: Mapping[str, str]
+    ) -> None:
+        self._lines, self._of_cells = candidates.lines, candidates.kind == STRUCTURES
         ids, n = pd.Index(self._lines.material_id), len(candidates)
         self._natural: dict[str, dict[str, FloatArray]] = {}
         self.mean, self.std = dict[str, FloatArray](), dict[str, FloatArray]()
@@ -334,18 +312,8 @@ class _Table(Places):
         matter = np.full(n, "", dtype=object)
         offered = np.zeros(n, dtype=bool)
         for part in parts:
-            columns = [
-                "material_id",
-                "predicted",
-                "std",
-                "lower",
-                "upper",
-                "std_scale",
-                "in_domain",
-                "matter",
-                "remark",
-            ]
-            ranked = part.store.read_table(RANKING, columns)
+            columns = ["material_id", "predicted", "std", "lower", "upper", "std_scale", "in_domain", "remark"]
+            ranked = part.store.read_table(RANKING, [*columns, *(("matter",) if self._of_cells else ())])
             at = ids.get_indexer(ranked["material_id"].to_pylist())
             ranked, at = ranked.filter(at >= 0), at[at >= 0]
             natural = {name: np.full(n, np.nan) for name in ("value", "std", "lower", "upper")}
@@ -355,8 +323,9 @@ class _Table(Places):
             deviation[at] = np.nan_to_num(ranked["std_scale"].to_numpy())
             domain = np.zeros(n, dtype=bool)
             domain[at] = ranked["in_domain"].to_numpy()
-            words = np.array(ranked["matter"].to_pylist(), dtype=object)
-            matter[at[words != ""]] = words[words != ""]
+            if self._of_cells:
+                words = np.array(ranked["matter"].to_pylist(), dtype=object)
+                matter[at[words != ""]] = words[words != ""]
             for row, text in zip(at, ranked["remark"].to_pylist(), strict=True):
                 if text:
                     self._remarks[int(row)] = text
@@ -379,17 +348,20 @@ class _Table(Places):
             lacking = [name for name, found in self._natural.items() if not np.isfinite(found["value"][row])]
             self.failed[str(self._lines.material_id[row])] = f"there is no value of {', '.join(lacking)} for it"
         self._column_names = [goal.name for goal in goals if goal.name not in self._natural]
+        there = there if parts else np.ones(n, dtype=bool)
         for name in self._column_names:
-            self.mean[name] = candidate_column(candidates, name)
+            self.mean[name], unread = candidate_numbers(candidates, name)
+            for row in np.flatnonzero((unread != "") & there):
+                self.failed[str(self._lines.material_id[row])] = f"{name} {unread[row]}"
+            there &= unread == ""
             self.std[name] = np.zeros(n)
-            self.units.setdefault(name, COMPUTED.get(name, ""))
-        rows = np.flatnonzero(there if parts else np.ones(n, dtype=bool))
-        hull = candidates.columns(HULL)
-        self._hull = (
-            pd.to_numeric(hull.iloc[:, 0]).to_numpy(dtype=np.float64, na_value=np.nan)
-            if len(hull.columns)
-            else np.full(n, np.nan)
-        )
+            self.units.setdefault(name, units.get(name, "") or COMPUTED.get(name, ""))
+        rows = np.flatnonzero(there)
+        hull = hull_energies(candidates)
+        self._hull = np.full(n, np.nan) if hull is None else hull
+        self._left_out = set[str]()
+        if not self._of_cells:
+            self._left_out = {*OF_CELLS, *(("e_above_hull",) if hull is None else ())}
         super().__init__(rows, inside[rows])
         self.matter = matter[rows]
         self._narrow(rows)
@@ -485,7 +457,8 @@ class _Table(Places):
         columns.setdefault("n_atoms", lines.n_atoms)
         columns["remark"] = pd.array([self._remark(int(i), row) for i, row in zip(at, rows, strict=True)], dtype="str")
         columns["structure_hash"] = lines.hashes
-        return pd.DataFrame(columns)
+        left_out = self._left_out.difference(self._column_names)
+        return pd.DataFrame({name: values for name, values in columns.items() if name not in left_out})
 
     def _remark(self, place: int, row: int) -> str:
         kind = self.matter[row]

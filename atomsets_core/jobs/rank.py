@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from atomsets_core.campaigns import OUT_OF_FOLD, RANKING, RANKING_CSV
 from atomsets_core.discovery import acquisition, diverse_shortlist
 from atomsets_core.features import AnyStore
+from atomsets_core.jobs.candidate_columns import hull_energies
 from atomsets_core.models import Beyond, believed, target_deviation, trust_in_candidates, trust_summary
 from atomsets_core.sources import Catalogue
 from atomsets_core.storage import HashIndex, Store, csv_text, prediction_units, release, with_units
@@ -27,9 +28,6 @@ OFFERED = 20
 
 PIECE = 8192
 """Rows of the ranking written at a time."""
-
-HULL = ("e_above_hull", "energy_above_hull")
-"""What sources call the energy above the convex hull, eV/atom; the first that there is counts."""
 
 NUMBERS = ("predicted", "std", "lower", "upper", "mean", "std_scale", "distance")
 
@@ -368,15 +366,11 @@ class Table(Places):
         # Read now that the index is gone: both at once would be the most memory of the whole run.
         release()
         self.lines = candidates.take(ranked).lines
-        hull = candidates.columns(HULL)
-        self._hull = (
-            pd.to_numeric(hull.iloc[:, 0]).to_numpy(dtype=np.float64, na_value=np.nan)[ranked]
-            if len(hull.columns)
-            else np.full(len(ranked), np.nan)
-        )
+        hull = hull_energies(candidates)
+        self._hull = np.full(len(ranked), np.nan) if hull is None else hull[ranked]
         self._left_out = set[str]()
         if candidates.kind == COMPOSITIONS:
-            self._left_out = {*OF_CELLS, *(() if len(hull.columns) else ("e_above_hull",))}
+            self._left_out = {*OF_CELLS, *(("e_above_hull",) if hull is None else ())}
         self.score = np.zeros(len(ranked))
         self.shortlist = np.zeros(len(ranked), dtype=bool)
 

@@ -12,8 +12,11 @@ from .class_labels import class_labels as class_labels
 from .class_labels import class_name as class_name
 from .class_labels import settle_classes as settle_classes
 from .classes import usable_classes as usable_classes
+from .columns import REPEATED as REPEATED
 from .columns import RULES as RULES
+from .columns import UNREAD as UNREAD
 from .columns import find_column as find_column
+from .columns import numbers_of as numbers_of
 from .columns import sizes_differ as sizes_differ
 from .columns import unit_of as unit_of
 from .embedded import load_dielectric as load_dielectric

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atomsets_core.discovery import CLASS_KINDS, CLASS_PREFERRED, PREFERRED
 from atomsets_core.sources import CLASS_RULES
-from atomsets_core.transforms import NONE
+from atomsets_core.transforms import NONE, find_transform
 
 PROBABILITY = "probability"
 """Unit of what is predicted where labels are classes."""
@@ -32,6 +33,21 @@ def refuse_scale(unit: str, transform: str, repeats: str) -> None:
         raise ValueError(f"transform = {transform!r} goes with task number: classes have no scale")
     if repeats not in CLASS_RULES:
         raise ValueError(f"repeats = {repeats!r} goes with task number: classes take {', '.join(CLASS_RULES)}")
+
+
+def refuse_ends(transform: str, ends: Mapping[str, float | None]) -> None:
+    """Raise ValueError for what is asked of numbers where no label can be.
+
+    Args:
+        transform: of the labels.
+        ends: what is said in the file -> its value, None where there is none.
+    """
+    scale = find_transform(transform)
+    for name, end in ends.items():
+        if end is not None and not math.isfinite(end):
+            raise ValueError(f"{name} = {end} is no number that a value could have")
+        if end is not None and not scale.accepts(end):
+            raise ValueError(f"{name} = {end:g}: with transform = {transform!r} all values are {scale.needed}")
 
 
 def refuse_acquisition(goal: str, acquisition: str) -> None:

@@ -23,13 +23,24 @@ import pyarrow as pa
 from atomsets_core.campaigns import FEATURES, property_folder
 from atomsets_core.discovery import LINEAR, OWN
 from atomsets_core.features import AnyStore, open_features
-from atomsets_core.jobs import COMPUTED, FAILED, agreed_kinds, agreed_units, kind_of, none_left
+from atomsets_core.jobs import (
+    FAILED,
+    agreed_kinds,
+    agreed_units,
+    computed,
+    kind_of,
+    none_left,
+    source_numbers,
+)
 from atomsets_core.sources import (
     AS_THEY_COME,
     MATERIALS_PROJECT,
+    REPEATED,
+    UNREAD,
     MaterialsQuery,
     Pulled,
     SourceError,
+    SourceUnavailableError,
     already_seen,
     class_labels,
     deduplicate,
@@ -94,31 +105,54 @@ def estimate_together(campaign: JointCampaign, out: str) -> dict[str, Estimate]:
     """Property -> the estimate of its part; what several properties share counts once, with the first.
 
     Raises:
-        SourceError: as of `estimate`, or an objective names neither a property nor a column.
+        SourceError: as of `estimate`, or an objective names neither a property nor a column of numbers.
         ValueError: the labels of a property can't be learned from as the campaign asks.
     """
     store = Store(out)
     with provided(needed(campaign.campaign_of(campaign.properties[0].name, store.url(FEATURES)), out)):
         offered = look_at(campaign.candidates)
     if offered is not None:
-        held = [name for name in offered.pulled.columns.columns if not name.startswith("_")]
-        known = {*(one.name for one in campaign.properties), *held, *COMPUTED}
-        for one in campaign.objectives:
-            if one.property not in known:
-                raise SourceError(
-                    f"objectives: {one.property!r} is no property of this campaign, and the candidates have no such "
-                    f"column; they have {', '.join([*held, *COMPUTED])}"
-                )
+        _check_objectives(campaign, offered)
     counted: dict[str, set[str]] = {}
-    found = {}
+    found: dict[str, Estimate] = {}
+    age = _age()
     for name in [one.name for one in campaign.properties]:
         asked = campaign.campaign_of(name, store.url(FEATURES))
-        found[name] = estimate(asked, store.url(property_folder(name)), offered, counted)
+        try:
+            one = estimate(asked, store.url(property_folder(name)), offered, counted, 0.0 if found else age)
+        except SourceUnavailableError:
+            raise
+        except (SourceError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+        found[name] = one
     return found
 
 
+def _check_objectives(campaign: JointCampaign, offered: Shown) -> None:
+    """Raise `SourceError` for an objective that names neither a property nor a column of numbers."""
+    learned, kind = {one.name for one in campaign.properties}, kind_of(offered.pulled.structures)
+    held = [name for name in offered.pulled.columns.columns if name not in (UNREAD, REPEATED)]
+    for one in campaign.objectives:
+        if one.property in learned:
+            continue
+        try:
+            there = source_numbers(offered.pulled, one.property) is not None or one.property in computed(kind)
+            wrong = f"{one.property!r} is no property of this campaign, and the candidates have no such column"
+        except SourceError as error:
+            there, wrong = not offered.whole, str(error)
+        if not there:
+            raise SourceError(
+                f"objectives: {wrong}; properties are {', '.join(sorted(learned))}, columns are "
+                f"{', '.join(dict.fromkeys([*held, *computed(kind)]))}"
+            )
+
+
 def estimate(
-    campaign: Campaign, out: str, offered: Shown | None = None, counted: dict[str, set[str]] | None = None
+    campaign: Campaign,
+    out: str,
+    offered: Shown | None = None,
+    counted: dict[str, set[str]] | None = None,
+    age: float | None = None,
 ) -> Estimate:
     """Read both sources (a database isn't asked), look for what a run would refuse, and measure rates on a piece.
 
@@ -127,14 +161,14 @@ def estimate(
         out: folder or URL of the campaign.
         offered: the candidates, where they were read already.
         counted: digest of a parent -> content hashes that are featurised for somebody else; those of this are added.
+        age: seconds that importing everything took, 0 where workers run already; by default those of this process.
 
     Raises:
         SourceError: a source can't be read, or a column, element, filter or key isn't what a run needs.
         ValueError: the labels can't be learned from as the campaign asks.
     """
-    started = time.perf_counter()
     campaign = campaign.settled()
-    age = time.time() - psutil.Process().create_time()  # of this process: what importing all of it took
+    age, started = _age() if age is None else age, time.perf_counter()
     options = campaign.features
     specs = options.specs(options.is_open and campaign.of_formulas)
     shards = Store(options.store or Store(out).url(FEATURES))
@@ -214,6 +248,11 @@ def _features_told(
             f"{text}: {hours / 3600:.2g} CPU hours and {size / 1e9:.2g} GB for all {n:,}, "
             + ("may be chosen" if within else f"left out, since features.cpu_hours is {campaign.features.cpu_hours:g}")
         )
+
+
+def _age() -> float:
+    """Seconds since this process began: what importing all of it took."""
+    return float(time.time() - psutil.Process().create_time())
 
 
 def _share(kept: npt.NDArray[np.bool_]) -> float:

@@ -6,13 +6,16 @@ Each property is a campaign of its own in everything but the candidates, which a
 from __future__ import annotations
 
 import builtins
+import difflib
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from atomsets_core.discovery import AXES, COMBINATIONS, LIMITS, Goal
+from atomsets_core.transforms import NONE
 from atomsets_flows.campaign.base import Section
+from atomsets_flows.campaign.classes import refuse_ends
 from atomsets_flows.campaign.cluster import Cluster
 from atomsets_flows.campaign.keys import KeyGivenError, refuse_keys
 from atomsets_flows.campaign.model import Model
@@ -32,11 +35,17 @@ RESERVED = frozenset(
 )  # fmt: skip
 """Columns of every joint ranking."""
 
+OF_CANDIDATES = frozenset(("e_above_hull", "n_atoms"))
+"""Those of them that are the candidates' own, and may be wanted."""
+
+BESIDE = ("std", "lower", "upper", "known", "probability")
+"""What stands behind the name of a property, after an underscore, in further columns of the ranking."""
+
 
 class Property(Section):
     """A property that is learned."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")] = Field(
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,38}$")] = Field(
         description="Names its columns and its folder: letters, digits, underscore."
     )
     training: Training = Field(description="The values to learn from.")
@@ -150,11 +159,19 @@ class JointCampaign(Section):
         for name in names:
             if name in RESERVED:
                 raise ValueError(f"a property can't be called {name}: that is a column of every ranking")
+        self._refuse_columns(names)
         for limit in (False, True):
             asked = Counter(one.property for one in self.objectives if one.is_limit == limit)
             if twice := [name for name, n in asked.items() if n > 1]:
                 kind = "limits (a window has two ends)" if limit else "directions"
                 raise ValueError(f"{twice[0]} has two {kind}: one objective of that kind for each property")
+        unused = [name for name in names if name not in {one.property for one in self.objectives}]
+        if unused:
+            close = difflib.get_close_matches(unused[0], [one.property for one in self.objectives], n=1, cutoff=0.4)
+            hint = f" ({close[0]!r} is no property)" if close and close[0] not in names else ""
+            raise ValueError(
+                f"no objective names the property {unused[0]}{hint}: say what is wanted of it, or leave it out"
+            )
         tasks = {one.name: one.training.task for one in self.properties}
         for one in self.objectives:
             if (tasks.get(one.property, "number") == "class") != (one.goal == "class"):
@@ -162,10 +179,33 @@ class JointCampaign(Section):
                     f"{one.property}: the goal class, with value = the wanted class, goes with a property of "
                     f"training.task = 'class', and that with no other goal"
                 )
-        unused = [name for name in names if name not in {one.property for one in self.objectives}]
-        if unused:
-            raise ValueError(f"no objective names the property {unused[0]}: say what is wanted of it, or leave it out")
+        scales = {one.name: one.training.transform for one in self.properties}
+        for one in self.objectives:
+            goal = one.as_goal()
+            ends = {"value": goal.value, "low": goal.low, "high": goal.high}
+            refuse_ends(scales.get(one.property, NONE.name), {f"{one.property}: {k}": end for k, end in ends.items()})
+        for name in names:
+            try:
+                self.campaign_of(name, "")
+            except ValidationError as error:
+                said = error.errors()[0]
+                where = ".".join(str(part) for part in said["loc"])
+                message = said["msg"].removeprefix("Value error, ")
+                raise ValueError(f"{name}: {f'{where}: ' if where else ''}{message}") from None
         return self
+
+    def _refuse_columns(self, names: list[str]) -> None:
+        """Raise ValueError where two columns of the ranking would have one name."""
+        made = {f"{name}_{end}": name for name in names for end in BESIDE}
+        for name in names:
+            if name in made:
+                raise ValueError(f"a property can't be called {name}: a column of {made[name]} has that name")
+        for one in self.objectives:
+            taken = one.property in RESERVED - OF_CANDIDATES or one.property in made
+            if taken:
+                raise ValueError(
+                    f"objectives: {one.property} is a column of the ranking; call the candidates' own column otherwise"
+                )
 
     def campaign_of(self, name: str, store: str) -> Campaign:
         """The campaign of one property.

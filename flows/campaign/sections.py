@@ -29,6 +29,7 @@ from atomsets_flows.campaign.classes import (
     heads_of,
     number_of,
     refuse_acquisition,
+    refuse_ends,
     refuse_mixture,
     refuse_scale,
     with_goal,
@@ -409,7 +410,10 @@ class Campaign(Section):
 
     @model_validator(mode="after")
     def _task_fits(self) -> Campaign:
-        refuse_mixture(self.training.task, self.objective.goal, self.heads)
+        wish = self.objective
+        refuse_mixture(self.training.task, wish.goal, self.heads)
+        ends = {"value": wish.number, "low": wish.low, "high": wish.high}
+        refuse_ends(self.training.transform, {f"objective.{name}": end for name, end in ends.items()})
         return self
 
     @property

@@ -11,12 +11,11 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -39,13 +38,33 @@ from atomsets_core.campaigns import (
     sweep,
     table_digest,
 )
-from atomsets_core.jobs import COMPUTED, Combined, Part, Selection, candidate_column, combine, write_structures
+from atomsets_core.jobs import (
+    COMPUTED,
+    Combined,
+    Part,
+    Selection,
+    agreed_kinds,
+    agreed_units,
+    candidate_column,
+    columns_there,
+    combine,
+    write_structures,
+)
 from atomsets_core.report import joint_markdown, joint_sentences, shortlist_cells, write_joint_report
-from atomsets_core.sources import Catalogue, PulledFile, SourceError, ledger_table
+from atomsets_core.sources import (
+    Catalogue,
+    PulledFile,
+    SourceError,
+    SourceUnavailableError,
+    class_labels,
+    find_column,
+    ledger_table,
+    usable_labels,
+)
 from atomsets_core.storage import Store, digest_of, seal, sound, unseal, with_units
 from atomsets_core.structures import Refusal
 from atomsets_flows.campaign import JointCampaign, needed, provided
-from atomsets_flows.runs.progress import Pulling, note, publish, slug
+from atomsets_flows.runs.progress import Pulling, note, publish, said_of, slug
 from atomsets_flows.runs.screen import IN_FLIGHT, CampaignRun, run_name
 from atomsets_flows.runs.states import NOTHING_NEW, WITH_FAILURES, ended
 from atomsets_flows.runs.status import recording
@@ -93,6 +112,7 @@ class PropertyRun(CampaignRun):
         name: of the property.
         shared: store of the whole campaign, where the candidates are.
         offered: the candidates.
+        labelled: what the source of the labels gave, once it was asked.
     """
 
     spares_known: ClassVar[bool] = True
@@ -100,6 +120,7 @@ class PropertyRun(CampaignRun):
     name: str = ""
     shared: Store | None = None
     offered: PulledFile | None = None
+    labelled: PulledFile | None = None
 
     def cluster(self) -> Any:
         """That of the whole campaign."""
@@ -107,19 +128,36 @@ class PropertyRun(CampaignRun):
 
     def pull(self, dataset: str) -> PulledFile:
         """Training data from their source; the candidates are there."""
-        if dataset == "training" or self.shared is None or self.offered is None:
+        if dataset == "training":
+            self.labelled = self.labelled or super().pull(dataset)
+            return self.labelled
+        if self.shared is None or self.offered is None:
             return super().pull(dataset)
         for name in (structures_name(dataset), provenance_name(dataset)):
             copy(self.shared, self.store, name)
         self.done[f"pulled_{dataset}"] = self.offered.n_seen
         return self.offered
 
+    def check(self) -> None:
+        """Raise `SourceError` for labels that can't be learned from, before anything is learned for any property."""
+        asked, wanted = self.campaign.training, self.campaign.wanted
+        self.begin()
+        labelled = self.pull("training")
+        known = Catalogue.open(self.store, labelled.name)
+        if self.shared is not None and self.offered is not None:
+            agreed_kinds(known.lines, Catalogue.open(self.shared, self.offered.name).lines)
+        names = [name for name in known.schema.names if name not in known.own]
+        column = asked.target if wanted is not None else find_column(names, asked.target)
+        pulled = known.pulled([column or asked.target], str(labelled.provenance.get("name", "the source")))
+        if wanted is not None:
+            class_labels(pulled, asked.target, wanted)
+            return
+        agreed_units(labelled.provenance, {}, asked.target, asked.unit)
+        usable_labels(pulled, asked.target, asked.transform)
+
     def select(self, labelled: PulledFile, offered: PulledFile) -> Selection:
         """What is learned from and what is ranked; what is known already is written down."""
-        try:
-            chosen = super().select(labelled, offered)
-        except SourceError as error:
-            raise SourceError(f"{self.name}: {error}") from error
+        chosen = super().select(labelled, offered)
         seen = chosen.seen
         table = pa.table(
             {
@@ -166,7 +204,11 @@ class JointRun:
             with self.timed("pull"):
                 offered = self.pull()
                 self.check(offered)
-            parts = [self.learn(one.name, offered) for one in self.campaign.properties]
+            runs = [self.run_of(one.name, offered) for one in self.campaign.properties]
+            for run in runs:
+                with said_of(run.name), named(run.name), run.store.lock():
+                    run.check()
+            parts = [self.learn(run) for run in runs]
         key = self.key(offered, parts)
         if self.is_done(key):
             message = "nothing is new since the last run: no work was done"
@@ -180,7 +222,7 @@ class JointRun:
             found = combine(
                 self.store, candidates, parts, [one.as_goal() for one in self.campaign.objectives],
                 how=choice.combine, shortlist=choice.shortlist, outside=choice.outside,
-                leave_known=self.campaign.candidates.exclude_seen,
+                leave_known=self.campaign.candidates.exclude_seen, units=self.units(offered),
             )  # fmt: skip
         refused = self.ledger(offered, parts, found)
         summary = self.summarize(offered, parts, found, refused, key, started)
@@ -230,27 +272,37 @@ class JointRun:
             if one.property in learned:
                 continue
             try:
-                values = candidate_column(catalogue, one.property)
+                candidate_column(catalogue, one.property)
             except SourceError as error:
-                held = list(catalogue.pulled([one.property], "candidates").columns.columns)
                 raise SourceError(
                     f"objectives: {error}; properties are {', '.join(sorted(learned))}, columns are "
-                    f"{', '.join(dict.fromkeys([*held, *COMPUTED]))}"
+                    f"{', '.join(columns_there(catalogue))}"
                 ) from None
-            if np.isnan(values).all():
-                raise SourceError(f"objectives: no candidate has a value in the column {one.property!r}")
 
-    def learn(self, name: str, offered: PulledFile) -> Part:
-        """Run the campaign of one property, or what is missing of it."""
+    def units(self, offered: PulledFile) -> dict[str, str]:
+        """Column of the candidates that is wanted -> its unit, where the source says one."""
+        found, units = {}, offered.provenance.get("units", {})
+        for one in self.campaign.objectives:
+            with suppress(KeyError):
+                found[one.property] = str(units[find_column(units, one.property)] or "")
+        return found
+
+    def run_of(self, name: str, offered: PulledFile) -> PropertyRun:
+        """The run of one property's campaign."""
         asked = self.campaign.campaign_of(name, self.store.url(FEATURES))
         store = Store(self.store.url(property_folder(name)))
+        with named(name):
+            return PropertyRun(asked, store, name=name, shared=self.store, offered=offered)
+
+    def learn(self, run: PropertyRun) -> Part:
+        """Run the campaign of one property, or what is missing of it."""
+        asked, name = run.campaign, run.name
         get_run_logger().info("property %s: %s of %s", name, asked.training.target, asked.training.source)
-        with self.timed(name), store.lock():
-            run = PropertyRun(asked, store, name=name, shared=self.store, offered=offered)
+        with self.timed(name), run.store.lock(), said_of(name), named(name):
             run.screen()
         self.done[name] = dict(run.done)
         self.failures += [f"{name}: {failure}" for failure in run.failures]
-        return Part(name, store, asked.unit, asked.training.transform)
+        return Part(name, run.store, asked.unit, asked.training.transform)
 
     def key(self, offered: PulledFile, parts: list[Part]) -> str:
         """Digest of everything that the joint ranking depends on."""
@@ -360,6 +412,19 @@ class JointRun:
         publish(create_link_artifact, url, "report", key=f"{name}-report", description=f"Report of {title}")
         for line in joint_sentences(summary):
             get_run_logger().info(line)
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Begin what is wrong with a property's campaign with the name of the property."""
+    try:
+        yield
+    except SourceUnavailableError:
+        raise
+    except SourceError as error:
+        raise SourceError(f"{name}: {error}") from error
+    except ValueError as error:  # of the training
+        raise ValueError(f"{name}: {error}") from error
 
 
 def copy(source: Store, target: Store, name: str) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -60,8 +61,22 @@ def listening(listener: Listener) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+_said_of: ContextVar[str] = ContextVar("said_of", default="")
+
+
+@contextlib.contextmanager
+def said_of(name: str) -> Iterator[None]:
+    """Begin the notes inside with this name, e.g. of the property that they are about."""
+    token = _said_of.set(f"{name}: ")
+    try:
+        yield
+    finally:
+        _said_of.reset(token)
+
+
 def note(message: str) -> None:
     """Log a warning in the flow's log and tell whoever listens."""
+    message = f"{_said_of.get()}{message}"
     try:
         get_run_logger().warning(message)
     except MissingContextError:  # work that is no flow

@@ -22,11 +22,13 @@ from atomsets_core.report.downloads import cif_zip, data_uri, safe_name
 from atomsets_core.report.joint.words import (
     asked_names,
     called_in,
+    chance,
     joint_sentences,
     label_of,
     question,
     search_rows,
     search_sentences,
+    sought,
     unit_of,
     value_text,
 )
@@ -93,7 +95,8 @@ def render(store: Store) -> str:
     labels = {name: label_of(summary, name) for name in asked}
     limits = [name.removesuffix("_probability") for name in shortlist if name.endswith("_probability")]
     has_front = bool(shortlist["p_front"].notna().any())
-    has_hull = bool(shortlist["e_above_hull"].notna().any()) and "e_above_hull" not in asked
+    has_hull = "e_above_hull" in shortlist and bool(shortlist["e_above_hull"].notna().any())
+    has_hull = has_hull and "e_above_hull" not in asked
     evidence = {row["material_id"]: row for row in store.read_json(EVIDENCE)["candidates"]}
     rows = shortlist.to_dict("records")
     return page_environment().get_template("joint.html").render(
@@ -104,6 +107,8 @@ def render(store: Store) -> str:
         asked=asked,
         units={name: unit_of(summary, name) for name in asked},
         value_text=value_text,
+        chance=chance,
+        sought=sought(summary),
         sentences=[line for line in joint_sentences(summary)[1:] if line not in search_sentences(summary)],
         tiles=_tiles(summary),
         searches=search_rows(summary),
@@ -168,7 +173,7 @@ def _tiles(summary: dict[str, Any]) -> list[dict[str, str]]:
         row = found[summary["combine"]]
         tiles.append(
             {
-                "name": "Known front, found in a tenth",
+                "name": f"Of {sought(summary)}, found in a tenth",
                 "value": percent(row["found"]),
                 "note": f"a blind choice finds {percent(found['random']['found'])}",
             }

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from atomsets_core.discovery import AXES
 from atomsets_core.report.words import called, counted, listed, number, percent, symbol_of, with_unit
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ def value_text(row: Mapping[str, Any], name: str, unit: str) -> str:
     return value if low is None or math.isnan(low) else f"{value} ({number(low)} to {number(high)})"
 
 
+def chance(share: float | None) -> str:
+    """A probability as a percentage; what is nearly certain is not called certain."""
+    if share is None or not math.isfinite(share):
+        return percent(share)
+    return "> 99%" if 0.995 <= share < 1 else "< 1%" if 0 < share < 0.005 else percent(share)
+
+
 def asked_names(summary: Summary) -> list[str]:
     """Properties and columns that objectives name, each once, in their order."""
     return list(dict.fromkeys(asked["property"] for asked in summary["settings"]["objectives"]))
@@ -113,6 +121,12 @@ def joint_sentences(summary: Summary) -> list[str]:
     return said
 
 
+def sought(summary: Summary) -> str:
+    """What a search with hidden values looks for, by how many directions are wanted."""
+    directions = sum(asked["goal"] in AXES for asked in summary["settings"]["objectives"])
+    return "the front" if directions > 1 else "the best tenth" if directions else "what meets all limits"
+
+
 def search_sentences(summary: Summary) -> list[str]:
     """How well such a ranking finds what is known, or why that isn't known."""
     together = summary["together"]
@@ -120,14 +134,26 @@ def search_sentences(summary: Summary) -> list[str]:
         return [f"how well such a ranking finds things could not be tried: {together['why']}"]
     rows = {row["strategy"]: row for row in together["strategies"]}
     used, blind = rows.get(summary["combine"]) or rows["hypervolume"], rows["random"]
-    alone = max((row for name, row in rows.items() if name.endswith(" alone")), key=lambda row: row["gained"])
-    said = [
-        f"tried on {counted(together['n'], 'material')} of which all values are known, one in ten looked up: this "
-        f"ranking gains {percent(used['gained'])} of what there is to gain and finds {percent(used['found'])} of the "
-        f"front; {alone['strategy']} {percent(alone['gained'])}, a blind choice {percent(blind['gained'])}"
-    ]
-    if alone["gained"] > used["gained"]:
-        said.append(f"ranking by {alone['strategy']} does better there: the other objectives are predicted too poorly")
+    tried = f"tried on {counted(together['n'], 'material')} of which all values are known, one in ten looked up: this"
+    of_one = [row for name, row in rows.items() if name.endswith(" alone")]
+    if of_one:
+        alone = max(of_one, key=lambda row: row["gained"])
+        said = [
+            f"{tried} ranking gains {percent(used['gained'])} of what there is to gain and finds "
+            f"{percent(used['found'])} of {sought(summary)}; {alone['strategy']} {percent(alone['gained'])}, a blind "
+            f"choice {percent(blind['gained'])}"
+        ]
+        if alone["gained"] > used["gained"]:
+            said.append(
+                f"ranking by {alone['strategy']} does better there: the other objectives are predicted too poorly"
+            )
+    else:
+        said = [
+            f"{tried} ranking finds {percent(used['found'])} of {sought(summary)}, a blind choice "
+            f"{percent(blind['found'])}"
+        ]
+    if used["gained"] <= blind["gained"]:
+        said.append("that is no better than a blind choice: its order says nothing")
     return said
 
 
@@ -157,7 +183,7 @@ def shortlist_cells(summary: Summary, shortlist: pd.DataFrame) -> list[dict[str,
         for name in names:
             unit = unit_of(summary, name)
             cells[f"{name} ({unit})" if unit else name] = value_text(row, name, "")
-        cells["meets all limits"] = percent(row["p_feasible"])
+        cells["meets all limits"] = chance(row["p_feasible"])
         if math.isfinite(row["p_front"]):
             cells["on the front"] = percent(row["p_front"])
         cells["domain"] = "inside" if row["in_domain"] else "outside"
@@ -171,7 +197,7 @@ def joint_markdown(summary: Summary, more: Sequence[str] = ()) -> str:
     lines += [f"- {_plain(line)}" for line in joint_sentences(summary)]
     lines += ["", *(line for paragraph in more for line in (paragraph, ""))]
     if summary["together"]["strategies"]:
-        lines += ["## Search with hidden values", "", "| ranked by | gained | front found |", "|---|---|---|"]
+        lines += ["## Search with hidden values", "", "| ranked by | gained | found |", "|---|---|---|"]
         lines += [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in search_rows(summary)]
     return "\n".join(lines)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import zipfile
 from pathlib import Path
 
@@ -200,6 +202,43 @@ def test_the_last_step_of_a_relaxation_by_quantum_espresso(tmp_path):
     assert row["energy"] == pytest.approx(-11 * rydberg, abs=1e-4)  # eV
     assert row["max_force"] == pytest.approx(0.01 * rydberg / BOHR, abs=1e-5)  # eV / Angstrom
     assert row["stress_xx"] == pytest.approx(-1.0, abs=1e-3)  # GPa: a pressure pushes
+
+
+def printed(name):
+    """What pw.x itself wrote, see scripts/build_format_files.py."""
+    return gzip.decompress((MADE / name).read_bytes()).decode()
+
+
+def table(text, after, n):
+    """Numbers of the n lines below the last line that has this text."""
+    lines = text.rpartition(after)[2].splitlines()[1 : n + 1]
+    return np.array([[float(cell) for cell in re.findall(r"-?\d+\.\d+", line)] for line in lines])
+
+
+def test_a_calculation_by_pw_x(tmp_path):
+    found, row = only(MADE / "scf.pwo.gz"), read_path(MADE / "scf.pwo.gz").columns.to_dict("records")[0]
+    np.testing.assert_allclose(found.lattice.matrix, [[0, 2.7, 2.7], [2.7, 0, 2.7], [2.7, 2.7, 0.1]], atol=1e-5)
+    np.testing.assert_allclose(found.frac_coords, [[0, 0, 0], [0.26, 0.25, 0.25]], atol=1e-6)
+    (energy,) = re.findall(r"^!\s+total energy\s+=\s+(\S+) Ry", printed("scf.pwo.gz"), re.MULTILINE)
+    assert row["energy"] == pytest.approx(float(energy) * 13.605693, abs=1e-4)  # eV
+
+
+def test_a_relaxation_by_pw_x_ends_with_its_last_calculation():
+    """pw.x computes the relaxed cell once more, with plane waves of its own; that energy counts, and its forces."""
+    text, pulled = printed("vc-relax.pwo.gz"), read_path(MADE / "vc-relax.pwo.gz")
+    assert list(pulled.structures.material_id) == ["vc-relax"]
+    found, (row,) = pulled.structures.to_pymatgen()[0], pulled.columns.to_dict("records")
+    np.testing.assert_allclose(found.lattice.matrix, table(text, "CELL_PARAMETERS (angstrom)", 3), atol=1e-6)
+    np.testing.assert_allclose(found.frac_coords, table(text, "ATOMIC_POSITIONS (crystal)", 2), atol=1e-6)
+    energies = [float(one) for one in re.findall(r"^!\s+total energy\s+=\s+(\S+) Ry", text, re.MULTILINE)]
+    assert energies[-1] < energies[-2] - 1e-3, "another set of plane waves"
+    assert row["energy"] == pytest.approx(energies[-1] * 13.605693, abs=1e-4)  # eV
+    stress = table(text, "total   stress  (Ry/bohr**3)", 3)[:, 3:]  # kbar, positive where it is pushed
+    assert row["stress_xx"] == pytest.approx(-stress[0, 0] / 10, abs=2e-3)  # GPa
+    assert row["stress_zz"] == pytest.approx(-stress[2, 2] / 10, abs=2e-3)
+    forces = re.findall(r"type\s+1\s+force =\s+(\S+)\s+(\S+)\s+(\S+)", text)[-2:]
+    largest = np.linalg.norm(np.array(forces, dtype=float), axis=1).max()
+    assert row["max_force"] == pytest.approx(largest * 13.605693 / BOHR, abs=1e-4)  # eV / Angstrom
 
 
 def test_files_of_pw_x_are_known_by_what_they_say(tmp_path):
