@@ -25,7 +25,6 @@ from .discovery_words import sentence as sentence
 from .discovery_words import table_header as table_header
 from .discovery_words import table_rows as table_rows
 from .findings import NO_BETTER as NO_BETTER
-from .funnel import funnel_sentences as funnel_sentences
 from .joint.page import write_joint_report as write_joint_report
 from .joint.words import joint_markdown as joint_markdown
 from .joint.words import joint_sentences as joint_sentences
@@ -34,6 +33,7 @@ from .page import write_report as write_report
 from .results import read_crystals as read_crystals
 from .words import called as called
 from .words import comparison_sentences as comparison_sentences
+from .words import funnel_sentences as funnel_sentences
 from .words import interval_sentences as interval_sentences
 from .words import scale_name as scale_name
 from .words import symbol_of as symbol_of

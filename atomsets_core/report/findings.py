@@ -11,7 +11,6 @@ import pandas as pd
 
 from atomsets_core.discovery import MEAN, find_acquisition
 from atomsets_core.report import methods
-from atomsets_core.report.funnel import funnel_sentences
 from atomsets_core.report.markup import small_digits
 from atomsets_core.report.results import NAMES, FloatArray, Results
 from atomsets_core.report.words import (
@@ -20,6 +19,7 @@ from atomsets_core.report.words import (
     comparison_sentences,
     counted,
     factor,
+    funnel_sentences,
     interval_sentences,
     listed,
     material,

@@ -68,8 +68,7 @@ from atomsets_core.transforms import find_transform
 from atomsets_flows.campaign import Campaign, needed, provided
 from atomsets_flows.runs import figures
 from atomsets_flows.runs.champions import Champions, InUse, definition
-from atomsets_flows.runs.choosing import choose
-from atomsets_flows.runs.funnel import cheap_features, close_look, narrow_candidates
+from atomsets_flows.runs.features import cheap_features, choose, close_look, narrow_candidates
 from atomsets_flows.runs.learning import Learning, labels_digest
 from atomsets_flows.runs.memory import WORK, Memory
 from atomsets_flows.runs.progress import Pulling, Stage, note, publish, slug

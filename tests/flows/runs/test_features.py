@@ -6,7 +6,7 @@ import pytest
 
 from atomsets_core.campaigns.layout import is_known, is_passing
 from atomsets_core.campaigns.verification import verify
-from atomsets_core.report.funnel import funnel_sentences
+from atomsets_core.report.words import funnel_sentences
 from atomsets_core.storage.store import Store
 from atomsets_flows.runs.screen import screen
 from tests.flows.runs.test_screen_parents import SPEC, campaign, inputs  # noqa: F401  # a fixture
