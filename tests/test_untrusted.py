@@ -22,7 +22,7 @@ METHODS = {
 }  # fmt: skip
 """Of any object: what unpickles, builds objects named in a file, leaves a folder, or starts a shell."""
 
-WEIGHTS = {"atomsets_core/parents/chgnet.py", "atomsets_core/parents/sevennet.py"}
+WEIGHTS = {"atomsets_core/parents/chgnet.py", "atomsets_core/parents/sevennet/parent.py"}
 """Weights of installed packages, in PyTorch's format; read with weights_only=True, which takes tensors alone."""
 
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, entry_points, version
 
-from atomsets_core.parents import chgnet, composition, element_tables, response, sevennet
+from atomsets_core.parents import chgnet, composition, element_tables, response
 from atomsets_core.parents.about import About, unknown
 from atomsets_core.parents.base import Parent
 from atomsets_core.parents.megnet import parent as megnet
+from atomsets_core.parents.sevennet import parent as sevennet
 from atomsets_core.parents.trained import about_folder, is_parent_folder, load_folder
 from atomsets_core.storage import StorageError
 

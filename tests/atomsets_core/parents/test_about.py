@@ -228,7 +228,7 @@ def test_a_parent_of_ones_own_may_say_what_it_is(monkeypatch):
 
 def test_installed_packages_may_say_what_their_parents_are(monkeypatch):
     entries = [
-        importlib.metadata.EntryPoint("told", "atomsets_core.parents.sevennet_networks:SEVENNET_0", "parents"),
+        importlib.metadata.EntryPoint("told", "atomsets_core.parents.sevennet.networks:SEVENNET_0", "parents"),
         importlib.metadata.EntryPoint("silent", "atomsets_core.parents.megnet.parent:load", "parents"),
         importlib.metadata.EntryPoint("gone", "no_such_package:load", "parents"),
     ]

@@ -1,7 +1,6 @@
-"""SevenNet-0 (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)) and SevenNet-l3i5, as frozen parents.
+"""SevenNet's forward pass in torch: on any device, and on CPUs where the compiled one isn't to be had.
 
-The weights are those in the `sevenn` wheel (SevenNet-0 of 11 July 2024); neither it nor e3nn is imported. The forward
-pass follows the published architecture, NequIP's (Batzner et al., Nat. Commun. 13, 2453 (2022)), and agrees with the
+It follows the published architecture, NequIP's (Batzner et al., Nat. Commun. 13, 2453 (2022)), and agrees with the
 package to float32 rounding. What differs is the order of the work:
 
 - an atom's vector of degree l is stored as (2l + 1, channels), so that a bond turns it into the messages of all its
@@ -10,131 +9,58 @@ package to float32 rounding. What differs is the order of the work:
 - bonds of one length have the same radial weights, computed once;
 - the deepest layer asked for only computes its scalars, which need a quarter of the paths; there are no gradients.
 
-The numbers of degree 1 and 2 turn with the crystal, so only the 128 of degree 0 are features.
+The layers, with the weights of the convolution apart, are what the compiled pass reads too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from atomsets_core.parents.base import Features, featurize_batches, in_torch, weights_digest
-from atomsets_core.parents.sevennet_networks import (
-    CUTOFF,
-    ELEMENT_LEVELS,
-    LAYER_LEVELS,
-    N_LAYERS,
-    SCALARS,
-    SEVENNET_0,
-    SEVENNET_L3I5,
-    SITE_LEVELS,
-    STRUCTURE_LEVELS,
-    Network,
-)
-from atomsets_core.structures import Compositions, CrystalGraphs, Structures, graph_batches
-
-CODE_VERSION = "1"
-"""Part of the digest: raised when the meaning of the numbers below changes."""
-
-MAX_BONDS = 20_000
-"""Directed bonds in one batch; bounds the memory at about 100 MB, most of it radial weights."""
+from atomsets_core.parents.sevennet.networks import CUTOFF, LAYER_LEVELS, N_LAYERS, SCALARS, Network
+from atomsets_core.parents.sevennet.plan import degrees
+from atomsets_core.structures import CrystalGraphs
 
 PIECE = 256
 """Bonds whose messages are made together on a CPU; 1,280 numbers each fit the L2 cache."""
+
+MAX_LENGTHS = 20_000
+"""Distinct lengths of bonds whose weights are kept; with more of them weights are made bond by bond."""
 
 SILU_SCALE = 1.6791767923989418
 """The silu of e3nn is scaled to second moment 1 under a normal distribution; it finds the factor with 10^6 samples from
 a fixed seed, and the weights were trained with that value."""
 
+DEPTHS = {"embedding": -1, "energy": N_LAYERS - 1, **{level: k for k, level in enumerate(LAYER_LEVELS)}}
+"""Level -> number of the last layer that it needs."""
 
-def load(device: str = "cpu") -> SevenNet:
-    """SevenNet-0 with the published weights, on a torch device.
 
-    Raises:
-        FileNotFoundError: the package `sevenn`, which carries the weights, is not installed.
-        ValueError: the installed weights are of another architecture.
+class TorchForward:
+    """The forward pass in torch.
+
+    Args:
+        weights: by the names of the checkpoint.
+        network: which of the two.
+        device: where it works.
     """
-    return SevenNet(read_weights(SEVENNET_0), SEVENNET_0, device)
 
-
-def load_l3i5(device: str = "cpu") -> SevenNet:
-    """SevenNet-l3i5; see `load`."""
-    return SevenNet(read_weights(SEVENNET_L3I5), SEVENNET_L3I5, device)
-
-
-@lru_cache(maxsize=2)
-def read_weights(network: Network) -> dict[str, np.ndarray]:
-    """The parameters by the names of the checkpoint, and "elements": the atomic numbers in the order of its species.
-
-    Only tensors and plain numpy arrays are unpickled: the training settings in the file hold a few of the latter.
-
-    Returns:
-        Name -> float32 weights; those of linear layers are flat, (inputs * outputs,) degree after degree. "elements" is
-        (89,), also float32, so that the digest takes it in like a weight.
-    """
-    path = network.file()
-    rebuild_array = np.empty(0).__reduce__()[0]
-    float32 = np.dtype(np.float32)
-    allowed: list[Any] = [(rebuild_array, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, type(float32)]
-    with torch.serialization.safe_globals(allowed):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    config = checkpoint["config"]
-    for key, value in network.architecture.items():
-        if config.get(key) != value:
-            raise ValueError(f"{path}: {key} is {config.get(key)!r}, this code is written for {value!r}")
-    weights = {name: tensor.float().numpy() for name, tensor in checkpoint["model_state_dict"].items()}
-    weights["elements"] = np.array(sorted(config["_type_map"], key=config["_type_map"].get), dtype=np.float32)
-    return weights
-
-
-class SevenNet:
-    """One of the SevenNet networks as a parent; their `about` says what its levels are."""
-
-    site_levels = SITE_LEVELS
-    structure_levels = STRUCTURE_LEVELS
-    default_levels = ("s1",)
-    element_levels = ELEMENT_LEVELS
-
-    def __init__(self, weights: dict[str, np.ndarray], network: Network, device: str = "cpu") -> None:
-        self.network, self.name = network, network.name
-        self.device = torch.device(device)
-        self.digest = weights_digest(self.name, CODE_VERSION, weights)
-        self._piece = PIECE if self.device.type == "cpu" else MAX_BONDS
-        self._w = w = {name: torch.from_numpy(value).to(self.device) for name, value in weights.items()}
+    def __init__(self, weights: dict[str, np.ndarray], network: Network, device: torch.device) -> None:
+        self.network, self.device = network, device
+        self._piece = PIECE if device.type == "cpu" else MAX_LENGTHS
+        self._w = w = {name: torch.from_numpy(value).to(device) for name, value in weights.items()}
         elements = weights["elements"].astype(np.int64)
-        self._covered = np.zeros(elements.max() + 1, dtype=bool)
-        self._covered[elements] = True
         species = np.zeros(elements.max() + 1, dtype=np.int64)
         species[elements] = np.arange(len(elements))
-        self._species = torch.from_numpy(species).to(self.device)
-        self._embedding = _linear(w["onehot_to_feature_x.linear.weight"], len(elements), SCALARS)
-        self._layers = [_Layer(network, w, k) for k in range(N_LAYERS)]
+        self.species = torch.from_numpy(species).to(device)
+        self.embedding = _linear(w["onehot_to_feature_x.linear.weight"], len(elements), SCALARS)
+        self.layers = [Layer(network, w, k) for k in range(N_LAYERS)]
 
-    @torch.inference_mode()
-    def featurize(self, structures: Structures | Compositions, levels: Sequence[str] | None = None) -> Features:
-        """See `Parent.featurize`. Refused are elements not among the 89, overlapping and isolated atoms.
-
-        An atom without a neighbour in 5 Angstrom would have features of its element alone.
-        """
-        return featurize_batches(
-            self,
-            structures,
-            levels,
-            covered=self._covered,
-            compute=in_torch(
-                lambda batch, refused: graph_batches(batch, CUTOFF, MAX_BONDS, refused, vectors=True), self.forward
-            ),
-            embedding={"embedding": self._embedding[self._species].cpu().numpy()},
-        )
-
-    def forward(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(self, graphs: CrystalGraphs, wanted: Sequence[str]) -> dict[str, Tensor]:
         """The levels `wanted` of one batch of graphs; nothing deeper than them is computed.
 
         Args:
@@ -144,26 +70,26 @@ class SevenNet:
         Returns:
             level -> (n_atoms, 128) for site levels, (n_structures, 1) for the energy, float32.
         """
-        depth = {"embedding": -1, "energy": N_LAYERS - 1, **{level: k for k, level in enumerate(LAYER_LEVELS)}}
-        deepest = max(depth[level] for level in wanted)
-        graph = _Graph(graphs, self._species, self.network.lmax, self.device)
-        radial = self._radial_basis(graph.lengths)
-        atoms = [self._embedding[graph.species][:, None]]
+        deepest = max(DEPTHS[level] for level in wanted)
+        graph = _Graph(graphs, self.species, self.network.lmax, self.device)
+        radial = self.radial_basis(graph.lengths)
+        atoms = [self.embedding[graph.species][:, None]]
         out = {"embedding": atoms[0][:, 0]}
         for k in range(deepest + 1):
-            atoms = self._interact(self._layers[k], graph, radial, atoms, scalars_only=k == deepest)
+            atoms = self._interact(self.layers[k], graph, radial, atoms, scalars_only=k == deepest)
             out[f"s{k}"] = atoms[0][:, 0]
         if "energy" in wanted:
-            out["energy"] = self._energy(graph, out[f"s{N_LAYERS - 1}"])
+            out["energy"] = self.energy(graph.species, graph.structure, graph.n_atoms, out[f"s{N_LAYERS - 1}"])
         return {level: out[level] for level in wanted}
 
-    def _radial_basis(self, length: Tensor) -> Tensor:
-        """(n, 8) from lengths (n,) in Angstrom: (2/c) sin(f d) / d, switched off towards the cutoff c."""
+    def radial_basis(self, length: Tensor) -> Tensor:
+        """(n, 8) from lengths (n,) in Angstrom, of their dtype: (2/c) sin(f d) / d, switched off at the cutoff c."""
         scale = self.network.switch(length) * (2 / CUTOFF) / length
-        return torch.sin(length[:, None] * self._w["edge_embedding.basis_function.coeffs"]) * scale[:, None]
+        frequency = self._w["edge_embedding.basis_function.coeffs"].to(length.dtype)
+        return torch.sin(length[:, None] * frequency) * scale[:, None]
 
     def _interact(
-        self, layer: _Layer, graph: _Graph, radial: Tensor, atoms: list[Tensor], *, scalars_only: bool
+        self, layer: Layer, graph: _Graph, radial: Tensor, atoms: list[Tensor], *, scalars_only: bool
     ) -> list[Tensor]:
         """One interaction layer: convolution over the bonds, self connection, gate.
 
@@ -180,23 +106,9 @@ class SevenNet:
         # Channels of one degree mix, components never: only then do degrees turn with the crystal as they should.
         mixed = [x @ kernel for x, kernel in zip(atoms, layer.mix_in, strict=False)]
         summed = self._convolve(layer, graph, radial, mixed, 0 if scalars_only else self.network.lmax)
-        width = SCALARS if scalars_only else None
-        scalars = (summed[0] @ layer.mix_out[0][:, :width]).add_(atoms[0] @ layer.keep[0][:, :width])
-        new = [silu(scalars[..., :SCALARS]).mul_(SILU_SCALE)]
-        if scalars_only:
-            return new
-        # A vector may only be made longer or shorter: by a scalar of its own, which keeps its direction.
-        gates = silu(scalars[..., SCALARS:]).mul_(SILU_SCALE).split(self.network.channels[1:], dim=-1)
-        for degree, gate in enumerate(gates, start=1):
-            x = summed[degree] @ layer.mix_out[degree]
-            if degree < len(atoms):
-                x += atoms[degree] @ layer.keep[degree]
-            new.append(x.mul_(gate))
-        return new
+        return layer.update(summed, atoms, scalars_only=scalars_only)
 
-    def _convolve(
-        self, layer: _Layer, graph: _Graph, radial: Tensor, atoms: list[Tensor], highest: int
-    ) -> list[Tensor]:
+    def _convolve(self, layer: Layer, graph: _Graph, radial: Tensor, atoms: list[Tensor], highest: int) -> list[Tensor]:
         """Messages of the neighbours, summed over the bonds of each atom.
 
         A path takes an atom's vectors of degree l1 and the harmonics of degree l2 of the bond to a message of degree
@@ -215,7 +127,7 @@ class SevenNet:
         hidden = layer.radial_hidden(radial)
         sources = [source for source in layer.sources[highest] if source.degree < len(atoms)]
         # A structure larger than a batch could have so many lengths that their weights don't fit the memory.
-        by_length = len(hidden) <= MAX_BONDS
+        by_length = len(hidden) <= MAX_LENGTHS
         weights = [hidden @ source.radial if by_length else None for source in sources]
         totals = [
             torch.zeros(len(graph.species), source.rows, source.channels, device=self.device) for source in sources
@@ -245,19 +157,29 @@ class SevenNet:
             for degree in range(highest + 1)
         ]
 
-    def _energy(self, graph: _Graph, scalars: Tensor) -> Tensor:
-        """(n_structures, 1), eV/atom, from the scalars (n_atoms, 128) of the last layer."""
+    def energy(self, species: Tensor, structure: Tensor, n_atoms: Tensor, scalars: Tensor) -> Tensor:
+        """Energies from the scalars of the last layer.
+
+        Args:
+            species: (n_atoms_total,), row in the embedding table.
+            structure: (n_atoms_total,), number of the structure.
+            n_atoms: (n_structures,), atoms of each.
+            scalars: (n_atoms_total, 128).
+
+        Returns:
+            (n_structures, 1) float32, eV/atom.
+        """
         w = self._w
         hidden = scalars @ _linear(w["reduce_input_to_hidden.linear.weight"], SCALARS, SCALARS // 2)
         energy = hidden @ _linear(w["reduce_hidden_to_energy.linear.weight"], SCALARS // 2, 1)
-        scale, shift = (w[f"rescale_atomic_energy.{name}"][graph.species, None] for name in ("scale", "shift"))
-        total = torch.zeros(len(graph.n_atoms), 1, dtype=torch.float64, device=self.device)
+        scale, shift = (w[f"rescale_atomic_energy.{name}"][species, None] for name in ("scale", "shift"))
+        total = torch.zeros(len(n_atoms), 1, dtype=torch.float64, device=self.device)
         # Energies of the elements, several eV an atom, are part of the sum: float64 keeps its last digits.
-        total.index_add_(0, graph.structure, (energy * scale + shift).double())
-        return (total / graph.n_atoms[:, None]).float()
+        total.index_add_(0, structure, (energy * scale + shift).double())
+        return (total / n_atoms[:, None]).float()
 
 
-class _Layer:
+class Layer:
     """Weights of one interaction layer.
 
     Attributes:
@@ -272,27 +194,54 @@ class _Layer:
         # Layer 0 sees scalars only, the last layer makes scalars only.
         inputs = channels if k > 0 else channels[:1]
         highest = network.lmax if k < N_LAYERS - 1 else 0
-        gated = sum(channels[1:]) if highest else 0
-        outputs = (channels[0] + gated, *channels[1:])[: highest + 1]
-        paths = _paths(len(inputs) - 1, network.lmax, highest)
+        self.gated = channels[1:] if highest else ()
+        outputs = (channels[0] + sum(self.gated), *channels[1:])[: highest + 1]
+        paths = degrees(len(inputs) - 1, network.lmax, highest)
         from_paths = [sum(channels[l1] for l1, _, l3 in paths if l3 == degree) for degree in range(highest + 1)]
         self.mix_in = _linears(w[f"{k}_self_interaction_1.linear.weight"], inputs, inputs)
         self.mix_out = _linears(w[f"{k}_self_interaction_2.linear.weight"], tuple(from_paths), outputs)
         self.mix_out = [kernel / w[f"{k}_convolution.denominator"] for kernel in self.mix_out]
         self.keep = _linears(w[f"{k}_self_connection_intro.linear.weight"], inputs, outputs)
         columns = self._radial[2].split([channels[l1] for l1, _, _ in paths], dim=1)
-        radial = {path: kernel / math.sqrt(kernel.shape[0]) for path, kernel in zip(paths, columns, strict=True)}
-        couplings = {path: _coupling(w, path, network.lmax) for path in paths}
+        self.radial = {path: kernel / math.sqrt(kernel.shape[0]) for path, kernel in zip(paths, columns, strict=True)}
+        self.couplings = {path: _coupling(w, path, network.lmax) for path in paths}
         self.sources = {
-            limit: [_Source(degree, channels[degree], limit, radial, couplings) for degree in range(len(inputs))]
+            limit: [
+                _Source(degree, channels[degree], limit, self.radial, self.couplings) for degree in range(len(inputs))
+            ]
             for limit in {0, highest}
         }
 
     def radial_hidden(self, basis: Tensor) -> Tensor:
-        """(n, 64) from (n, 8): the two hidden layers of the radial network."""
+        """(n, 64) from (n, 8), of their dtype: the two hidden layers of the radial network."""
         for kernel in self._radial[:2]:
-            basis = silu(basis @ (kernel / math.sqrt(len(kernel)))).mul_(SILU_SCALE)
+            basis = silu(basis @ (kernel / math.sqrt(len(kernel))).to(basis.dtype)).mul_(SILU_SCALE)
         return basis
+
+    def update(self, summed: list[Tensor], atoms: list[Tensor], *, scalars_only: bool) -> list[Tensor]:
+        """What comes after the convolution: mixing, self connection, gate.
+
+        Args:
+            summed: for each degree (n_atoms, 2l + 1, channels of all paths).
+            atoms: as they came into the layer, for each degree (n_atoms, 2l + 1, channels).
+            scalars_only: leave out what only vectors of higher degree need.
+
+        Returns:
+            The new atoms, float32, for each degree, or for degree 0 alone.
+        """
+        width = SCALARS if scalars_only else None
+        scalars = (summed[0] @ self.mix_out[0][:, :width]).add_(atoms[0] @ self.keep[0][:, :width])
+        new = [silu(scalars[..., :SCALARS]).mul_(SILU_SCALE)]
+        if scalars_only:
+            return new
+        # A vector may only be made longer or shorter: by a scalar of its own, which keeps its direction.
+        gates = silu(scalars[..., SCALARS:]).mul_(SILU_SCALE).split(self.gated, dim=-1)
+        for degree, gate in enumerate(gates, start=1):
+            x = summed[degree] @ self.mix_out[degree]
+            if degree < len(atoms):
+                x += atoms[degree] @ self.keep[degree]
+            new.append(x.mul_(gate))
+        return new
 
 
 class _Source:
@@ -359,16 +308,6 @@ class _Graph:
         """The bonds, so many at a time."""
         n = len(self.centre)
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
-
-
-def _paths(highest_in: int, highest_edge: int, highest_out: int) -> list[tuple[int, int, int]]:
-    """(l1, l2, l3) with |l1 - l2| <= l3 <= l1 + l2, in the order of the checkpoint's weights."""
-    return [
-        (l1, l2, l3)
-        for l1 in range(highest_in + 1)
-        for l2 in range(highest_edge + 1)
-        for l3 in range(abs(l1 - l2), min(l1 + l2, highest_out) + 1)
-    ]
 
 
 def _coupling(w: dict[str, Tensor], path: tuple[int, int, int], lmax: int) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from atomsets_core.parents.registry import load_parent
-from atomsets_core.parents.sevennet import SILU_SCALE
+from atomsets_core.parents.sevennet import parent as parents
+from atomsets_core.parents.sevennet.torch_forward import SILU_SCALE
 from atomsets_core.sources.embedded import load_flla
 from atomsets_core.structures.reading import as_structures
 
@@ -67,12 +68,14 @@ def test_bonds_to_the_own_image(parent, peer):
     assert_parity(parent, peer, [iron, salt])
 
 
-def test_more_lengths_than_fit_a_batch(parent, monkeypatch):
-    """A structure larger than a batch takes another way to its radial weights, to the same numbers."""
+def test_more_lengths_than_are_kept(parent, monkeypatch):
+    """In torch a structure with more distinct lengths takes another way to its radial weights, to the same numbers."""
     structures = load_flla().structures.take([100])
-    expected = parent.featurize(structures)
-    monkeypatch.setattr("atomsets_core.parents.sevennet.MAX_BONDS", 1)
-    found = parent.featurize(structures)
+    plain = parents.SevenNet(parents.read_weights(parent.network), parent.network, compiled=False)
+    assert not plain.compiled
+    expected = plain.featurize(structures)
+    monkeypatch.setattr("atomsets_core.parents.sevennet.torch_forward.MAX_LENGTHS", 1)
+    found = plain.featurize(structures)
     for level in parent.site_levels:
         np.testing.assert_allclose(found.sites[level], expected.sites[level], rtol=0, atol=1e-5)
 
@@ -84,15 +87,13 @@ def test_scale_of_the_silu_is_that_of_the_training():
 
 
 def test_no_code_is_unpickled(tmp_path, monkeypatch):
-    from atomsets_core.parents import sevennet
-
     class Payload:
         def __reduce__(self):
             return print, ("run while loading",)
 
     torch.save({"config": Payload(), "model_state_dict": {}}, tmp_path / "bad.pth")
-    monkeypatch.setattr(sevennet.Network, "file", lambda _self: tmp_path / "bad.pth")
-    sevennet.read_weights.cache_clear()
+    monkeypatch.setattr(parents.Network, "file", lambda _self: tmp_path / "bad.pth")
+    parents.read_weights.cache_clear()
     with pytest.raises(Exception, match="Weights only load failed"):
-        sevennet.read_weights(sevennet.SEVENNET_0)
-    sevennet.read_weights.cache_clear()
+        parents.read_weights(parents.SEVENNET_0)
+    parents.read_weights.cache_clear()

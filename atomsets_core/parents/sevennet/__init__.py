@@ -1,0 +1,1 @@
+"""SevenNet's two networks (Park et al., J. Chem. Theory Comput. 20, 4857, 2024): weights, forward passes, parents."""
