@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from atomsets_core import jobs
 from atomsets_core.campaigns import LABELLED
-from atomsets_core.features import FeatureStore, write_queue
+from atomsets_core.features import FeatureStore, Piece, write_queue
 from atomsets_core.jobs import Wish
 from atomsets_core.parents import load_parent
 from atomsets_core.sources import Catalogue, load_elastic, load_flla
@@ -105,7 +105,7 @@ def follow(folder: Path) -> Way:
         predictions = []
         for entry in features.locate(chosen.candidates.digests()).entries:
             predictions.append(f"predictions/{entry.key}.parquet")
-            predict_shard.fn(1, 1, store, features, entry, model, predictions[-1])
+            predict_shard.fn(1, 1, store, features, Piece(entry), model, predictions[-1])
         wish = Wish(goal="maximize", acquisition="ucb", best=float(chosen.values.max()), shortlist=8, diversity=0.2)
         rank.fn(store, predictions, chosen.candidates, wish, "log10", "GPa", features, model)
     if len((folder / "ranking.csv").read_text().splitlines()) < 30:

@@ -22,9 +22,6 @@ OF_FORMULAS = ("n_elements",)
 GRAMS = 1.66053906660
 """Unified atomic mass units per cubic Å, in g/cm³ (CODATA 2018)."""
 
-HULL = ("e_above_hull", "energy_above_hull")
-"""What sources call the energy above the convex hull, eV/atom; the first that there is counts."""
-
 
 def computed(kind: str) -> tuple[str, ...]:
     """Names of the columns that materials have of themselves, by what they are, "structures" or "compositions"."""
@@ -97,10 +94,3 @@ def densities(candidates: Catalogue) -> FloatArray:
         weight = np.add.reduceat(mass[block.numbers] * share, block.offsets[:-1])
         found[positions] = GRAMS * weight / np.abs(np.linalg.det(block.lattice))
     return found
-
-
-def hull_energies(candidates: Catalogue) -> FloatArray | None:
-    """(n,) energies above the hull as the source has them, eV/atom, NaN where there is none; None without a column."""
-    frame = candidates.columns([*HULL, UNREAD])
-    name = next((name for name in HULL if name in frame), None)
-    return None if name is None else numbers_of(frame, name)[0]

@@ -23,7 +23,7 @@ from atomsets_core.discovery import (
     search_together,
     summarize_together,
 )
-from atomsets_core.jobs.candidate_columns import COMPUTED, candidate_column, candidate_numbers, hull_energies
+from atomsets_core.jobs.candidate_columns import COMPUTED, candidate_column, candidate_numbers
 from atomsets_core.jobs.rank import (
     LEFT_OUT,
     LOOKED_AT,
@@ -32,6 +32,7 @@ from atomsets_core.jobs.rank import (
     PIECE,
     VACUUM,
     Places,
+    hull_energies,
     put_in_place,
     write_ranking,
 )

@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from atomsets_core.campaigns import OUT_OF_FOLD, RANKING, RANKING_CSV
 from atomsets_core.discovery import acquisition, diverse_shortlist
 from atomsets_core.features import AnyStore
-from atomsets_core.jobs.candidate_columns import hull_energies
 from atomsets_core.models import Beyond, believed, target_deviation, trust_in_candidates, trust_summary
-from atomsets_core.sources import Catalogue
+from atomsets_core.sources import UNREAD, Catalogue, numbers_of
 from atomsets_core.storage import HashIndex, Store, csv_text, prediction_units, release, with_units
 from atomsets_core.structures import COMPOSITIONS, MATTER_KINDS, NO_BULK, STRUCTURES, IntArray, matter_kinds
 from atomsets_core.transforms import Transform, find_transform, transform_target
@@ -69,6 +68,10 @@ COLUMNS = (
     "remark",
     "structure_hash",
 )
+
+
+HULL = ("e_above_hull", "energy_above_hull")
+"""What sources call the energy above the convex hull, eV/atom; the first that there is counts."""
 
 
 @dataclass(frozen=True)
@@ -330,6 +333,13 @@ class Places:
     def first(self, place: int) -> None:
         """Put the row at this place before all others."""
         self.order = np.concatenate([[self.order[place]], np.delete(self.order, place)])
+
+
+def hull_energies(candidates: Catalogue) -> npt.NDArray[np.float64] | None:
+    """(n,) energies above the hull as the source has them, eV/atom, NaN where there is none; None without a column."""
+    frame = candidates.columns([*HULL, UNREAD])
+    name = next((name for name in HULL if name in frame), None)
+    return None if name is None else numbers_of(frame, name)[0]
 
 
 class Table(Places):

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from atomsets_core.discovery.goals import Goal
-from atomsets_core.jobs.candidate_columns import candidate_column, candidate_numbers, columns_there, hull_energies
+from atomsets_core.jobs.candidate_columns import candidate_column, candidate_numbers, columns_there
 from atomsets_core.jobs.combine import chance_words, limit_words
+from atomsets_core.jobs.rank import hull_energies
 from atomsets_core.sources.base import Pulled, SourceError
 from atomsets_core.sources.catalogue import Catalogue
 from atomsets_core.storage.store import Store

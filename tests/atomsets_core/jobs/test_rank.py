@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from atomsets_core.campaigns import RANKING, RANKING_CSV
-from atomsets_core.features import FeatureStore
+from atomsets_core.features import FeatureStore, Piece
 from atomsets_core.jobs.rank import OUTSIDE, Wish, rank
 from atomsets_core.jobs.structures import predict_shard
 from atomsets_core.jobs.train import train_model
@@ -48,7 +48,7 @@ def campaign(tmp_path_factory):
     parameters = {**SMALL, "features": "megnet:V0+V1+V2+V3"}
     about = {"target": "K", "unit": "GPa", "training_source": "embedded:elastic", "training_data_sha256": "0"}
     train_model(store, features, parameters, "models/one", about)
-    predict_shard(store, features, entry, "models/one", "predictions/one.parquet")
+    predict_shard(store, features, Piece(entry), "models/one", "predictions/one.parquet")
     candidates = structures.take(np.arange(60, 92))
     store.write_table("structures/candidates.parquet", listed(candidates))
     return store, features, Catalogue.open(store, "structures/candidates.parquet"), values[rows[:60]]
