@@ -142,7 +142,8 @@ def narrow(
     place[table.order] = np.arange(1, n + 1)
     known = Table(store, candidates, sample)
     cheap = dict(zip(table.hashes, -place, strict=True))
-    dear = acquisition(known.numbers["mean"], known.numbers["std_scale"], **sampled_by)
+    mean, std = known.numbers["mean"], known.numbers["std_scale"]
+    dear = acquisition(mean, std, **sampled_by)
     rows = [row for row, h in enumerate(known.hashes) if h in cheap]
     at, least = correlation_of([cheap[known.hashes[row]] for row in rows], dear[rows])
     told |= {"sampled": {"n": len(rows), "correlation": at, "assumed": least}}

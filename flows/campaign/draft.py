@@ -22,6 +22,7 @@ from atomsets_core.sources import (
     unit_of,
 )
 from atomsets_core.structures import COMPOSITIONS, STRUCTURES, Compositions
+from atomsets_core.transforms import LOG10
 from atomsets_flows.campaign.estimate import look_at
 from atomsets_flows.campaign.sections import Candidates, Training
 
@@ -215,9 +216,9 @@ class Draft:
         if not column.classes:
             lines.append(_named("unit", self.unit, "GPa", "of the values"))
             if column.logarithmic:
-                lines.append(_line("transform", "log10", "positive and over more than a decade; or none"))
+                lines.append(_line("transform", LOG10.name, "positive and over more than a decade; or none"))
             else:
-                lines.append(f"# {_line('transform', 'log10', 'where errors are a share of the value')}")
+                lines.append(f"# {_line('transform', LOG10.name, 'where errors are a share of the value')}")
         if training.kind == STRUCTURES and self.candidates.kind == COMPOSITIONS:
             lines.append(_line("take", COMPOSITIONS, "candidates are formulas, so formulas are learned from"))
         lines += [

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atomsets_core.discovery import AXES
 from atomsets_core.report.words import called, counted, listed, number, percent, symbol_of, with_unit
 
 if TYPE_CHECKING:
@@ -123,6 +122,8 @@ def joint_sentences(summary: Summary) -> list[str]:
 
 def sought(summary: Summary) -> str:
     """What a search with hidden values looks for, by how many directions are wanted."""
+    from atomsets_core.discovery import AXES  # computes, and these words are read without what does
+
     directions = sum(asked["goal"] in AXES for asked in summary["settings"]["objectives"])
     return "the front" if directions > 1 else "the best tenth" if directions else "what meets all limits"
 
